@@ -1,0 +1,1 @@
+"""Benchmarks a user runs on his own machine."""

@@ -1,0 +1,1 @@
+"""The commands, one file per group; the only plane that speaks typer."""

@@ -1,0 +1,116 @@
+"""The `tlstunnel` command: which command lives where, and how an error becomes one line and an exit code.
+
+Commands are imported when they are called, not before: `--help` and `--version` cost little more than importing
+typer. So the table below, not the commands' modules, says what `tlstunnel --help` lists.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from tlstunnel._version import VERSION
+from tlstunnel.errors import TunnelError
+
+
+@dataclass(frozen=True, slots=True)
+class CommandEntry:
+    """Where a command lives: a module of `tlstunnel.cli` that holds a `typer.Typer` named `app`."""
+
+    module: str
+    summary: str
+    panel: str
+
+
+_TUNNEL, _CERTIFICATES, _LOOK = "Tunnel", "Certificates and handshakes", "Look and measure"
+
+COMMANDS = {
+    "server": CommandEntry("tunnel", "Accept TLS, forward plaintext to a service.", _TUNNEL),
+    "client": CommandEntry("tunnel", "Accept plaintext, forward it over TLS.", _TUNNEL),
+    "run": CommandEntry("run", "Run the services of a configuration file.", _TUNNEL),
+    "check": CommandEntry("run", "Check a configuration file and report every problem.", _TUNNEL),
+    "show": CommandEntry("run", "Print the effective configuration, without secrets.", _TUNNEL),
+    "demo": CommandEntry("demo", "A CA, certificates, a service and a tunnel, running.", _TUNNEL),
+    "systemd": CommandEntry("systemd", "Write systemd units for this installation.", _TUNNEL),
+    "cert": CommandEntry("cert", "Make a CA, issue, sign, inspect and revoke certificates.", _CERTIFICATES),
+    "connect": CommandEntry("connect", "A TLS client on standard input and output.", _CERTIFICATES),
+    "echo": CommandEntry("echo", "A TLS service that sends back what it receives.", _CERTIFICATES),
+    "probe": CommandEntry("probe", "What a TLS server supports, and its weaknesses.", _CERTIFICATES),
+    "explain": CommandEntry("explain", "A TLS 1.3 handshake, message by message.", _CERTIFICATES),
+    "status": CommandEntry("status", "The state of a running tunnel.", _LOOK),
+    "top": CommandEntry("top", "A live view of a running tunnel.", _LOOK),
+    "bench": CommandEntry("bench", "Benchmark cipher suites, keys, groups and the relay here.", _LOOK),
+}
+
+
+def _is_installed(entry: CommandEntry) -> bool:
+    return os.path.exists(os.path.join(os.path.dirname(__file__), entry.module + ".py")) or os.path.isdir(
+        os.path.join(os.path.dirname(__file__), entry.module)
+    )
+
+
+class LazyGroup(TyperGroup):
+    """A command group that imports a command's module only when that command is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name, entry in COMMANDS.items() if _is_installed(entry)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None or not _is_installed(entry):
+            return None
+        if ctx.resilient_parsing or _lists_commands_only():
+            return _placeholder(cmd_name, entry)
+        module = importlib.import_module(f"tlstunnel.cli.{entry.module}")
+        command = typer.main.get_command(module.app)
+        inner = getattr(command, "commands", {}).get(cmd_name)
+        return inner if inner is not None else command
+
+
+def _lists_commands_only() -> bool:
+    return len(sys.argv) < 2 or sys.argv[1] in ("--help", "-h")
+
+
+def _placeholder(name: str, entry: CommandEntry) -> Any:
+    """What `--help` and completion need of a command: its name, its summary, its panel."""
+    app = typer.Typer(add_completion=False)
+    app.command(name, help=entry.summary, rich_help_panel=entry.panel)(lambda: None)
+    return typer.main.get_command(app)
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"tlstunnel {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def tlstunnel(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print it."
+    ),
+) -> None:
+    """Modern TLS in front of any TCP service, or behind any TCP client."""
+
+
+def main() -> None:
+    """Run the command line. Every `TunnelError` becomes its message on stderr and its exit code."""
+    try:
+        app()
+    except TunnelError as exc:
+        for line in str(exc).splitlines():
+            print(f"tlstunnel: {line}", file=sys.stderr)
+        sys.exit(exc.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away (`tlstunnel show | head`): its business, not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

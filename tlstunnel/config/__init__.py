@@ -1,0 +1,1 @@
+"""The configuration: values, the TOML reader, the loader."""

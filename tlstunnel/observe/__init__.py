@@ -1,0 +1,1 @@
+"""What the daemon shows: board, metrics, log, admin endpoint."""

@@ -1,0 +1,1 @@
+"""Certificates: authority, issue, request, bundle, describe."""

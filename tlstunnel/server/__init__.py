@@ -1,0 +1,1 @@
+"""The control plane: accept, set up, dial, drain. trio lives here."""

@@ -1,0 +1,1 @@
+"""The process plane: sockets, workers, signals, privileges. No event loop."""

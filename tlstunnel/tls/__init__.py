@@ -1,0 +1,1 @@
+"""TLS values and material: ClientHello, certificates, contexts, identity, rules."""
