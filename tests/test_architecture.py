@@ -108,9 +108,7 @@ def test_libraries_stay_in_their_plane(path: Path) -> None:
     for line, name in imports(path):
         for library, allowed in LIBRARY_ONLY_IN.items():
             if is_below(name, {library}):
-                assert is_below(where, allowed), (
-                    f"{path}:{line}: {library} is for {sorted(allowed)}, not {where}"
-                )
+                assert is_below(where, allowed), f"{path}:{line}: {library} is for {sorted(allowed)}, not {where}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
@@ -128,18 +126,12 @@ def test_no_module_imports_in_a_circle() -> None:
     modules = {place(path): path for path in FILES}
     graph: dict[str, set[str]] = {}
     for where, path in modules.items():
-        names = {
-            name.removeprefix("tlstunnel.") for _, name in imports(path) if name.startswith("tlstunnel.")
-        }
+        names = {name.removeprefix("tlstunnel.") for _, name in imports(path) if name.startswith("tlstunnel.")}
         graph[where] = {
-            other
-            for other in modules
-            if other and other != where and any(is_below(n, {other}) for n in names)
+            other for other in modules if other and other != where and any(is_below(n, {other}) for n in names)
         }
         # `from tlstunnel.config.model import X` names config.model, not the package above it.
-        graph[where] -= {
-            other for other in graph[where] if any(o.startswith(other + ".") for o in graph[where])
-        }
+        graph[where] -= {other for other in graph[where] if any(o.startswith(other + ".") for o in graph[where])}
     done: set[str] = set()
 
     def visit(node: str, trail: tuple[str, ...]) -> None:

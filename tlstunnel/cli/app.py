@@ -95,9 +95,7 @@ def _print_version(value: bool) -> None:
 
 @app.callback()
 def tlstunnel(
-    version: bool = typer.Option(
-        False, "--version", callback=_print_version, is_eager=True, help="Print it."
-    ),
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print it."),
 ) -> None:
     """Modern TLS in front of any TCP service, or behind any TCP client."""
 

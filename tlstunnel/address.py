@@ -1,0 +1,154 @@
+"""Addresses as the contract writes them: `HOST:PORT`, `:PORT`, `[V6]:PORT`, `unix:/path`, `systemd:NAME`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+_NAME = re.compile(r"(?=.{1,253}\.?$)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)+")
+_DESCRIPTOR_NAME = re.compile(r"[!-9;-~]{1,255}")
+MAX_UNIX_PATH = 107  # sun_path holds 108 bytes with its NUL (unix(7))
+
+
+class AddressError(ValueError):
+    """The text is not an address; the message says what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class TCPAddress:
+    """A host and a port. `host` is an IPv4 or IPv6 literal, a name, or empty for all interfaces (dual-stack)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the host is an IP address, so that nothing has to be resolved."""
+        return _ip(self.host) is not None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether traffic stays on this machine: a loopback literal, or the name localhost (RFC 6761 section 6.3)."""
+        address = _ip(self.host)
+        if address is not None:
+            return address.is_loopback
+        name = self.host.lower().rstrip(".")
+        return name == "localhost" or name.endswith(".localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A unix socket's path."""
+
+    path: str
+    is_loopback = True
+    is_literal = True
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class SystemdAddress:
+    """Listening sockets that systemd passes in, by their FileDescriptorName (sd_listen_fds_with_names(3))."""
+
+    name: str
+    is_loopback = False
+
+    def __str__(self) -> str:
+        return f"systemd:{self.name}"
+
+
+Target = TCPAddress | UnixAddress
+Listen = TCPAddress | UnixAddress | SystemdAddress
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def parse_listen(text: str) -> Listen:
+    """Parse an address to listen on. A name stands for all its addresses; `:PORT` for every interface.
+
+    Raises:
+        AddressError: the text is no such address.
+    """
+    if text.startswith("systemd:"):
+        name = text.removeprefix("systemd:")
+        if not _DESCRIPTOR_NAME.fullmatch(name):
+            raise AddressError(f'"{text}" names no descriptor; write systemd:NAME with the FileDescriptorName')
+        return SystemdAddress(name)
+    return _parse(text, listening=True)
+
+
+def parse_target(text: str) -> Target:
+    """Parse an address to connect to. It needs a host, and a port other than 0.
+
+    Raises:
+        AddressError: the text is no such address.
+    """
+    if text.startswith("systemd:"):
+        raise AddressError(f'"{text}" is an address to listen on; write HOST:PORT or unix:/path')
+    return _parse(text, listening=False)
+
+
+def _parse(text: str, *, listening: bool) -> Target:
+    if text.startswith("unix:"):
+        return _parse_unix(text)
+    form = "HOST:PORT, :PORT, [V6]:PORT or unix:/path" if listening else "HOST:PORT, [V6]:PORT or unix:/path"
+    bracketed = re.fullmatch(r"\[([^\[\]]*)\]:(.*)", text)
+    if bracketed:
+        host, port_text = bracketed.groups()
+        bare, _, zone = host.partition("%")
+        address = _ip(bare)
+        if not isinstance(address, ipaddress.IPv6Address) or ("%" in host and not zone):
+            raise AddressError(f'"{host}" is not an IPv6 address; write {form}')
+    else:
+        host, colon, port_text = text.rpartition(":")
+        if not colon and text.isdigit() and listening:
+            raise AddressError(f'"{text}" has no colon; write ":{text}" for all interfaces or "127.0.0.1:{text}"')
+        if not colon:
+            raise AddressError(f'"{text}" has no port; write {form}')
+        if ":" in host:
+            raise AddressError(f'"{text}" is ambiguous; put an IPv6 address in brackets: [V6]:PORT')
+        if "/" in host:
+            raise AddressError(f'"{text}" is neither a path nor a URL we know; write {form}')
+        if not host and not listening:
+            raise AddressError(f'"{text}" has no host; write {form}')
+        if host and _ip(host) is None and not _is_name(host):
+            raise AddressError(f'"{host}" is neither an IP address nor a host name; write {form}')
+    return TCPAddress(host, _parse_port(text, port_text, listening=listening))
+
+
+def _is_name(host: str) -> bool:
+    # A name whose last label is all digits would be read as a broken IPv4 address by everybody (RFC 3696 section 2).
+    return bool(_NAME.fullmatch(host)) and not host.rstrip(".").rpartition(".")[2].isdigit()
+
+
+def _parse_port(text: str, port_text: str, *, listening: bool) -> int:
+    if not (port_text.isascii() and port_text.isdigit()) or len(port_text) > 5 or int(port_text) > 65535:
+        raise AddressError(
+            f'"{text}": "{port_text}" is not a port; write a number from {0 if listening else 1} to 65535'
+        )
+    port = int(port_text)
+    if port == 0 and not listening:
+        raise AddressError(f'"{text}": nothing can be reached on port 0; write a number from 1 to 65535')
+    return port
+
+
+def _parse_unix(text: str) -> UnixAddress:
+    path = text.removeprefix("unix:")
+    if not path.startswith("/"):
+        raise AddressError(f'"{text}" is not an absolute path; write unix:/path/to/socket')
+    if "\0" in path:
+        raise AddressError("a unix socket's path cannot hold a NUL")
+    if len(path.encode()) > MAX_UNIX_PATH:
+        raise AddressError(f'"{text}" is longer than the {MAX_UNIX_PATH} bytes the kernel allows; write a shorter path')
+    return UnixAddress(path)
