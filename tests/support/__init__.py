@@ -1,0 +1,1 @@
+"""What tests share: programs from outside, processes, certificates."""
