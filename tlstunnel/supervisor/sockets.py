@@ -1,0 +1,286 @@
+"""Every listening socket of a configuration: opened before anything else, kept over reloads, closed in one place.
+
+Theory of operation. The supervisor owns all listening sockets, one per worker slot and TCP address (`binding`), and
+workers inherit theirs when they are forked. So a worker may die, or a whole generation be replaced, and the queue of
+connections waiting in the kernel stays. Three operations, always in this order at a reload:
+
+    new = open_listeners(config, slots, inherited=..., previous=old)    binds only what is new; fails without a trace
+    ... fork the new generation; in each worker: new.keep_slot(i), in its admin process: new.keep_admin() ...
+    new.retire(old)                                                     closes what the new configuration lacks
+
+A listening socket lives as long as any process has it open, and connections queued on a socket that nobody accepts
+from wait for ever. Hence `keep_slot`: a worker holds its own slot's sockets and no others, and an old generation
+closes them all when it drains.
+
+Closing a socket resets the connections queued on it. That is why a group never shrinks: with fewer workers than
+sockets, worker 0 of 3 serves sockets 0 and 3 of 4.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tlstunnel.address import Listen, SystemdAddress, TCPAddress, UnixAddress
+from tlstunnel.config.model import Config
+from tlstunnel.errors import StartupError
+from tlstunnel.supervisor.activation import Inherited
+from tlstunnel.supervisor.binding import (
+    DEFAULT_BACKLOG,
+    Endpoint,
+    add_siblings,
+    bind_port,
+    close_all,
+    resolve,
+)
+from tlstunnel.supervisor.refusal import ListenRefused
+from tlstunnel.supervisor.unixsocket import UNIX_MODE, UnixFile, bind_unix
+
+ADMIN = "admin"
+_NOTHING = Inherited()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listener:
+    """One bound address and its sockets."""
+
+    owner: str
+    """Whose it is, for messages: `service NAME`, or `admin`."""
+    listen: Listen
+    """As configured; a name, or a service's several addresses, become several listeners."""
+    bound: str
+    """As bound, for people and the ready line: with the port that 0 became. `:8443` is every interface."""
+    sockets: tuple[socket.socket, ...]
+    """Non-blocking. One per slot for TCP; one for all slots for a unix socket and for what systemd passed in."""
+    is_shared: bool
+    """Whether every slot accepts from every one of the sockets."""
+    key: tuple[object, ...]
+    """What makes it the same listener after a reload."""
+    endpoint: Endpoint | None = None
+    file: UnixFile | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether we bound it, and so may unlink and must close it; False for what systemd passed in."""
+        return not isinstance(self.listen, SystemdAddress)
+
+    def for_slot(self, slot: int, slots: int) -> tuple[socket.socket, ...]:
+        """The sockets that the worker of this slot accepts from."""
+        return self.sockets if self.is_shared else self.sockets[slot::slots]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listeners:
+    """All listeners of one configuration, by service name, and the admin endpoint's."""
+
+    services: dict[str, tuple[Listener, ...]]
+    admin: tuple[Listener, ...]
+    slots: int
+    warnings: tuple[str, ...] = ()
+    """What to log: addresses of a name that were left out."""
+
+    def __iter__(self) -> Iterator[Listener]:
+        for listeners in self.services.values():
+            yield from listeners
+        yield from self.admin
+
+    def for_slot(self, slot: int) -> dict[str, tuple[socket.socket, ...]]:
+        """Service name to the sockets that the worker of this slot accepts from."""
+        return {
+            name: tuple(sock for listener in listeners for sock in listener.for_slot(slot, self.slots))
+            for name, listeners in self.services.items()
+        }
+
+    def keep_slot(self, slot: int, *, but: Listeners | None = None) -> dict[str, tuple[socket.socket, ...]]:
+        """In a freshly forked worker: close every other socket, and those of `but` (the generation being replaced).
+
+        Returns what `for_slot` does. Never unlinks: the files are the supervisor's.
+        """
+        kept = self.for_slot(slot)
+        self._close_all_but({sock for sockets in kept.values() for sock in sockets}, but)
+        return kept
+
+    def keep_admin(self, *, but: Listeners | None = None) -> tuple[socket.socket, ...]:
+        """The same in the admin process."""
+        kept = tuple(sock for listener in self.admin for sock in listener.sockets)
+        self._close_all_but(set(kept), but)
+        return kept
+
+    def retire(self, previous: Listeners) -> None:
+        """In the supervisor: close and unlink what `previous` has and these have not."""
+        mine = {sock for listener in self for sock in listener.sockets}
+        for listener in previous:
+            if listener.is_ours:
+                close_all([sock for sock in listener.sockets if sock not in mine])
+                if listener.file is not None and not mine.intersection(listener.sockets):
+                    listener.file.unlink()
+
+    def close(self) -> None:
+        """In the supervisor, at the end: close everything, and unlink the unix sockets that we made."""
+        for listener in self:
+            close_all(listener.sockets)
+            if listener.file is not None:
+                listener.file.unlink()
+
+    def _close_all_but(self, kept: set[socket.socket], but: Listeners | None) -> None:
+        for listener in (*self, *(but or ())):
+            close_all([sock for sock in listener.sockets if sock not in kept])
+
+
+def open_listeners(
+    config: Config,
+    slots: int = 1,
+    *,
+    inherited: Inherited = _NOTHING,
+    previous: Listeners | None = None,
+    owner: tuple[int, int] | None = None,
+    unix_mode: int = UNIX_MODE,
+    backlog: int = DEFAULT_BACKLOG,
+) -> Listeners:
+    """Bind, or take over, every address that a configuration listens on.
+
+    Args:
+        config: services and admin endpoint.
+        slots: how many workers accept.
+        inherited: what systemd passed in. All of it must be used.
+        previous: the listeners before a reload. Whatever address they share with the new ones keeps its sockets, also
+            when another service has it now, and a port 0 keeps its port; they themselves stay untouched.
+        owner: uid and gid that the files of unix sockets are given, when root starts workers that are not.
+        unix_mode: permissions of those files.
+        backlog: length of each socket's queue; the kernel caps it at net.core.somaxconn.
+
+    Raises:
+        StartupError: with one line per address that failed. Nothing new is left open then.
+    """
+    opening = _Opening(slots, inherited, previous, owner, unix_mode=unix_mode, backlog=backlog)
+    services = {}
+    for service in config.services:
+        services[service.name] = tuple(opening.open(f"service {service.name}", service.listen))
+    # One socket: the admin process is one process.
+    opening.slots = 1
+    admin = tuple(opening.open(ADMIN, () if config.admin.listen is None else (config.admin.listen,)))
+    opening.check_all_used()
+    if opening.problems:
+        opening.undo()
+        raise StartupError("\n".join(opening.problems))
+    return Listeners(services, admin, slots, tuple(opening.warnings))
+
+
+class _Opening:
+    """One run of `open_listeners`: what is open so far, what was new and must be closed if the run fails."""
+
+    def __init__(
+        self,
+        slots: int,
+        inherited: Inherited,
+        previous: Listeners | None,
+        owner: tuple[int, int] | None,
+        *,
+        unix_mode: int,
+        backlog: int,
+    ) -> None:
+        self.slots, self.inherited, self.owner = slots, inherited, owner
+        self.unix_mode, self.backlog = unix_mode, backlog
+        self.previous = {listener.key: listener for listener in previous or () if listener.is_ours}
+        self.taken: dict[tuple[object, ...], str] = {}
+        self.new_sockets: list[socket.socket] = []
+        self.new_files: list[UnixFile] = []
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+
+    def open(self, owner: str, addresses: Sequence[Listen]) -> list[Listener]:
+        opened: list[Listener] = []
+        for index, address in enumerate(addresses):
+            try:
+                if isinstance(address, SystemdAddress):
+                    opened += self._inherit(owner, address)
+                elif isinstance(address, UnixAddress):
+                    opened.append(self._unix(owner, address))
+                else:
+                    opened += self._tcp(owner, index, address)
+            except ListenRefused as exc:
+                self.problems.append(f"{owner}: cannot listen on {address}: {exc}")
+        return opened
+
+    def check_all_used(self) -> None:
+        for name in self.inherited.sockets:
+            if ("systemd", name) not in self.taken:
+                self.problems.append(
+                    f'socket activation: no service listens on the socket named "{name}"; '
+                    f'write listen = "systemd:{name}" or stop its socket unit'
+                )
+
+    def undo(self) -> None:
+        close_all(self.new_sockets)
+        for file in self.new_files:
+            file.unlink()
+
+    def _claim(self, owner: str, key: tuple[object, ...]) -> None:
+        if key in self.taken:
+            raise ListenRefused(f"{self.taken[key]} listens there already; give each address to one service")
+        self.taken[key] = owner
+
+    def _inherit(self, owner: str, address: SystemdAddress) -> list[Listener]:
+        key = ("systemd", address.name)
+        sockets = self.inherited.sockets.get(address.name)
+        if sockets is None:
+            given = self.inherited.describe()
+            raise ListenRefused(
+                f"systemd passed no socket of this name, only {given}; set FileDescriptorName={address.name}"
+                if given
+                else "not started by a socket unit; start the .socket unit instead, or write HOST:PORT"
+            )
+        self._claim(owner, key)
+        return [
+            Listener(owner, address, f"{address} ({describe_socket(sock)})", (sock,), True, (*key, number))
+            for number, sock in enumerate(sockets)
+        ]
+
+    def _unix(self, owner: str, address: UnixAddress) -> Listener:
+        key = ("unix", address.path)
+        self._claim(owner, key)
+        old = self.previous.get(key)
+        if old is not None:
+            return Listener(owner, address, old.bound, old.sockets, True, key, file=old.file)
+        sock, file = bind_unix(address.path, mode=self.unix_mode, owner=self.owner, backlog=self.backlog)
+        self.new_sockets.append(sock)
+        self.new_files.append(file)
+        return Listener(owner, address, str(address), (sock,), True, key, file=file)
+
+    def _tcp(self, owner: str, index: int, address: TCPAddress) -> list[Listener]:
+        # Port 0 has no address of its own to be recognised by at a reload; its place in the configuration serves.
+        place: tuple[object, ...] = (owner, index) if address.port == 0 else ()
+        keys = {endpoint: ("tcp", endpoint, *place) for endpoint in resolve(address)}
+        for key in keys.values():
+            self._claim(owner, key)
+        opened = []
+        fresh = []
+        for endpoint, key in keys.items():
+            old = self.previous.get(key)
+            if old is None:
+                fresh.append(endpoint)
+                continue
+            assert old.endpoint is not None  # noqa: S101  every TCP listener has one
+            more = add_siblings(old.endpoint, old.sockets, self.slots, backlog=self.backlog)
+            self.new_sockets += more
+            opened.append(Listener(owner, address, old.bound, (*old.sockets, *more), False, key, endpoint=old.endpoint))
+        if fresh:
+            joins = any(old.endpoint and old.endpoint.port == address.port for old in self.previous.values())
+            made, warnings = bind_port(fresh, self.slots, backlog=self.backlog, joins=joins)
+            self.warnings += [f"{owner}: {address}: {warning}" for warning in warnings]
+            for endpoint, (bound, sockets) in made.items():
+                self.new_sockets += sockets
+                opened.append(
+                    Listener(owner, address, str(bound), tuple(sockets), False, keys[endpoint], endpoint=bound)
+                )
+        return opened
+
+
+def describe_socket(sock: socket.socket) -> str:
+    """A listening socket's own address as the contract writes addresses."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{name}" if isinstance(name, str) else f"unix:@{name[1:].decode(errors='replace')}"
+    dual = sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    return str(Endpoint(sock.family, name, is_dual=dual and name[0] == "::"))
