@@ -1,0 +1,115 @@
+"""What a worker tells of its connections: counted on the board, written to the log.
+
+One owner of the counting rules (`outcome.py` states them): whoever sets connections up reports what happened, and this
+module decides what that counts as. Every method is called at most once per connection, together about three
+microseconds; bytes are not reported here, the relay adds them to the board itself while they move.
+
+    accepted ---- opened ---- [handshake_done] ---- [dialed] ---- closed
+          \\---- rejected (not worth a record: refused before anything was set up)
+
+`closed` is the one way out. It counts the connection's end once in connections_total and, by the stage of its reason,
+once in the counter of that stage.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from tlstunnel.observe.board import Row
+from tlstunnel.observe.record import ConnectionRecord, Identifiers
+from tlstunnel.observe.schema import Schema
+from tlstunnel.outcome import CloseReason, Stage
+
+
+class RecordLog(Protocol):
+    """Where records go."""
+
+    def connection(self, record: ConnectionRecord) -> None:
+        """Write the record of a connection that ended."""
+
+    def rejected(self, service: str, client: str, reason: CloseReason) -> None:
+        """Note a connection that was refused; many of them make few lines."""
+
+
+class Observer:
+    """One worker's view of its connections.
+
+    Args:
+        schema: the series of the worker's configuration.
+        row: the worker's row of the board.
+        log: where records are written.
+    """
+
+    __slots__ = ("_cells", "_floats", "_identifiers", "_log", "_services", "process", "row")
+
+    def __init__(self, schema: Schema, row: Row, log: RecordLog) -> None:
+        self.row = row
+        self.process = schema.process
+        self._services = schema.services
+        self._cells = row.cells
+        self._floats = row.floats
+        self._log = log
+        self._identifiers = Identifiers()
+
+    def byte_cells(self, service_index: int) -> tuple[int, int]:
+        """The cells of `row.cells` to which the relay adds forward and reverse bytes as they move."""
+        series = self._services[service_index]
+        return series.bytes_forward, series.bytes_reverse
+
+    def opened(self, service_index: int, client: str) -> ConnectionRecord:
+        """A connection was accepted and will be set up. Its record must reach `closed`, whatever happens."""
+        series = self._services[service_index]
+        self._cells[series.active] += 1
+        return ConnectionRecord(self._identifiers.next(), service_index, series.name, client)
+
+    def rejected(self, service_index: int, client: str, reason: CloseReason) -> None:
+        """A connection was refused right after accept, without `opened`: limits and networks (stage ADMIT)."""
+        series = self._services[service_index]
+        self._cells[series.results[reason]] += 1
+        self._cells[series.rejected[reason]] += 1
+        self._log.rejected(series.name, client, reason)
+
+    def handshake_done(self, record: ConnectionRecord) -> None:
+        """The TLS handshake succeeded: version, cipher, group, resumed and handshake_s of the record are set."""
+        series = self._services[record.service_index]
+        self._cells[series.handshake_cell(record.version, record.cipher, record.group, record.resumed)] += 1
+        series.handshake_duration.observe(self._cells, self._floats, record.handshake_s)
+
+    def dialed(self, record: ConnectionRecord) -> None:
+        """A backend was reached: connect_s of the record is set."""
+        self._services[record.service_index].connect_duration.observe(self._cells, self._floats, record.connect_s)
+
+    def dial_failed(self, service_index: int, reason: CloseReason) -> None:
+        """One target could not be reached and another one is tried. (The last failure is reported by `closed`.)"""
+        self._cells[self._services[service_index].connect_failures[reason]] += 1
+
+    def target_rests(self, service_index: int, target: str, resting: bool) -> None:
+        """A target is, or is no longer, left out because it failed."""
+        cell = self._services[service_index].targets_resting.get(target)
+        if cell is not None:
+            self._cells[cell] = int(resting)
+
+    def accept_paused(self, reason: str) -> None:
+        """Accepting stopped for a while; `reason` is one of schema.PAUSE_REASONS."""
+        self._cells[self.process.accept_pauses[reason]] += 1
+
+    def closed(self, record: ConnectionRecord) -> None:
+        """The connection ended with `record.reason`; bytes and detail of the record are set. Logs it and counts it."""
+        reason = record.reason or CloseReason.INTERNAL_ERROR
+        record.reason = reason
+        record.total_s = time.monotonic() - record.opened_at
+        series = self._services[record.service_index]
+        cells = self._cells
+        cells[series.active] -= 1
+        cells[series.results[reason]] += 1
+        series.duration.observe(cells, self._floats, record.total_s)
+        stage = reason.stage
+        if stage is not Stage.LINK:
+            if stage is Stage.HANDSHAKE:
+                cells[series.handshake_failures[reason]] += 1
+            elif stage is Stage.DIAL:
+                cells[series.connect_failures[reason]] += 1
+            else:
+                cells[series.rejected[reason]] += 1
+        self._log.connection(record)

@@ -1,0 +1,163 @@
+"""What the supervisor tells the admin process: a JSON document in shared memory, replaced as a whole.
+
+Counters are on the board; this is the rest (names, addresses, processes, certificates, the last reload), which changes
+a few times an hour. The supervisor writes, anybody forked after `StateBlob` was made reads; nobody waits for anybody.
+
+The mapping holds two places and says which of them is current. A writer fills the other place and then switches, so a
+reader sees the old document or the new one. Only a reader that is overtaken twice while it copies could see a mixture;
+the checksum tells, and it reads again. The checksum also makes this independent of the order in which a machine lets
+other processors see stores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import mmap
+import struct
+import zlib
+from typing import Any
+
+_CURRENT = struct.Struct("q")
+_PLACE = struct.Struct("qII")
+_RETRIES = 100
+PLACE_BYTES = 4 << 20
+"""Room for thousands of services and certificates; pages that were never written do not exist."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceState:
+    """A service as it runs now."""
+
+    name: str
+    mode: str
+    listeners: tuple[str, ...]
+    """The addresses really bound, so port 0 is resolved."""
+    targets: tuple[str, ...]
+    """As written in the configuration: the labels of target health."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerState:
+    """A living worker process."""
+
+    pid: int
+    row: int
+    """Its row of the board, never 0."""
+    generation: int
+    """Which configuration it runs; counts from 1."""
+    started_at: float
+    """Unix time."""
+    draining: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateState:
+    """A certificate that is loaded."""
+
+    service: str
+    file: str
+    subject: str
+    not_after: float
+    """Unix time."""
+    loaded_at: float
+    """Unix time."""
+    role: str = "certificate"
+    """"certificate" (shown to peers), "ca" (trusted) or "crl" (not_after is its next update)."""
+    names: tuple[str, ...] = ()
+    """Subject alternative names, the first few."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadState:
+    """The last attempt to reload."""
+
+    at: float
+    """Unix time."""
+    ok: bool
+    errors: tuple[str, ...] = ()
+    """Every problem found, one line each."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelState:
+    """The daemon as a whole."""
+
+    version: str
+    supervisor_pid: int
+    started_at: float
+    """Unix time."""
+    phase: str = "starting"
+    """"starting", "ready", "draining" or "stopped"."""
+    admin_pid: int | None = None
+    generation: int = 1
+    source: str = ""
+    """The configuration file, or "command line"."""
+    services: tuple[ServiceState, ...] = ()
+    workers: tuple[WorkerState, ...] = ()
+    certificates: tuple[CertificateState, ...] = ()
+    last_reload: ReloadState | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Listening, and accepting new connections."""
+        return self.phase == "ready"
+
+
+class StateBlob:
+    """The shared document. Made by the supervisor before it forks."""
+
+    __slots__ = ("_memory",)
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE + 2 * PLACE_BYTES)
+
+    def publish(self, state: TunnelState) -> None:
+        """Replace the document. Supervisor only.
+
+        Raises:
+            ValueError: it has no room (thousands of certificates); the old one stays.
+        """
+        text = json.dumps(dataclasses.asdict(state), separators=(",", ":")).encode()
+        if len(text) > PLACE_BYTES - _PLACE.size:
+            raise ValueError(f"the state takes {len(text)} bytes and its place has {PLACE_BYTES}")
+        turn = _CURRENT.unpack_from(self._memory)[0] + 1
+        start = self._place(turn)
+        self._memory[start + _PLACE.size : start + _PLACE.size + len(text)] = text
+        _PLACE.pack_into(self._memory, start, turn, len(text), zlib.crc32(text))
+        _CURRENT.pack_into(self._memory, 0, turn)
+
+    def read(self) -> TunnelState | None:
+        """The current document; None before the first one."""
+        for _ in range(_RETRIES):
+            turn = _CURRENT.unpack_from(self._memory)[0]
+            if turn == 0:
+                return None
+            start = self._place(turn)
+            written, length, checksum = _PLACE.unpack_from(self._memory, start)
+            text = self._memory[start + _PLACE.size : start + _PLACE.size + min(length, PLACE_BYTES)]
+            if written == turn and zlib.crc32(text) == checksum:
+                return state_from(json.loads(text))
+        raise RuntimeError("the state changes faster than it can be read")
+
+    @staticmethod
+    def _place(turn: int) -> int:
+        return mmap.PAGESIZE + (turn & 1) * PLACE_BYTES
+
+
+def state_from(document: dict[str, Any]) -> TunnelState:
+    """The value back from its JSON form."""
+    lists: dict[str, Any] = {
+        "services": tuple(
+            ServiceState(**{**each, "listeners": tuple(each["listeners"]), "targets": tuple(each["targets"])})
+            for each in document["services"]
+        ),
+        "workers": tuple(WorkerState(**each) for each in document["workers"]),
+        "certificates": tuple(
+            CertificateState(**{**each, "names": tuple(each["names"])}) for each in document["certificates"]
+        ),
+    }
+    last = document["last_reload"]
+    if last is not None:
+        lists["last_reload"] = ReloadState(**{**last, "errors": tuple(last["errors"])})
+    return TunnelState(**{**document, **lists})
