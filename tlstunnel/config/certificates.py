@@ -1,0 +1,138 @@
+"""Certificates, handshake settings and the originating side, as written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from tlstunnel.address import Target, TCPAddress
+from tlstunnel.config.model import BackendTLS, CertificateFiles, TLSSettings
+from tlstunnel.config.reader import Table
+from tlstunnel.config.rules import read_server_policy
+
+T = TypeVar("T")
+
+_VERSIONS = ("1.2", "1.3")
+MAX_ALPN_BYTES = 255  # one length byte each (RFC 7301 section 3.1)
+
+
+def read_certificates(table: Table) -> tuple[CertificateFiles, ...]:
+    """The certificates of one name: PEM pairs, or PKCS#12 files; empty when none is written."""
+    certificates, keys, p12 = table.paths("certificate"), table.paths("key"), table.paths("p12")
+    passphrases = table.paths("key_passphrase_file")
+    owner = next((key for key in ("certificate", "p12") if table.has(key)), None)
+    if table.has("p12"):
+        for key in ("certificate", "key"):
+            if table.has(key):
+                table.problem(key, f"{table.spell('p12')} already holds certificate and key; remove one of the two")
+    elif table.has("key") and owner is None:
+        table.problem("key", f"there is no certificate it belongs to; write {table.spell('certificate', 'server.pem')}")
+    if owner is None:
+        if table.has("key_passphrase_file") and not table.has("key"):
+            table.problem("key_passphrase_file", "there is no key it would open; remove it")
+        return ()
+    count = table.length(owner)
+    _check_count(table, "key", owner, table.length("key") in (0, count))
+    _check_count(table, "key_passphrase_file", owner, table.length("key_passphrase_file") in (0, 1, count))
+    if len(passphrases) == 1:
+        passphrases *= count
+    if owner == "p12":
+        return tuple(
+            CertificateFiles(p12=path, key_passphrase_file=_at(passphrases, at)) for at, path in enumerate(p12)
+        )
+    return tuple(
+        CertificateFiles(certificate=path, key=_at(keys, at), key_passphrase_file=_at(passphrases, at))
+        for at, path in enumerate(certificates)
+    )
+
+
+def _check_count(table: Table, key: str, owner: str, is_good: bool) -> None:
+    if not is_good:
+        table.problem(
+            key, f"{table.length(key)} files for {table.length(owner)} in {table.spell(owner)}; write as many"
+        )
+
+
+def _at(items: Sequence[T], at: int) -> T | None:
+    return items[at] if at < len(items) else None
+
+
+def read_tls(table: Table, default: TLSSettings) -> TLSSettings:
+    """What is offered in a handshake. OpenSSL's own judgement of the lists comes later, when contexts are made."""
+    settings = TLSSettings(
+        min_version=table.word("min_version", _VERSIONS, default.min_version),
+        max_version=table.word("max_version", _VERSIONS, default.max_version),
+        ciphers=table.string("ciphers", default.ciphers),
+        ciphersuites=table.string("ciphersuites", default.ciphersuites),
+        groups=table.string("groups", default.groups),
+        alpn=table.each("alpn", _protocol) or default.alpn,
+        alpn_required=table.boolean("alpn_required", default.alpn_required),
+    )
+    if settings.min_version > settings.max_version:
+        key = "min_version" if table.has("min_version") else "max_version"
+        table.problem(
+            key, f'no version is left between "{settings.min_version}" and "{settings.max_version}"; swap the two'
+        )
+    if settings.alpn_required and not settings.alpn:
+        table.problem("alpn_required", f"there is no protocol to require; write {table.spell('alpn', 'h2')}")
+    return settings
+
+
+def _protocol(text: str) -> str:
+    if not 0 < len(text.encode()) <= MAX_ALPN_BYTES:
+        raise ValueError(f'"{text[:40]}" is not 1 to {MAX_ALPN_BYTES} bytes long; write a protocol such as "h2"')
+    return text
+
+
+def read_backend_tls(table: Table, targets: tuple[Target, ...]) -> BackendTLS:
+    """How TLS is originated. Whoever has no host name to verify must say which one to expect."""
+    backend = BackendTLS(
+        ca=table.path("ca"),
+        server_name=table.one("server_name", _server_name, None),
+        verify=read_server_policy(table),
+        certificate=next(iter(_single(table)), None),
+        crl=table.paths("crl"),
+        tls=read_tls(table, TLSSettings()),
+    )
+    nameless = [target for target in targets if not isinstance(target, TCPAddress)]
+    if nameless and not table.has("server_name"):
+        right = f"write {table.spell('server_name', 'db.example.org')}"
+        table.problem("server_name", f"missing; {nameless[0]} has no host name to verify, so {right}")
+    return backend
+
+
+def _single(table: Table) -> tuple[CertificateFiles, ...]:
+    """Our own certificate as a client: one."""
+    for key in ("certificate", "p12"):
+        if table.length(key) > 1:
+            table.problem(key, "a client shows one certificate; write one")
+    return read_certificates(table)
+
+
+def _server_name(text: str) -> str | None:
+    name = check_name(text)
+    if name.startswith("*"):
+        raise ValueError(f'"{text}" is a pattern; write the one name the server shows')
+    return name
+
+
+def check_name(text: str) -> str:
+    """A host name for SNI, or `*.` and a name; lower case, without a final dot."""
+    name = text.lower().rstrip(".")
+    labels = name.removeprefix("*.").split(".")
+    if not name.isascii():
+        raise ValueError(f'"{text}" is not ASCII; write the name in its xn-- form')
+    if len(name) > 253 or not all(_is_label(label) for label in labels):
+        raise ValueError(f'"{text}" is not a host name; write one such as "api.example.org" or "*.example.org"')
+    return name
+
+
+def _is_label(label: str) -> bool:
+    return 0 < len(label) <= 63 and label.replace("-", "").replace("_", "").isalnum() and label.strip("-") == label
+
+
+def files_of(certificates: Sequence[CertificateFiles]) -> tuple[Path, ...]:
+    """Every file that is read for these certificates."""
+    found = [path for c in certificates for path in (c.certificate, c.key, c.p12, c.key_passphrase_file)]
+    return tuple(dict.fromkeys(path for path in found if path is not None))

@@ -1,0 +1,198 @@
+"""Loading: from a TOML file or from the command line to one `Config`, or to every problem at once."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from tlstunnel.address import Listen, SystemdAddress, TCPAddress, UnixAddress, parse_listen
+from tlstunnel.config.model import Admin, Config, Log, Mode, Process, Service
+from tlstunnel.config.reader import Table
+from tlstunnel.config.service import read_service
+from tlstunnel.config.source import FilesError, FileSource, OptionSource, Report, Source, Steps
+from tlstunnel.config.syntax import explain
+from tlstunnel.errors import ConfigError, Problem
+
+_PROCESS, _ADMIN, _LOG = Process(), Admin(), Log()
+_SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")  # it is a metric label and stands in log lines
+_LOG_FORMATS = ("text", "json")
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+SECTIONS = ("process", "admin", "log")
+
+
+def load_file(path: Path) -> Config:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: with every problem in the file, in file order. Its exit code is 1 instead of 2 where the text is
+            right and only files it names are missing or unreadable.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as exc:
+        what = f"cannot be read ({(exc.strerror or str(exc)).lower()}); name a configuration file"
+        raise FilesError([Problem(str(path), what)]) from exc
+    try:
+        document = tomllib.loads(raw.decode("utf-8-sig"))
+    except ValueError as exc:  # UnicodeDecodeError and TOMLDecodeError alike
+        raise ConfigError([explain(str(path), raw, exc)]) from exc
+    return _load(FileSource(str(path), path.absolute().parent), document, str(path))
+
+
+def from_options(mode: Mode, values: Mapping[Steps, object], options: Mapping[Steps, str]) -> Config:
+    """Make the same value from command line options, by the same code.
+
+    Args:
+        mode: what the one service does; it also names the service.
+        values: what was given, by key path below a section: `("service", "idle_timeout")`, `("admin", "listen")`.
+        options: which option stands for which of these paths, given or not; for messages.
+
+    Raises:
+        ConfigError: as `load_file`, each problem naming its option.
+    """
+    name = mode.value
+    document: dict[str, dict[str, object]] = {}
+    service: dict[str, object] = {"mode": mode.value}
+    for (section, key), value in values.items():
+        table = service if section == "service" else document.setdefault(str(section), {})
+        table[str(key)] = value
+    document["services"] = {name: service}
+    placed = {_place(steps, name): option for steps, option in options.items()}
+    return _load(OptionSource(placed, Path.cwd()), document, "command line")
+
+
+def _place(steps: Steps, name: str) -> Steps:
+    return ("services", name, *steps[1:]) if steps[0] == "service" else steps
+
+
+def _load(source: Source, document: Mapping[str, object], name: str) -> Config:
+    report = Report(source, document)
+    root = Table(report, (), document)
+    tables = {section: root.table(section) or root.empty(section) for section in SECTIONS}
+    config = Config(
+        process=_read_process(tables["process"]),
+        admin=_read_admin(tables["admin"]),
+        log=_read_log(tables["log"], source.base),
+        services=_read_services(root),
+        source=name,
+    )
+    root.finish()
+    _check_listens(report, config, document)
+    report.finish()
+    return config
+
+
+def _read_process(table: Table) -> Process:
+    process = Process(
+        workers=table.count("workers", _PROCESS.workers, unset="auto"),
+        user=table.one("user", _account, _PROCESS.user),
+        group=table.one("group", _account, _PROCESS.group),
+        max_connections=table.count("max_connections", _PROCESS.max_connections),
+        reload_poll_s=table.duration("reload_poll", _PROCESS.reload_poll_s),
+    )
+    table.finish()
+    return process
+
+
+def _account(text: str) -> str | None:
+    if not text or text != text.strip():
+        raise ValueError(f'"{text}" is not the name of an account; write one such as "tlstunnel"')
+    return text
+
+
+def _read_admin(table: Table) -> Admin:
+    admin = Admin(
+        listen=table.one("listen", _admin_listen, _ADMIN.listen),
+        unsafe_admin=table.boolean("unsafe_admin", _ADMIN.unsafe_admin),
+    )
+    if admin.listen is not None and not admin.listen.is_loopback and not admin.unsafe_admin:
+        table.problem(
+            "listen",
+            f"{admin.listen} would show the state of the tunnel to other machines, in plaintext; "
+            f"write a loopback address or unix:/path, or {table.spell('unsafe_admin', True)}",
+        )
+    table.finish()
+    return admin
+
+
+def _admin_listen(text: str) -> Listen | None:
+    return parse_listen(text)
+
+
+def _read_log(table: Table, base: Path) -> Log:
+    def target(text: str) -> str:
+        if text in ("stderr", "syslog"):
+            return text
+        if not text.startswith("file:") or text == "file:" or "\0" in text:
+            raise ValueError(f'"{text}" is no place to log to; write "stderr", "syslog" or "file:PATH"')
+        return f"file:{base / text.removeprefix('file:')}"
+
+    log = Log(
+        format=table.word("format", _LOG_FORMATS, _LOG.format),
+        level=table.word("level", _LOG_LEVELS, _LOG.level),
+        target=table.one("target", target, _LOG.target),
+    )
+    table.finish()
+    return log
+
+
+def _read_services(root: Table) -> tuple[Service, ...]:
+    if not root.require("services", "write at least one table [services.NAME] with listen and target"):
+        return ()
+    tables = root.table("services")
+    if tables is None:
+        return ()
+    if not tables.keys:
+        tables.problem(None, "there is none; write at least one table [services.NAME] with listen and target")
+    services = []
+    for name in tables.keys:
+        table = tables.table(name)
+        if not _SERVICE_NAME.fullmatch(name):
+            tables.problem(name, "a service's name is 1 to 63 letters, digits, _, . or -; write such a name")
+        elif table is not None:
+            services.append(read_service(table, name))
+    return tuple(services)
+
+
+def _check_listens(report: Report, config: Config, document: Mapping[str, object]) -> None:
+    """No two listeners on one address: sockets with SO_REUSEPORT would silently share its connections."""
+    taken: dict[object, str] = {}
+    places: list[tuple[Steps, Listen]] = []
+    if config.admin.listen is not None:
+        places.append((("admin", "listen"), config.admin.listen))
+    places += [
+        (("services", service.name, "listen"), listen) for service in config.services for listen in service.listen
+    ]
+    for steps, listen in places:
+        owner = f"[{steps[0]}]" if steps[0] == "admin" else f"service {steps[1]}"
+        for socket in _sockets(listen):
+            if socket in taken:
+                first = "twice" if taken[socket] == owner else f"and already by {taken[socket]}"
+                report.add(steps, f"{listen} is listened on {first}; write another address or port")
+                break
+        for socket in _sockets(listen):
+            taken.setdefault(socket, owner)
+
+
+def _sockets(listen: Listen) -> Iterable[object]:
+    """What is bound, in comparable form. Port 0 never collides."""
+    if isinstance(listen, UnixAddress | SystemdAddress):
+        return (str(listen),)
+    if listen.port == 0:
+        return ()
+    return tuple((host, listen.port) for host in _hosts(listen))
+
+
+def _hosts(listen: TCPAddress) -> tuple[object, ...]:
+    if not listen.host:
+        return (ipaddress.ip_address("0.0.0.0"), ipaddress.ip_address("::"))
+    if not listen.is_literal:
+        name = listen.host.lower().rstrip(".")
+        loopback = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
+        return loopback if name == "localhost" else (name,)
+    address = ipaddress.ip_address(listen.host)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address,)

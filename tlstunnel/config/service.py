@@ -1,0 +1,215 @@
+"""One service as written: `[services.NAME]`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from tlstunnel.address import SystemdAddress, Target, parse_listen, parse_target
+from tlstunnel.config.certificates import check_name, read_backend_tls, read_certificates, read_tls
+from tlstunnel.config.model import BackendTLS, ClientAuth, Mode, ServerName, Service, Timeouts
+from tlstunnel.config.reader import Table
+from tlstunnel.config.rules import read_client_policy
+from tlstunnel.config.source import FileSource, Report
+
+# Defaults are written once, in the model; these instances carry them here.
+_SERVICE = Service(name="", mode=Mode.SERVER, listen=(), targets=())
+_TIMEOUTS = Timeouts()
+
+
+def read_service(table: Table, name: str) -> Service:
+    """Read every key of a service. Problems go to the table's report; the value is good only if there were none."""
+    mode = table.choice("mode", Mode.SERVER)
+    service = _READERS[mode](table, _read_common(table, name, mode))
+    table.finish({key: _remark(mode, key) for key in _keys_of_others(mode)})
+    return service
+
+
+def _read_common(table: Table, name: str, mode: Mode) -> Service:
+    """What every mode has."""
+    table.require("listen", f"write the address to accept connections on: {table.spell('listen', ':8443')}")
+    table.require("target", f"write the address to forward to: {table.spell('target', '127.0.0.1:8080')}")
+    return Service(
+        name=name,
+        mode=mode,
+        listen=table.each("listen", parse_listen),
+        targets=table.each("target", parse_target),
+        failover=table.choice("failover", _SERVICE.failover),
+        timeouts=Timeouts(
+            handshake_s=table.duration("handshake_timeout", _TIMEOUTS.handshake_s),
+            connect_s=table.duration("connect_timeout", _TIMEOUTS.connect_s),
+            idle_s=table.duration("idle_timeout", _TIMEOUTS.idle_s),
+            half_close_s=table.duration("half_close_timeout", _TIMEOUTS.half_close_s),
+            drain_s=table.duration("drain_timeout", _TIMEOUTS.drain_s, zero=True),
+            max_lifetime_s=table.duration("max_lifetime", _TIMEOUTS.max_lifetime_s),
+        ),
+        max_connections=table.count("max_connections", _SERVICE.max_connections),
+        max_connections_per_ip=table.count("max_connections_per_ip", _SERVICE.max_connections_per_ip),
+        proxy_protocol=table.choice("proxy_protocol", _SERVICE.proxy_protocol),
+        accept_proxy_protocol=table.boolean("accept_proxy_protocol", _SERVICE.accept_proxy_protocol),
+    )
+
+
+def _read_server(table: Table, service: Service) -> Service:
+    auth = table.choice("client_auth", _SERVICE.client_auth)
+    certificate = read_certificates(table)
+    if not table.has("certificate") and not table.has("p12"):
+        pair = f"{table.spell('certificate', 'server.pem')} with {table.spell('key', 'server.key')}"
+        table.problem("certificate", f"missing; write {pair}, or {table.spell('p12', 'server.p12')}")
+    service = dataclasses.replace(
+        service,
+        certificate=certificate,
+        client_auth=auth,
+        client_ca=table.path("client_ca"),
+        crl=table.paths("crl"),
+        policy=read_client_policy(table, auth),
+        tls=read_tls(table, _SERVICE.tls),
+        backend_tls=_read_target_tls(table, service.targets),
+        strict_close=table.boolean("strict_close", _SERVICE.strict_close),
+        unsafe_target=table.boolean("unsafe_target", _SERVICE.unsafe_target),
+        unsafe_keylog=table.boolean("unsafe_keylog", _SERVICE.unsafe_keylog),
+    )
+    _check_client_auth(table, auth)
+    service = dataclasses.replace(service, sni=_read_names(table, service, _read_server_name))
+    if service.backend_tls is None and not service.unsafe_target:
+        _check_plaintext_target(table, service.targets)
+    return service
+
+
+def _read_client(table: Table, service: Service) -> Service:
+    service = dataclasses.replace(
+        service,
+        backend_tls=read_backend_tls(table, service.targets),
+        strict_close=table.boolean("strict_close", _SERVICE.strict_close),
+        unsafe_listen=table.boolean("unsafe_listen", _SERVICE.unsafe_listen),
+        unsafe_keylog=table.boolean("unsafe_keylog", _SERVICE.unsafe_keylog),
+    )
+    exposed = next((listen for listen in service.listen if not listen.is_loopback), None)
+    if exposed is not None and not service.unsafe_listen:
+        what = "may be reachable" if isinstance(exposed, SystemdAddress) else "is reachable"
+        table.problem(
+            "listen",
+            f"{exposed} {what} from other machines, in plaintext; write a loopback address or unix:/path, "
+            f"or {table.spell('unsafe_listen', True)}",
+        )
+    return service
+
+
+def _read_passthrough(table: Table, service: Service) -> Service:
+    return dataclasses.replace(service, sni=_read_names(table, service, _read_routed_name))
+
+
+_READERS: dict[Mode, Callable[[Table, Service], Service]] = {
+    Mode.SERVER: _read_server,
+    Mode.CLIENT: _read_client,
+    Mode.PASSTHROUGH: _read_passthrough,
+}
+
+
+def _check_client_auth(table: Table, auth: ClientAuth) -> None:
+    if auth is ClientAuth.NONE:
+        for key in ("client_ca", "crl"):
+            if table.has(key):
+                required = table.spell("client_auth", ClientAuth.REQUIRED.value)
+                table.problem(key, f"has no effect while no client certificate is asked for; write {required}")
+    else:
+        table.require(
+            "client_ca",
+            f"{table.spell('client_auth', auth.value)} needs the CAs that issue the clients' certificates; "
+            f"write {table.spell('client_ca', 'clients-ca.pem')}",
+        )
+
+
+def _check_plaintext_target(table: Table, targets: tuple[Target, ...]) -> None:
+    exposed = next((target for target in targets if not target.is_loopback), None)
+    if exposed is not None:
+        table.problem(
+            "target",
+            f"{exposed} would be reached in plaintext over the network; write a loopback address or unix:/path, "
+            f"or {table.spell('unsafe_target', True)}",
+        )
+
+
+def _read_target_tls(table: Table, targets: tuple[Target, ...]) -> BackendTLS | None:
+    """`target_tls = true` takes the defaults, a table says more."""
+    if table.is_boolean("target_tls"):
+        if not table.boolean("target_tls", False):
+            return None
+        below = table.empty("target_tls")
+    else:
+        written = table.table("target_tls", "write true, or a table of settings")
+        if written is None:
+            return None
+        below = written
+    backend = read_backend_tls(below, targets)
+    below.finish()
+    return backend
+
+
+def _read_names(
+    table: Table, service: Service, read: Callable[[Table, Service, tuple[str, ...]], ServerName]
+) -> tuple[ServerName, ...]:
+    found, seen = [], set[str]()
+    for entry in table.tables("sni", f"write tables: [[services.{service.name}.sni]]"):
+        entry.require("names", f"write {entry.spell('names', ['api.example.org'])}")
+        names = entry.each("names", check_name)
+        for name in names:
+            if name in seen:
+                entry.problem("names", f'"{name}" is already routed above; remove one of the two')
+            seen.add(name)
+        found.append(read(entry, service, names))
+        entry.finish()
+    return tuple(found)
+
+
+def _read_server_name(entry: Table, service: Service, names: tuple[str, ...]) -> ServerName:
+    """What differs for these names; the rest is as for the service."""
+    targets = entry.each("target", parse_target) or service.targets
+    if service.backend_tls is None and not service.unsafe_target and entry.has("target"):
+        _check_plaintext_target(entry, targets)
+    return ServerName(
+        names=names,
+        certificate=read_certificates(entry) or service.certificate,
+        targets=targets,
+        policy=read_client_policy(entry, service.client_auth, service.policy),
+        tls=read_tls(entry, service.tls),
+    )
+
+
+def _read_routed_name(entry: Table, service: Service, names: tuple[str, ...]) -> ServerName:
+    entry.require("target", f"write the address to forward these names to: {entry.spell('target', '10.0.0.7:443')}")
+    targets = entry.each("target", parse_target)
+    return ServerName(names=names, certificate=(), targets=targets, policy=service.policy, tls=service.tls)
+
+
+@functools.cache
+def keys_of(mode: Mode) -> tuple[str, ...]:
+    """Every key a service of this mode knows, in the order in which they are read."""
+    source = FileSource("", Path())
+    table = Table(Report(source, {}), ("services", "x"), {})
+    table.choice("mode", mode)
+    _READERS[mode](table, _read_common(table, "x", mode))
+    return table.known
+
+
+def _keys_of_others(mode: Mode) -> dict[str, Mode]:
+    return {key: other for other in reversed(Mode) if other is not mode for key in keys_of(other)}
+
+
+_INSTEAD = {
+    (Mode.SERVER, "ca"): "client_ca",
+    (Mode.CLIENT, "client_ca"): "ca",
+    (Mode.CLIENT, "unsafe_target"): "unsafe_listen",
+    (Mode.SERVER, "unsafe_listen"): "unsafe_target",
+}
+
+
+def _remark(mode: Mode, key: str) -> str:
+    """What to say about a key that only other modes know."""
+    modes = [other for other in Mode if key in keys_of(other)]
+    instead = _INSTEAD.get((mode, key))
+    others = " or ".join(f'"{other.value}"' for other in modes)
+    right = f'did you mean "{instead}"?' if instead else "remove it"
+    return f'is for mode {others}, not "{mode.value}"; {right}'

@@ -1,0 +1,90 @@
+"""Durations and sizes as people write them: a number and its unit, never a bare number.
+
+A bare `5` has been read as seconds by one program and as milliseconds by the next, and a bare `0` as "at once" and as
+"never"; so the unit is demanded, and "never" is a word.
+"""
+
+from __future__ import annotations
+
+import re
+
+_NUMBER_AND_UNIT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([A-Za-z]*)", re.ASCII)
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+MAX_DURATION_S = 3650 * SECONDS["d"]  # further away than any clock of ours counts reliably
+MAX_SIZE = 1 << 50
+
+
+class UnitError(ValueError):
+    """The text is no duration or size; the message says what would be right."""
+
+
+def parse_duration(text: str, *, zero: bool = False) -> float | None:
+    """Parse `"500ms"`, `"10s"`, `"5m"`, `"1h"`, `"7d"` or `"never"`.
+
+    Args:
+        text: what was written.
+        zero: whether a duration of zero makes sense here.
+
+    Returns:
+        Seconds, or None for "never".
+
+    Raises:
+        UnitError: the text is no duration.
+    """
+    if text == "never":
+        return None
+    number, unit = _split(text, SECONDS, 'write a number and a unit (ms, s, m, h or d), as in "10s", or "never"')
+    if not unit:
+        raise UnitError(no_unit(f'"{text}"', number))
+    seconds = float(number) * SECONDS[unit]
+    if seconds > MAX_DURATION_S:
+        raise UnitError(f'"{text}" is longer than ten years; write "never" for no limit')
+    if seconds == 0 and not zero:
+        raise UnitError(f'"{text}" is no time at all; write "never" for no limit, or a duration such as "10s"')
+    return seconds
+
+
+def no_unit(shown: str, number: str) -> str:
+    """What is wrong with a bare number where a duration belongs."""
+    return f'{shown} has no unit; write "{number}s" or "500ms"'
+
+
+def parse_size(text: str) -> int:
+    """Parse `"512B"`, `"64KiB"`, `"1MiB"` or `"1GiB"`.
+
+    Returns:
+        Bytes, at least 1.
+
+    Raises:
+        UnitError: the text is no size.
+    """
+    number, unit = _split(text, BYTES, 'write a number and a unit (B, KiB, MiB or GiB), as in "64KiB"')
+    if not unit:
+        raise UnitError(f'"{text}" has no unit; write "{number}KiB" or "{number}B"')
+    size = float(number) * BYTES[unit]
+    if not 1 <= size <= MAX_SIZE or size != int(size):
+        raise UnitError(f'"{text}" is not a whole number of bytes from 1 to {MAX_SIZE}; write a size such as "64KiB"')
+    return int(size)
+
+
+def _split(text: str, units: dict[str, float] | dict[str, int], right: str) -> tuple[str, str]:
+    found = _NUMBER_AND_UNIT.fullmatch(text.strip())
+    if found is None:
+        raise UnitError(f'"{text}" is not understood; {right}')
+    number, unit = found.groups()
+    if unit and unit not in units:
+        raise UnitError(f'"{text}": unit "{unit}" is unknown; {right}')
+    return number, unit
+
+
+def format_duration(seconds: float | None) -> str:
+    """The shortest text that `parse_duration` reads back as the same number of seconds."""
+    if seconds is None:
+        return "never"
+    for unit in ("d", "h", "m", "s"):
+        count = seconds / SECONDS[unit]
+        if count == int(count) and count:
+            return f"{int(count)}{unit}"
+    milliseconds = round(seconds * 1000, 6)
+    return f"{milliseconds:f}".rstrip("0").rstrip(".") + "ms" if milliseconds else "0s"
