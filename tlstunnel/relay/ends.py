@@ -1,0 +1,273 @@
+"""The two kinds of end that a link joins: one in plaintext, one in TLS, with the same methods.
+
+An end owns its socket. It keeps what the reactor's edges said (`is_readable`, `is_writable`), takes bytes from its
+socket into the worker's shared plain area (`receive`), sends bytes from there (`send`), and keeps what its peer has not
+taken yet (`has_pending`). While something is pending the link does not read the other end, so an end holds at most one
+chunk: that is the memory bound of a link (see `relay.link`).
+
+Calls use MSG_DONTWAIT on sockets that the kernel believes blocking: it saves the call that would change them.
+Methods let OSError through; the link knows which end it came from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from typing import Any, Protocol
+
+from tlstunnel._openssl import RECORD, Scratch, TLSError
+from tlstunnel.relay.reactor import HUNG_UP, READABLE, WRITABLE
+
+_DONTWAIT = socket.MSG_DONTWAIT
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class TLSEngine(Protocol):
+    """What a TLS end needs of `_openssl.Engine` or `relay.portable.PortableEngine`; see the former for the meaning."""
+
+    has_ended: bool
+    failure: TLSError | None
+    is_fat: bool
+
+    def handshake(self, received: int) -> bool: ...
+    def decrypt(self, received: int) -> int: ...
+    def encrypt(self, size: int) -> None: ...
+    def output(self) -> Any: ...
+    def consume(self, count: int) -> None: ...
+    def close(self) -> None: ...
+    def slim(self) -> None: ...
+    def free(self) -> None: ...
+
+
+class PlainEnd:
+    """An end that speaks plaintext."""
+
+    __slots__ = (
+        "_hung_up",
+        "_pending",
+        "_plain",
+        "at_eof",
+        "fd",
+        "has_pending",
+        "is_readable",
+        "is_shut",
+        "is_writable",
+        "sock",
+    )
+    failure: TLSError | None = None
+    is_truncated = False
+    is_fat = False
+    is_tls = False
+
+    def __init__(self, sock: socket.SocketType, scratch: Scratch) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self._plain = scratch.plain
+        self._pending: bytes | None = None
+        self._hung_up = False
+        self.is_readable = False
+        self.is_writable = True  # a socket starts with an empty send buffer
+        self.has_pending = False
+        self.at_eof = False
+        self.is_shut = False
+
+    def note(self, events: int) -> None:
+        """Keep what the reactor's edges said."""
+        if events & READABLE:
+            self.is_readable = True
+            if events & HUNG_UP:
+                self._hung_up = True
+        if events & WRITABLE:
+            self.is_writable = True
+
+    def receive(self, limit: int) -> int:
+        """Take at most `limit` bytes into the plain area; sets `at_eof` at the end. 0 without it: nothing is there."""
+        try:
+            count = self.sock.recv_into(self._plain, limit, _DONTWAIT)
+        except BlockingIOError:
+            self.is_readable = False
+            return 0
+        if count < limit:
+            # A short read emptied the socket. After a hang-up the EOF behind it brings no edge of its own.
+            if count == 0:
+                self.at_eof = True
+                self.is_readable = False
+            elif not self._hung_up:
+                self.is_readable = False
+        return count
+
+    def buffered(self) -> int:
+        """What had been received before the link began: never anything here."""
+        return 0
+
+    def send(self, size: int) -> None:
+        """Send the first `size` bytes of the plain area; keep what the socket does not take."""
+        try:
+            sent = self.sock.send(self._plain[:size], _DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        if sent < size:
+            self._pending = bytes(self._plain[sent:size])
+            self.has_pending = True
+            self.is_writable = False
+
+    def flush(self) -> None:
+        """Send more of what was kept."""
+        pending = self._pending
+        if pending is None:
+            return
+        try:
+            sent = self.sock.send(pending, _DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(pending):
+            self._pending = pending[sent:]
+            self.is_writable = False
+        else:
+            self._pending = None
+            self.has_pending = False
+
+    def shut(self) -> None:
+        """Say that nothing more will be sent; the other direction goes on. Only when nothing is pending."""
+        self.say_fin()
+
+    def say_fin(self) -> None:
+        """Send the FIN alone: an alert was the last word, or the stream was cut."""
+        self.is_shut = True
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def discard(self) -> bool:
+        """Throw away what the peer still sends; whether it may send more."""
+        try:
+            return self.sock.recv_into(self._plain, 0, _DONTWAIT) > 0
+        except BlockingIOError:
+            self.is_readable = False
+            return True
+
+    def slim(self) -> None:
+        """Give back memory that bulk left behind: nothing here."""
+
+    def reset_on_close(self) -> None:
+        """Make `close` tell the peer that the stream was cut: a FIN would look like its proper end."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+    def close(self) -> None:
+        """Close the socket and release what the end holds."""
+        self._pending = None
+        self.sock.close()
+
+
+class TLSEnd(PlainEnd):
+    """An end whose peer speaks TLS. The engine is the end's to free."""
+
+    __slots__ = ("_fin_is_due", "_wire", "engine", "failure", "is_truncated")
+    is_tls = True
+
+    def __init__(self, sock: socket.SocketType, scratch: Scratch, engine: TLSEngine) -> None:
+        super().__init__(sock, scratch)
+        self.engine = engine
+        self._wire = scratch.wire
+        self._fin_is_due = False
+        self.failure = None
+        self.is_truncated = False
+
+    @property
+    def is_fat(self) -> bool:  # type: ignore[override]
+        """Whether the engine holds memory that a quiet link should give back."""
+        return self.engine.is_fat
+
+    def handshake(self) -> bool:
+        """Take what has arrived, answer it; whether the handshake is complete.
+
+        Raises:
+            TLSError: the handshake failed. What OpenSSL wants to tell the peer is sent as far as the socket takes it.
+            EOFError: the peer closed.
+        """
+        try:
+            count = self.sock.recv_into(self._wire, RECORD, _DONTWAIT)
+        except BlockingIOError:
+            self.is_readable = False
+            return False
+        if count == 0:
+            raise EOFError
+        if count < RECORD and not self._hung_up:
+            self.is_readable = False
+        try:
+            is_complete = self.engine.handshake(count)
+        except TLSError:
+            with contextlib.suppress(OSError):  # the alert could not be sent; what failed is the handshake all the same
+                self.flush()
+            raise
+        self.flush()
+        return is_complete
+
+    def receive(self, limit: int) -> int:
+        try:
+            count = self.sock.recv_into(self._wire, limit, _DONTWAIT)
+        except BlockingIOError:
+            self.is_readable = False
+            return 0
+        if count < limit:
+            if count == 0:
+                # EOF of the connection before close_notify: somebody may have cut it (RFC 8446 section 6.1).
+                self.is_truncated = self.at_eof = True
+                self.is_readable = False
+                return 0
+            if not self._hung_up:
+                self.is_readable = False
+        return self._take(count)
+
+    def buffered(self) -> int:
+        """Decrypt what came together with the end of the handshake."""
+        return self._take(0)
+
+    def _take(self, received: int) -> int:
+        engine = self.engine
+        size = engine.decrypt(received)
+        if engine.has_ended:
+            self.failure = engine.failure
+            self.at_eof = True
+            self.is_readable = False
+        # Reading may produce something to send, such as the answer to a key update.
+        if not self.has_pending:
+            self.flush()
+        return size
+
+    def send(self, size: int) -> None:
+        self.engine.encrypt(size)
+        self.flush()
+
+    def flush(self) -> None:
+        engine = self.engine
+        output = engine.output()
+        if output is not None:
+            try:
+                sent = self.sock.send(output, _DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            whole = sent == len(output)
+            engine.consume(sent)
+            if not whole:
+                self.has_pending = True
+                self.is_writable = False
+                return
+        self.has_pending = False
+        if self._fin_is_due:
+            self._fin_is_due = False
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def shut(self) -> None:
+        """Send close_notify, and the FIN behind it: nothing can follow close_notify (RFC 8446 section 6.1)."""
+        self.is_shut = True
+        self._fin_is_due = True
+        self.engine.close()
+        self.flush()
+
+    def slim(self) -> None:
+        if not self.has_pending:
+            self.engine.slim()
+
+    def close(self) -> None:
+        self.engine.free()
+        self.sock.close()

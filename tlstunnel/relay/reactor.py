@@ -1,0 +1,127 @@
+"""The reactor: one private epoll that wakes the links of a worker.
+
+Theory of operation. A pair of trio tasks for each connection costs twice what the TLS does, so the data plane has an
+event loop of its own. An epoll descriptor is itself readable when something it watches is ready: one trio task waits
+for that and then calls `turn()`, which serves everything that is ready and returns. The reactor knows nothing of trio.
+
+Descriptors are registered once, edge-triggered, for everything (`watch`); what the edges said is kept as state in the
+ends (`is_readable`, `is_writable`). So no interest mask ever changes and a connection costs one epoll_ctl for each
+descriptor. The price is a duty: whoever stops before the kernel said EAGAIN, or gave less than was asked for, has to
+come back by itself. That is what `again()` is for. A link that has more to move than one turn allows is served once
+in each turn, after everything that the kernel reported, so a bulk flow delays a small exchange by one chunk at most.
+
+Deadlines are attributes, not timers: whoever is held has a `deadline` (on `now`'s clock), moves it as it likes, and is
+told when a sweep finds it in the past. Activity is a store, and idle links cost one comparison a second.
+
+An event can be stale: its descriptor was closed, and perhaps reused, earlier in the same batch. Handlers must therefore
+take a readiness that is not there as EAGAIN, nothing worse.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections import deque
+from typing import Protocol
+
+EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+HUNG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+
+MAX_EVENTS = 256
+"""Events taken in one turn, so that a turn has an end whatever the load."""
+
+
+class Handler(Protocol):
+    """Whoever is told that a descriptor is ready."""
+
+    def on_ready(self, fd: int, events: int) -> None:
+        """The descriptor had these edges. `fd` is -1 when the handler itself asked for another turn."""
+
+    def on_crash(self, error: Exception) -> None:
+        """`on_ready` raised: an error of ours. End, release, report."""
+
+
+class Held(Protocol):
+    """Whoever has a deadline."""
+
+    deadline: float
+
+    def on_deadline(self, now: float) -> None:
+        """The deadline has passed: move it, or end."""
+
+
+class Reactor:
+    """The event loop of one worker. `now` is the monotonic clock, read once a turn."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._again: deque[Handler] = deque()
+        self.held: set[Held] = set()
+        self.now = time.monotonic()
+
+    def fileno(self) -> int:
+        """Readable when a turn would find something to do."""
+        return self._epoll.fileno()
+
+    def watch(self, fd: int, handler: Handler, events: int = EDGES) -> None:
+        """Report the descriptor's edges to the handler until it is forgotten."""
+        self._epoll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def hand_over(self, fd: int, handler: Handler) -> None:
+        """Another handler takes over a watched descriptor."""
+        self._handlers[fd] = handler
+
+    def forget(self, fd: int) -> None:
+        """The descriptor is about to be closed, which takes it out of the epoll."""
+        self._handlers.pop(fd, None)
+
+    def pause(self, fd: int) -> None:
+        """Stop watching a descriptor that stays open."""
+        self._handlers.pop(fd)
+        self._epoll.unregister(fd)
+
+    def again(self, handler: Handler) -> None:
+        """Serve the handler in the next turn, whether or not the kernel reports it."""
+        self._again.append(handler)
+
+    def turn(self, wait_s: float = 0.0) -> int:
+        """Serve what is ready, waiting for it at most `wait_s`. Returns how much was served; 0 is: nothing to do."""
+        again = self._again
+        events = self._epoll.poll(0 if again else wait_s, MAX_EVENTS)
+        self.now = time.monotonic()
+        get = self._handlers.get
+        for fd, event in events:
+            handler = get(fd)
+            if handler is not None:
+                try:
+                    handler.on_ready(fd, event)
+                except Exception as exc:  # noqa: BLE001 - the one place: our own bug ends one connection, not the worker
+                    handler.on_crash(exc)
+        served = len(events)
+        if again:
+            handler = again.popleft()
+            served += 1
+            try:
+                handler.on_ready(-1, 0)
+            except Exception as exc:  # noqa: BLE001 - as above
+                handler.on_crash(exc)
+        return served
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody asked for another turn."""
+        return bool(self._again)
+
+    def sweep(self) -> None:
+        """Tell everybody held whose deadline has passed."""
+        now = self.now = time.monotonic()
+        for held in [held for held in self.held if held.deadline <= now]:
+            held.on_deadline(now)
+
+    def close(self) -> None:
+        """Close the epoll. What was watched is the handlers' own to close."""
+        self._epoll.close()
