@@ -1,0 +1,179 @@
+"""Files of keys and certificates: read with a bound, written whole or not at all.
+
+Theory of operation. What we read was written by someone else: it may be a directory, a device without an end, or a
+disk image passed by mistake, so no read asks for more than a bound. What we write is read by daemons that reload on
+change, and we may be killed at any instruction, so a file appears under its name only when all of its bytes are on
+the disk: write to a temporary name in the same folder, fsync, then link (fails if the name is taken) or rename
+(replaces), then fsync the folder. The mode is set before the first byte, not after: a key is never readable by others,
+not even for a moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tlstunnel.errors import StartupError, TunnelError, UsageError
+
+MAX_FILE_BYTES = 4 << 20
+"""No certificate, key or bundle is larger; the largest honest ones are system trust stores of under 1 MiB."""
+
+PUBLIC_MODE = 0o644
+SECRET_MODE = 0o600
+
+
+def read(path: Path, *, limit: int = MAX_FILE_BYTES) -> bytes:
+    """All bytes of a file; `-` is standard input.
+
+    Raises:
+        StartupError: it cannot be read.
+        UsageError: it is larger than `limit` bytes, so it is not what the operator meant.
+    """
+    try:
+        if str(path) == "-":
+            data = sys.stdin.buffer.read(limit + 1)
+        else:
+            with open(path, "rb") as file:
+                data = file.read(limit + 1)
+    except OSError as exc:
+        raise unreadable(path, exc) from exc
+    except ValueError as exc:  # a NUL in the path
+        raise UsageError(repr(str(path)), "not a path; write one without NUL characters") from exc
+    if len(data) > limit:
+        raise UsageError(str(path), f"larger than {limit >> 10} KiB; give a file of certificates or keys")
+    return data
+
+
+def unreadable(path: Path, exc: OSError) -> StartupError:
+    """The error for a file that exists for the operator but not for us."""
+    hint = {
+        errno.ENOENT: "no such file; check the path",
+        errno.EACCES: "permission denied; run as a user who may read it",
+        errno.EISDIR: "this is a directory; name a file in it",
+        errno.ENOTDIR: "a part of the path is not a directory; check the path",
+    }.get(exc.errno or 0, (exc.strerror or "cannot be read").lower())
+    return StartupError(f"{path}: {hint}")
+
+
+def unwritable(path: Path, exc: OSError) -> TunnelError:
+    """The error for a file that could not be written."""
+    if exc.errno == errno.EEXIST:
+        return UsageError(str(path), "exists already; choose another name, or --force to replace it")
+    hint = {
+        errno.ENOENT: "no such directory; make it first",
+        errno.EACCES: "permission denied; choose a directory you may write to",
+        errno.EPERM: "permission denied; choose a directory you may write to",
+        errno.EROFS: "the file system is read-only; choose another directory",
+        errno.ENOSPC: "no space left on the device; free some",
+        errno.ENOTDIR: "a part of the path is not a directory; check the path",
+        errno.EISDIR: "this is a directory; name a file in it",
+        errno.ENAMETOOLONG: "the file name is too long; choose a shorter one",
+    }.get(exc.errno or 0, (exc.strerror or "cannot be written").lower())
+    return StartupError(f"{path}: {hint}")
+
+
+def make_directory(path: Path, *, mode: int = 0o755) -> None:
+    """Make a directory and those above it; one that exists is left as it is.
+
+    Raises:
+        StartupError: it cannot be made.
+    """
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except FileExistsError as exc:
+        raise UsageError(str(path), "this is a file; name a directory") from exc
+    except OSError as exc:
+        raise unwritable(path, exc) from exc
+
+
+def refuse_existing(*paths: Path, force: bool) -> None:
+    """Fail before any work is done if a file would be overwritten.
+
+    Raises:
+        UsageError: one of the paths exists and `force` is false, or one is a directory.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise UsageError(str(path), "this is a directory; name a file in it")
+        if not force and os.path.lexists(path):
+            raise UsageError(str(path), "exists already; choose another name, or --force to replace it")
+
+
+def write(path: Path, data: bytes, *, secret: bool, replace: bool) -> None:
+    """Write a file so that it is seen whole or not at all, also after a crash.
+
+    Args:
+        secret: Readable by the owner only (0600), whatever the umask.
+        replace: Whether a file of that name is replaced; a symbolic link is followed, so that a link
+            `current.pem -> 2026.pem` survives.
+
+    Raises:
+        UsageError: the file exists and `replace` is false.
+        StartupError: it cannot be written.
+    """
+    if replace and path.is_symlink():
+        path = Path(os.path.realpath(path))
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_MODE)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                if not secret:
+                    os.fchmod(file.fileno(), PUBLIC_MODE)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if replace:
+                os.replace(temporary, path)
+            else:
+                os.link(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+        _sync_directory(path.parent)
+    except OSError as exc:
+        raise unwritable(path, exc) from exc
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, made if it is missing and never removed.
+
+    Waits for whoever holds it. The kernel lets go of the lock when its holder dies, so a crash leaves nothing to
+    clean up; flock(2) is per open file, so two threads of one process exclude each other as well.
+
+    Raises:
+        StartupError: the lock file cannot be opened or locked.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, SECRET_MODE)
+    except OSError as exc:
+        raise unwritable(path, exc) from exc
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as exc:
+            raise unwritable(path, exc) from exc
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_private(path: Path) -> bool:
+    """Whether nobody but the owner may read a file."""
+    return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)

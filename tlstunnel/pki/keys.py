@@ -1,0 +1,212 @@
+"""Private keys: the kinds we make, and how they are read and written.
+
+Keys are written as PKCS#8 PEM (RFC 5958, RFC 7468), the one form every current TLS library reads for every kind of
+key. They are read in any form `cryptography` knows: PKCS#8, the older forms of openssl(1) and SSH's.
+"""
+
+from __future__ import annotations
+
+import enum
+import warnings
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import (
+    CertificateIssuerPrivateKeyTypes,
+    CertificatePublicKeyTypes,
+)
+
+from tlstunnel.errors import UsageError
+from tlstunnel.pki import files
+from tlstunnel.pki.passphrase import Passphrase
+
+PrivateKey: TypeAlias = CertificateIssuerPrivateKeyTypes
+"""A key that can sign certificates."""
+
+PublicKey: TypeAlias = CertificatePublicKeyTypes
+"""A key that can stand in a certificate."""
+
+MIN_RSA_BITS = 2048
+"""Below this no public CA may sign and OpenSSL's security level 2 refuses (NIST SP 800-57, table 2)."""
+
+
+class KeyKind(enum.StrEnum):
+    """The kinds of key we make."""
+
+    P256 = "p256"
+    P384 = "p384"
+    ED25519 = "ed25519"
+    RSA2048 = "rsa2048"
+    RSA3072 = "rsa3072"
+    RSA4096 = "rsa4096"
+    MLDSA44 = "mldsa44"
+    MLDSA65 = "mldsa65"
+    MLDSA87 = "mldsa87"
+
+
+def generate(kind: KeyKind = KeyKind.P256) -> PrivateKey:
+    """Make a key.
+
+    Raises:
+        UsageError: this build of `cryptography` cannot make such keys.
+    """
+    if kind is KeyKind.P256:
+        return ec.generate_private_key(ec.SECP256R1())
+    if kind is KeyKind.P384:
+        return ec.generate_private_key(ec.SECP384R1())
+    if kind is KeyKind.ED25519:
+        return ed25519.Ed25519PrivateKey.generate()
+    if kind.startswith("rsa"):
+        return rsa.generate_private_key(public_exponent=65537, key_size=int(kind.removeprefix("rsa")))
+    return _generate_mldsa(kind)
+
+
+def _generate_mldsa(kind: KeyKind) -> PrivateKey:
+    # ML-DSA (FIPS 204) came to `cryptography` after the oldest version we run on, and depends on its OpenSSL.
+    missing = UsageError("--key-type", f'"{kind}" needs a newer cryptography package; write "p256"')
+    try:
+        from cryptography.hazmat.primitives.asymmetric import mldsa  # noqa: PLC0415
+    except ImportError as exc:
+        raise missing from exc
+    made: Any = {
+        KeyKind.MLDSA44: mldsa.MLDSA44PrivateKey,
+        KeyKind.MLDSA65: mldsa.MLDSA65PrivateKey,
+        KeyKind.MLDSA87: mldsa.MLDSA87PrivateKey,
+    }[kind]
+    try:
+        key: PrivateKey = made.generate()
+    except UnsupportedAlgorithm as exc:
+        raise missing from exc
+    return key
+
+
+def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None:
+    """The hash to sign with: as strong as the key, None for keys that bring their own (RFC 8410, RFC 9881)."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        return hashes.SHA256()
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        if key.curve.key_size <= 256:
+            return hashes.SHA256()
+        return hashes.SHA384() if key.curve.key_size <= 384 else hashes.SHA512()
+    return None
+
+
+def name_of(key: PrivateKey | PublicKey) -> str:
+    """What an operator calls this key: `ECDSA P-256`, `RSA 2048`, `Ed25519`, `ML-DSA-65`."""
+    if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
+        return f"RSA {key.key_size}"
+    if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
+        names = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+        return f"ECDSA {names.get(key.curve.name, key.curve.name)}"
+    if isinstance(key, ed25519.Ed25519PrivateKey | ed25519.Ed25519PublicKey):
+        return "Ed25519"
+    if isinstance(key, ed448.Ed448PrivateKey | ed448.Ed448PublicKey):
+        return "Ed448"
+    name = type(key).__name__.removesuffix("PrivateKey").removesuffix("PublicKey")
+    return f"ML-DSA-{name.removeprefix('MLDSA')}" if name.startswith("MLDSA") else name
+
+
+def same_kind(public: PublicKey) -> KeyKind:
+    """The kind to make when a key like this one is wanted; P-256 for kinds we do not make."""
+    wanted = name_of(public).lower().replace("ecdsa ", "").replace("-", "").replace(" ", "")
+    return KeyKind(wanted) if wanted in set(KeyKind) else KeyKind.P256
+
+
+def public_bytes(key: PrivateKey | PublicKey) -> bytes:
+    """The SubjectPublicKeyInfo in DER: equal for equal keys, and what an SPKI pin is the hash of."""
+    public = key if not hasattr(key, "public_key") else key.public_key()
+    return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def to_pem(key: PrivateKey, passphrase: Passphrase | None = None) -> bytes:
+    """PKCS#8 PEM, encrypted if there is a passphrase."""
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase is not None:
+        encryption = serialization.BestAvailableEncryption(passphrase.reveal())
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+
+def write(path: Path, key: PrivateKey, passphrase: Passphrase | None = None, *, replace: bool = False) -> None:
+    """Write a key, readable by its owner only.
+
+    Raises:
+        UsageError: the file exists and `replace` is false.
+        StartupError: it cannot be written.
+    """
+    files.write(path, to_pem(key, passphrase), secret=True, replace=replace)
+
+
+def is_encrypted(data: bytes) -> bool:
+    """Whether a PEM key says that it is encrypted: PKCS#8 in its label, the older form in a header (RFC 1421)."""
+    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in data or b"Proc-Type: 4,ENCRYPTED" in data
+
+
+def load(path: Path, passphrase: Passphrase | None = None) -> PrivateKey:
+    """Read a private key, PEM or DER.
+
+    Raises:
+        StartupError: the file cannot be read.
+        UsageError: it holds no private key, one we cannot use, or one the passphrase does not open.
+    """
+    return parse(files.read(path), where=str(path), passphrase=passphrase)
+
+
+def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> PrivateKey:
+    """The private key in these bytes, PEM or DER; certificates beside it are ignored.
+
+    Raises:
+        UsageError: see `load`.
+    """
+    secret = passphrase.reveal() if passphrase is not None else None
+    pem = b"-----BEGIN" in data
+    if pem and is_encrypted(data) and secret is None:
+        raise UsageError(where, "the key is encrypted; give its passphrase with --passphrase-file")
+    if pem and not is_encrypted(data):
+        secret = None  # a passphrase for a key that needs none is no reason to fail
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old encryption: we only read it
+            if pem:
+                key = serialization.load_pem_private_key(data, secret)
+            else:
+                key = _load_der(data, secret)
+    except (TypeError, ValueError, UnsupportedAlgorithm, OverflowError) as exc:
+        raise UsageError(where, _why_no_key(data, exc, tried=passphrase is not None)) from exc
+    return _usable(key, where)
+
+
+def _load_der(data: bytes, secret: bytes | None) -> Any:
+    try:
+        return serialization.load_der_private_key(data, secret)
+    except TypeError:
+        if secret is None:
+            raise
+        return serialization.load_der_private_key(data, None)
+
+
+def _why_no_key(data: bytes, exc: Exception, *, tried: bool) -> str:
+    if isinstance(exc, UnsupportedAlgorithm):
+        return "a kind of key or encryption this build does not know; make one with tlstunnel cert key make"
+    if b"PRIVATE KEY-----" not in data:
+        if b"-----BEGIN CERTIFICATE-----" in data:
+            return "this is a certificate, not a private key; give the file that holds its key"
+        if b"-----BEGIN PUBLIC KEY-----" in data:
+            return "this is a public key; give the private one"
+        if isinstance(exc, TypeError):
+            return "the key is encrypted; give its passphrase with --passphrase-file"
+        return "not a private key; give a PEM or DER file that holds one"
+    if tried and (is_encrypted(data) or "decrypt" in str(exc).lower()):
+        return "the passphrase does not open the key; give the one it was encrypted with"
+    return "a damaged private key; give a PEM file as tlstunnel cert key make writes it"
+
+
+def _usable(key: Any, where: str) -> PrivateKey:
+    if isinstance(key, rsa.RSAPrivateKey) and key.key_size < MIN_RSA_BITS:
+        raise UsageError(where, f"RSA with {key.key_size} bits is too weak; make one with {MIN_RSA_BITS} bits or more")
+    signing = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey)
+    if isinstance(key, signing) or type(key).__name__.startswith("MLDSA"):
+        return key  # type: ignore[no-any-return]
+    raise UsageError(where, f"a {name_of(key)} key cannot sign; give an ECDSA, Ed25519, RSA or ML-DSA key")

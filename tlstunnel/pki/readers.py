@@ -1,0 +1,169 @@
+"""Certificates, requests and revocation lists out of files that may hold anything.
+
+Every function takes bytes from a stranger and gives back objects or one `UsageError` that says what the file is
+instead. `cryptography` parses parts of a certificate only when they are looked at, so `certificates` looks at every
+part that the rest of the package uses: what is returned can be described without a surprise.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from tlstunnel.errors import UsageError
+from tlstunnel.pki import files
+
+MAX_CERTIFICATES = 10_000
+"""More than any trust store holds."""
+
+Parsed = TypeVar("Parsed")
+
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----[^-]*-----END \1-----")
+_KINDS = {
+    b"CERTIFICATE": "a certificate",
+    b"TRUSTED CERTIFICATE": "a certificate in OpenSSL's own format",
+    b"CERTIFICATE REQUEST": "a certificate request",
+    b"NEW CERTIFICATE REQUEST": "a certificate request",
+    b"X509 CRL": "a revocation list",
+    b"PUBLIC KEY": "a public key",
+    b"PKCS7": "a PKCS#7 bundle",
+    b"OPENSSH PRIVATE KEY": "an SSH private key",
+}
+
+
+def blocks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The PEM blocks in a file, each with its label; text between them is ignored (RFC 7468 section 2)."""
+    return [(match[1], match[0]) for match in _BLOCK.finditer(data)]
+
+
+def kind_of(data: bytes) -> str:
+    """What a file is, in the words of an operator."""
+    labels = [label for label, _ in blocks(data)]
+    for label in labels:
+        if label in _KINDS:
+            return _KINDS[label]
+        if label.endswith(b"PRIVATE KEY"):
+            return "a private key"
+    if b"-----BEGIN" in data:
+        return "a damaged or truncated PEM file"
+    if not data.strip():
+        return "an empty file"
+    if data[:1] == b"\x30":
+        return "a DER file of another kind"
+    return "neither PEM nor DER"
+
+
+def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
+    """Every certificate in a PEM file, in order, or the one in a DER file.
+
+    Raises:
+        StartupError: the file cannot be read.
+        UsageError: it holds no certificate, or a damaged one.
+    """
+    return certificates(files.read(path), where=str(path))
+
+
+def certificates(data: bytes, *, where: str) -> tuple[x509.Certificate, ...]:
+    """The certificates in these bytes; see `load_certificates`."""
+    found = [block for label, block in blocks(data) if label == b"CERTIFICATE"]
+    if data.count(b"-----BEGIN CERTIFICATE-----") != len(found):
+        raise UsageError(where, "a damaged or truncated certificate; fetch the file again")
+    if len(found) > MAX_CERTIFICATES:
+        raise UsageError(where, f"more than {MAX_CERTIFICATES} certificates; give a smaller file")
+    if not found and data[:1] == b"\x30":
+        return (_parse(x509.load_der_x509_certificate, data, where=where, what="certificate", probe=_touch),)
+    if not found:
+        raise UsageError(where, f"this is {kind_of(data)}; give a PEM or DER file with a certificate")
+    return tuple(
+        _parse(x509.load_pem_x509_certificate, block, where=where, what="certificate", probe=_touch) for block in found
+    )
+
+
+def request(data: bytes, *, where: str) -> x509.CertificateSigningRequest:
+    """The certificate request in these bytes, PEM or DER; its signature is not checked here.
+
+    Raises:
+        UsageError: there is none, or a damaged one.
+    """
+    found = [block for label, block in blocks(data) if label.endswith(b"CERTIFICATE REQUEST")]
+    if len(found) > 1:
+        raise UsageError(where, f"{len(found)} requests in one file; give one at a time")
+    if found:
+        return _parse(x509.load_pem_x509_csr, found[0], where=where, what="certificate request", probe=_touch_request)
+    if data[:1] == b"\x30":
+        return _parse(x509.load_der_x509_csr, data, where=where, what="certificate request", probe=_touch_request)
+    raise UsageError(where, f"this is {kind_of(data)}; give a PEM or DER file with a certificate request")
+
+
+def revocation_list(data: bytes, *, where: str) -> x509.CertificateRevocationList:
+    """The revocation list in these bytes, PEM or DER; its signature is not checked here.
+
+    Raises:
+        UsageError: there is none, or a damaged one.
+    """
+    found = [block for label, block in blocks(data) if label == b"X509 CRL"]
+    if found:
+        return _parse(x509.load_pem_x509_crl, found[0], where=where, what="revocation list", probe=_touch_list)
+    if data[:1] == b"\x30":
+        return _parse(x509.load_der_x509_crl, data, where=where, what="revocation list", probe=_touch_list)
+    raise UsageError(where, f"this is {kind_of(data)}; give a PEM or DER file with a revocation list")
+
+
+def _parse(
+    load: Callable[[bytes], Parsed], data: bytes, *, where: str, what: str, probe: Callable[[Parsed], object]
+) -> Parsed:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about certificates that are odd but readable
+            parsed = load(data)
+            probe(parsed)
+    except (ValueError, TypeError, UnsupportedAlgorithm, OverflowError, x509.InvalidVersion) as exc:
+        raise UsageError(where, f"not a valid {what} ({_reason(exc)}); fetch or make it again") from exc
+    return parsed
+
+
+def _reason(exc: Exception) -> str:
+    text = str(exc).partition("\n")[0].strip().rstrip(".")
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    text = text.removeprefix("error parsing asn1 value: ")
+    return (text[:1].lower() + text[1:])[:160] if text else type(exc).__name__
+
+
+def _touch(certificate: x509.Certificate) -> object:
+    return (
+        certificate.subject.rfc4514_string(),
+        certificate.issuer.rfc4514_string(),
+        certificate.extensions,
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+        certificate.signature_algorithm_oid,
+        certificate.serial_number,
+        _touch_key(certificate),
+    )
+
+
+def _touch_key(certificate: x509.Certificate) -> object:
+    try:
+        return certificate.public_key()
+    except UnsupportedAlgorithm:
+        return None  # `describe` names the algorithm instead
+
+
+def _touch_request(parsed: x509.CertificateSigningRequest) -> object:
+    return parsed.subject.rfc4514_string(), parsed.extensions, parsed.public_key()
+
+
+def _touch_list(parsed: x509.CertificateRevocationList) -> object:
+    return (
+        parsed.issuer.rfc4514_string(),
+        parsed.extensions,
+        parsed.last_update_utc,
+        parsed.next_update_utc,
+        len(parsed),
+    )
