@@ -42,7 +42,9 @@ def load_file(path: Path) -> Config:
     return _load(FileSource(str(path), path.absolute().parent), document, str(path))
 
 
-def from_options(mode: Mode, values: Mapping[Steps, object], options: Mapping[Steps, str]) -> Config:
+def from_options(
+    mode: Mode, values: Mapping[tuple[str, str], object], options: Mapping[tuple[str, str], str]
+) -> Config:
     """Make the same value from command line options, by the same code.
 
     Args:
@@ -57,15 +59,13 @@ def from_options(mode: Mode, values: Mapping[Steps, object], options: Mapping[St
     document: dict[str, dict[str, object]] = {}
     service: dict[str, object] = {"mode": mode.value}
     for (section, key), value in values.items():
-        table = service if section == "service" else document.setdefault(str(section), {})
-        table[str(key)] = value
+        table = service if section == "service" else document.setdefault(section, {})
+        table[key] = value
     document["services"] = {name: service}
-    placed = {_place(steps, name): option for steps, option in options.items()}
+    placed: dict[Steps, str] = {}
+    for (section, key), option in options.items():
+        placed[("services", name, key) if section == "service" else (section, key)] = option
     return _load(OptionSource(placed, Path.cwd()), document, "command line")
-
-
-def _place(steps: Steps, name: str) -> Steps:
-    return ("services", name, *steps[1:]) if steps[0] == "service" else steps
 
 
 def _load(source: Source, document: Mapping[str, object], name: str) -> Config:

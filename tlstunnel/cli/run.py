@@ -1,0 +1,43 @@
+"""`tlstunnel run`, `check` and `show`: what is done with a configuration file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+_CONFIG = typer.Argument(metavar="CONFIG", help="The configuration file (TOML).", show_default=False)
+
+
+@app.command()
+def run(config: Path = _CONFIG) -> None:
+    """Run the services of a configuration file."""
+    from tlstunnel.config.load import load_file
+    from tlstunnel.supervisor.supervisor import run as supervise
+
+    sys.exit(supervise(load_file(config)))
+
+
+@app.command()
+def check(config: Path = _CONFIG) -> None:
+    """Check a configuration file and everything it names, and report every problem.
+
+    Exit code 0: nothing is wrong (warnings may be printed). 1: the text is right, but files it names are missing or
+    unreadable here. 2: the configuration is wrong.
+    """
+    from tlstunnel.config.load import load_file
+
+    load_file(config)
+    print("configuration OK")
+
+
+@app.command()
+def show(config: Path = _CONFIG) -> None:
+    """Print the effective configuration: defaults filled in, paths absolute, no secrets. It can be run again."""
+    from tlstunnel.config.effective import render_config
+    from tlstunnel.config.load import load_file
+
+    print(render_config(load_file(config)), end="")
