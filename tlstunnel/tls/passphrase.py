@@ -1,0 +1,110 @@
+"""Where the passphrase of a private key comes from: a file, the environment, or the person at the terminal.
+
+The first source that exists is the one that counts: a wrong passphrase in the file is an error to repair, not a
+reason to look further. What was typed is remembered in this process (and only here), because a reload reads the key
+again when nobody is there to type.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tlstunnel.tls.pem import MaterialError, SourceFile, printable, read_file
+
+VARIABLE = "TLSTUNNEL_KEY_PASSPHRASE"
+ATTEMPTS = 3
+"""How often a person may try."""
+
+_MAX_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Passphrase:
+    """One attempt, and where it came from, for the message if it is wrong."""
+
+    value: bytes = field(repr=False)
+    origin: str
+
+
+@dataclass(slots=True)
+class PassphraseSource:
+    """Offers passphrases for a key, in the order file, environment, prompt.
+
+    `prompt` is given a question and returns what was typed; `None` means nobody can be asked.
+    """
+
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    prompt: Callable[[str], str] | None = field(default=None, repr=False)
+    _remembered: dict[Path, bytes] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of_this_process(cls) -> PassphraseSource:
+        """The environment, and a prompt when stdin is a terminal."""
+        return cls(os.environ, _ask if sys.stdin is not None and sys.stdin.isatty() else None)
+
+    def attempts(self, key: Path, file: SourceFile | None) -> Iterator[Passphrase]:
+        """Passphrases to try on the key in `key`; ends when there is no further one.
+
+        Args:
+            key: The file that is encrypted.
+            file: The passphrase file, already read, if one is configured.
+
+        Raises:
+            MaterialError: there is no source at all, or the person gave up.
+        """
+        if file is not None:
+            yield Passphrase(first_line(file), file.where)
+        elif VARIABLE in self.environ:
+            yield Passphrase(os.fsencode(self.environ[VARIABLE]), VARIABLE)
+        elif key in self._remembered:
+            yield Passphrase(self._remembered[key], "the terminal, at the start")
+        elif self.prompt is not None:
+            for _ in range(ATTEMPTS):
+                yield Passphrase(self._typed(self.prompt, key), "the terminal")
+        else:
+            raise MaterialError(
+                printable(str(key)),
+                f"is encrypted; give its passphrase with key_passphrase_file, in {VARIABLE}, or at a terminal",
+            )
+
+    def remember(self, key: Path, passphrase: Passphrase) -> None:
+        """Keep what was typed, for the next reload."""
+        if passphrase.origin.startswith("the terminal"):
+            self._remembered[key] = passphrase.value
+
+    def __getstate__(self) -> object:
+        raise TypeError("passphrases stay in the process that read them")
+
+    @staticmethod
+    def _typed(prompt: Callable[[str], str], key: Path) -> bytes:
+        try:
+            return prompt(f"passphrase of {printable(str(key))}: ").encode("utf-8", "surrogateescape")
+        except EOFError:
+            raise MaterialError(printable(str(key)), "is encrypted, and no passphrase was typed") from None
+
+
+def read_passphrase_file(path: Path) -> SourceFile:
+    """The file `key_passphrase_file` names, whole, since its content is watched for changes too."""
+    return read_file(path, _MAX_BYTES)
+
+
+def first_line(file: SourceFile) -> bytes:
+    """The passphrase: the first line without its line end; blanks belong to it.
+
+    Raises:
+        MaterialError: the first line is empty.
+    """
+    line = file.data.split(b"\n", 1)[0].removesuffix(b"\r")
+    if not line:
+        raise file.error("has an empty first line; the passphrase belongs there")
+    return line
+
+
+def _ask(question: str) -> str:
+    from getpass import getpass  # noqa: PLC0415  termios only where somebody is asked
+
+    return getpass(question)

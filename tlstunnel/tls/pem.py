@@ -1,0 +1,265 @@
+"""Files of certificates and keys: read within bounds, taken apart as PEM, and named for what they are.
+
+Most trouble with TLS is a file that is something else than its name says. So nothing here answers "no start line":
+a file that does not hold what was asked for is recognised, and the error says what it is and how to convert it.
+
+The PEM reader is more forgiving than OpenSSL's where the meaning is plain (indented text, Windows line ends, files
+joined without a line break) and stricter where it is not (a block that is cut short never hides behind a good one).
+RFC 7468 describes the format; the headers of encrypted traditional keys come from RFC 1421.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tlstunnel.errors import Problem, TunnelError
+
+MAX_CREDENTIAL_BYTES = 1 << 20
+"""A chain of ten ML-DSA-87 certificates takes 100 KiB; a larger file is a mistake (an image, a log, a CA bundle)."""
+MAX_CA_BYTES = 16 << 20
+"""The web's whole trust store takes 250 KiB."""
+MAX_CRL_BYTES = 64 << 20
+"""The largest public revocation lists have tens of megabytes."""
+
+KEY_LABELS = frozenset(
+    {"PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "DSA PRIVATE KEY"}
+    | {"OPENSSH PRIVATE KEY"}
+)
+CERTIFICATE_LABELS = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
+
+_SHOWN = 160
+_BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,60})-----")
+_BLANKS = b" \t\r\n\v\f"
+
+
+class MaterialError(TunnelError):
+    """A certificate, key, CA or CRL file that cannot be used. The message never holds anything of a key.
+
+    Exit code 1 where the machine refused (unreadable, missing), 2 where the content is wrong.
+    """
+
+    def __init__(self, where: str, what: str, is_unreadable: bool = False) -> None:
+        self.problem = Problem(where, what)
+        self.exit_code = 1 if is_unreadable else 2
+        super().__init__(where, what, is_unreadable)
+
+    def __str__(self) -> str:
+        return str(self.problem)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file as it was at one moment: what is parsed, digested and judged is the same bytes."""
+
+    path: Path
+    data: bytes = field(repr=False)
+    mode: int
+
+    @property
+    def where(self) -> str:
+        """The path, for messages."""
+        return printable(str(self.path))
+
+    def error(self, what: str) -> MaterialError:
+        """What is wrong with the content of this file."""
+        return MaterialError(self.where, what)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One BEGIN/END block. `text` is the block in plain PEM again, headers kept; both may be secret."""
+
+    label: str
+    line: int
+    der: bytes = field(repr=False)
+    text: bytes = field(repr=False)
+    is_encrypted: bool
+
+    @property
+    def is_key(self) -> bool:
+        return self.label in KEY_LABELS
+
+    @property
+    def is_certificate(self) -> bool:
+        return self.label in CERTIFICATE_LABELS
+
+
+def printable(text: str) -> str:
+    """Text from a file, fit for one line of a log: nothing unprintable, nothing endless."""
+    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return clean if len(clean) <= _SHOWN else clean[: _SHOWN - 3] + "..."
+
+
+def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES) -> SourceFile:
+    """Read a regular file of at most `limit` bytes.
+
+    Opened without blocking, since a named pipe in the place of a file would otherwise hang the start. Pipes and
+    devices are refused: the file is read again at every reload.
+
+    Raises:
+        MaterialError: missing, unreadable, not a file, empty or too large.
+    """
+    where = printable(str(path))
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError) as exc:
+        raise MaterialError(where, _refusal(exc, path), True) from exc
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise MaterialError(where, "is a directory; name a file in it")
+        if not stat.S_ISREG(mode):
+            raise MaterialError(where, "is not a regular file; it must be readable again at a reload")
+        with open(fd, "rb", closefd=False) as stream:
+            data = stream.read(limit + 1)
+    except OSError as exc:
+        raise MaterialError(where, _refusal(exc, path), True) from exc
+    finally:
+        os.close(fd)
+    if len(data) > limit:
+        kind = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
+        raise MaterialError(where, f"is larger than {kind}; this cannot be the file that was meant")
+    if not data.strip():
+        raise MaterialError(where, "is empty")
+    return SourceFile(path, data, mode)
+
+
+def digest(files: Iterable[SourceFile]) -> str:
+    """One fingerprint of the contents of several files, to notice a change."""
+    total = hashlib.sha256()
+    for file in files:
+        total.update(len(file.data).to_bytes(8, "big") + file.data)
+    return total.hexdigest()
+
+
+def parse_pem(file: SourceFile) -> list[Block]:
+    """All blocks of a file, in file order.
+
+    Raises:
+        MaterialError: the file is not PEM (it says what it is instead), or a block is damaged.
+    """
+    data, blocks, position = file.data, [], 0
+    while (begin := _BEGIN.search(data, position)) is not None:
+        block, position = _parse_block(file, begin)
+        blocks.append(block)
+    if not blocks:
+        raise file.error(identify(data))
+    return blocks
+
+
+def identify(data: bytes) -> str:
+    """What a file without a PEM block is, and what to do about it."""
+    head = data[:512].lstrip(_BLANKS + b"\xef\xbb\xbf")
+    for start, answer in _STARTS:
+        if head.startswith(start):
+            return answer
+    if head[:15].lower().startswith((b"<!doctype html", b"<html")):
+        return "is an HTML page, not PEM; a download must have failed"
+    if b"-----BEGIN" in data:
+        return "has a damaged -----BEGIN ...----- line"
+    if data[:1] == b"0":
+        return _identify_der(data)
+    if re.match(rb"MI[A-Za-z0-9+/\r\n]{60}", head):
+        return "is base64 without its lines -----BEGIN ...----- and -----END ...-----"
+    return "is not PEM; a line -----BEGIN CERTIFICATE----- or -----BEGIN PRIVATE KEY----- would begin it"
+
+
+_STARTS = (
+    (b"\xfe\xed\xfe\xed", "is a Java key store (JKS); convert it with keytool -importkeystore -deststoretype PKCS12"),
+    (b"\xce\xce\xce\xce", "is a Java key store (JCEKS); convert it with keytool -importkeystore -deststoretype PKCS12"),
+    (b"PuTTY-User-Key-File-", "is a PuTTY key for SSH; TLS needs the certificate's own key as PEM"),
+    (b"ssh-", "is a public key for SSH; TLS needs PEM"),
+    (b"ecdsa-sha2-", "is a public key for SSH; TLS needs PEM"),
+    (b"\xff\xfe", "is UTF-16 text; save it as ASCII or UTF-8"),
+    (b"\xfe\xff", "is UTF-16 text; save it as ASCII or UTF-8"),
+    (b"PK\x03\x04", "is a zip archive; unpack it"),
+    (b"\x1f\x8b", "is compressed with gzip; unpack it"),
+    (b"---- BEGIN SSH2", "is a public key for SSH; TLS needs PEM"),
+)
+# What follows the outer SEQUENCE of DER. PKCS#12 and a key begin with a version number, PKCS#7 with its own
+# identifier, a certificate or request with another SEQUENCE.
+_PKCS7_OID = bytes.fromhex("06092a864886f70d0107")
+
+
+def _identify_der(data: bytes) -> str:
+    body = data[1:]
+    if body[:1] and body[0] & 0x80:
+        body = body[(body[0] & 0x7F) :]
+    body = body[1:]
+    if body.startswith(b"\x02\x01\x03"):
+        return "is PKCS#12, not PEM; name it with p12 instead of certificate and key"
+    if body.startswith(b"\x02\x01"):
+        return "is a private key in DER, not PEM; convert it with openssl pkey -inform DER"
+    if body.startswith(_PKCS7_OID):
+        return "is PKCS#7 in DER, not PEM; convert it with openssl pkcs7 -inform DER -print_certs"
+    if body.startswith(b"\x30"):
+        return "is a certificate in DER, not PEM; convert it with openssl x509 -inform DER"
+    return "is not PEM but looks like DER; convert it with openssl"
+
+
+def _parse_block(file: SourceFile, begin: re.Match[bytes]) -> tuple[Block, int]:
+    data, label = file.data, begin.group(1).decode()
+    line = data.count(b"\n", 0, begin.start()) + 1
+    end = b"-----END " + begin.group(1) + b"-----"
+    stop = data.find(b"-----", begin.end())
+    if stop < 0 or not data.startswith(b"-----END ", stop):
+        raise file.error(f"line {line}: BEGIN {label} without END {label}; the file is cut short")
+    if not data.startswith(end, stop):
+        raise file.error(f"line {line}: BEGIN {label} ends with the END line of something else")
+    body = data[begin.end() : stop]
+    headers = _headers(body)
+    encoded = body[len(headers) :].translate(None, _BLANKS)
+    if b"\\n" in encoded:
+        raise file.error(f'line {line}: {label} has the two characters "\\n" in the place of line breaks')
+    try:
+        der = binascii.a2b_base64(encoded, strict_mode=True)
+    except binascii.Error:
+        # The reason would be safe, but not the exception's context: it may come from a key.
+        raise file.error(f"line {line}: {label} is not base64; the file is damaged") from None
+    if not der:
+        raise file.error(f"line {line}: {label} is empty")
+    lines = b"\n".join(part.strip(_BLANKS) for part in headers.strip(_BLANKS).splitlines())
+    text = b"".join((begin.group(), b"\n", lines + b"\n\n" if lines else b"", _folded(encoded), end, b"\n"))
+    is_encrypted = b"ENCRYPTED" in headers or label == "ENCRYPTED PRIVATE KEY"
+    return Block(label, line, der, text, is_encrypted), stop + len(end)
+
+
+def _headers(body: bytes) -> bytes:
+    """The part up to the empty line, when there are `Name: value` lines (encrypted traditional keys)."""
+    if b":" not in body[:4096]:
+        return b""
+    blank = re.search(rb"\n[ \t]*\r?\n", body[body.find(b":") :])
+    return body[: body.find(b":") + blank.end()] if blank else b""
+
+
+def _folded(encoded: bytes) -> bytes:
+    return b"".join(encoded[at : at + 64] + b"\n" for at in range(0, len(encoded), 64))
+
+
+def _refusal(exc: OSError | ValueError, path: Path) -> str:
+    if isinstance(exc, ValueError):
+        return "is not a path"
+    if isinstance(exc, FileNotFoundError):
+        if path.is_symlink():
+            return "is a symbolic link to a file that does not exist"
+        folder = path.parent
+        return "does not exist" if folder.exists() else f"does not exist, nor does the directory {folder}"
+    if isinstance(exc, PermissionError):
+        return f"permission denied for user {_user()}"
+    return f"cannot be read: {(exc.strerror or 'unknown reason').lower()}"
+
+
+def _user() -> str:
+    import pwd  # noqa: PLC0415  only here, when something is wrong
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

@@ -1,0 +1,128 @@
+"""Private keys: decrypted, judged fit for TLS, and named the way people name them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.tls.pem import Block, SourceFile
+
+MIN_RSA_BITS = 2048
+"""OpenSSL's security level 2, its default, refuses less (112 bits of security)."""
+
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+# TLS 1.3 has signature schemes for these (RFC 8734), few peers do.
+_RARE_CURVES = ("brainpoolP256r1", "brainpoolP384r1", "brainpoolP512r1")
+# What TLS has no signature scheme for is still named in the message that refuses it.
+_OTHER_KINDS = (
+    (mldsa.MLDSA44PublicKey, "ML-DSA-44"),
+    (mldsa.MLDSA65PublicKey, "ML-DSA-65"),
+    (mldsa.MLDSA87PublicKey, "ML-DSA-87"),
+    (ed25519.Ed25519PublicKey, "Ed25519"),
+    (ed448.Ed448PublicKey, "Ed448"),
+)
+_ENCRYPTED_BADLY = "is encrypted in a way that is not supported; write it again with openssl pkcs8 -topk8"
+
+
+def key_type(public_key: Any) -> str:
+    """`ECDSA P-256`, `RSA 2048`, `Ed25519`, `ML-DSA-65`, ..."""
+    if isinstance(public_key, rsa.RSAPublicKey):
+        return f"RSA {public_key.key_size}"
+    if isinstance(public_key, ec.EllipticCurvePublicKey):
+        return f"ECDSA {_CURVES.get(public_key.curve.name, public_key.curve.name)}"
+    if isinstance(public_key, dsa.DSAPublicKey):
+        return f"DSA {public_key.key_size}"
+    for kind, name in _OTHER_KINDS:
+        if isinstance(public_key, kind):
+            return name
+    return type(public_key).__name__.removesuffix("PublicKey").lstrip("_")
+
+
+def unfit_for_tls(public_key: Any) -> str | None:
+    """Why no TLS peer would accept this key, or `None`."""
+    name = key_type(public_key)
+    if isinstance(public_key, rsa.RSAPublicKey):
+        if public_key.key_size < MIN_RSA_BITS:
+            return f"its {name} key is refused by OpenSSL (security level 2); 2048 bits are the least"
+        return None
+    if isinstance(public_key, ec.EllipticCurvePublicKey):
+        if public_key.curve.name in _CURVES or public_key.curve.name in _RARE_CURVES:
+            return None
+        return f"TLS 1.3 has no signatures with {name}; use ECDSA P-256"
+    if isinstance(public_key, tuple(kind for kind, _ in _OTHER_KINDS)):
+        return None
+    return f"its {name} key is of no use in TLS; use ECDSA P-256"
+
+
+def is_rare(public_key: Any) -> bool:
+    """Whether the curve works, but with few peers."""
+    return isinstance(public_key, ec.EllipticCurvePublicKey) and public_key.curve.name in _RARE_CURVES
+
+
+def spki(public_key: Any) -> bytes:
+    """SubjectPublicKeyInfo in DER: equal for equal keys."""
+    der: bytes = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return der
+
+
+def pkcs8(key: Any) -> bytes:
+    """The key as unencrypted PKCS#8 in DER."""
+    der: bytes = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return der
+
+
+def load_private_key(
+    file: SourceFile, block: Block, passphrase_file: SourceFile | None, passphrases: PassphraseSource
+) -> Any:
+    """The private key in a PEM block, decrypted if need be.
+
+    Errors have no cause attached: what a parser says of a key may quote it.
+
+    Raises:
+        MaterialError: damaged, of a kind that is not supported, or the passphrase is missing or wrong.
+    """
+    if block.label == "OPENSSH PRIVATE KEY":
+        raise file.error("holds an OpenSSH key; convert a copy of it with ssh-keygen -p -m PKCS8 -f COPY")
+    if not block.is_encrypted:
+        try:
+            return load_pem_private_key(block.text, None)
+        except (ValueError, TypeError):
+            raise file.error(f"line {block.line}: {block.label} is damaged") from None
+        except UnsupportedAlgorithm:
+            raise file.error(f"line {block.line}: {block.label} is of a kind that TLS does not use") from None
+    return decrypt(
+        file.path, file, passphrase_file, passphrases, lambda secret: load_pem_private_key(block.text, secret)
+    )
+
+
+def decrypt(
+    path: Path, file: SourceFile, passphrase_file: SourceFile | None, passphrases: PassphraseSource, load: Any
+) -> Any:
+    """Call `load` with one passphrase after the other until one fits.
+
+    Raises:
+        MaterialError: none fits, or the encryption is not supported.
+    """
+    origin = ""
+    for attempt in passphrases.attempts(path, passphrase_file):
+        origin = attempt.origin
+        try:
+            opened = load(attempt.value)
+        except (ValueError, TypeError):
+            continue
+        except UnsupportedAlgorithm:
+            raise file.error(_ENCRYPTED_BADLY) from None
+        passphrases.remember(path, attempt)
+        return opened
+    raise file.error(f"the passphrase from {origin} does not open it")

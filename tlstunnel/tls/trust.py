@@ -1,0 +1,235 @@
+"""Whom to trust: CA files, the system's CAs, and revocation lists, as values for the workers.
+
+These files hold no secret. They are read whole and every certificate in them is parsed at the start, so that a damaged
+one stops the start instead of a handshake; only in the system's own store, which the operator did not write, a damaged
+certificate is skipped with a remark.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tlstunnel.tls import certificate as facts
+from tlstunnel.tls.pem import (
+    MAX_CA_BYTES,
+    MAX_CRL_BYTES,
+    Block,
+    MaterialError,
+    SourceFile,
+    digest,
+    identify,
+    parse_pem,
+    read_file,
+)
+
+# Where systems keep their CAs in one file: the OpenSSL we use was built elsewhere and looks where nothing is.
+SYSTEM_CA_FILES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),  # Debian, Ubuntu, Alpine, Arch, Gentoo
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),  # Fedora, RHEL before 10
+    Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),  # RHEL 7 and newer
+    Path("/etc/ssl/ca-bundle.pem"),  # openSUSE
+    Path("/etc/ssl/cert.pem"),  # Alpine, the BSDs
+    Path("/var/lib/ca-certificates/ca-bundle.pem"),  # openSUSE, newer
+)
+
+_HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CABundle:
+    """The CAs of one file; subjects and expiries in the order of the certificates."""
+
+    certificates_der: tuple[bytes, ...] = field(repr=False)
+    subjects: tuple[str, ...] = field(repr=False)
+    expiries: tuple[datetime, ...] = field(repr=False)
+    source: str
+    is_system: bool = False
+    """The machine's own trust store: nothing in it is the operator's to repair."""
+    remarks: tuple[str, ...] = ()
+    """Whole lines about the file."""
+    digest: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CRL:
+    """One revocation list."""
+
+    der: bytes = field(repr=False)
+    issuer: str
+    this_update: datetime
+    next_update: datetime | None
+    """When it expires; OpenSSL takes a list without this as current for ever."""
+    entries: int
+    """How many certificates it revokes."""
+    source: str
+    digest: str = field(repr=False)
+    """Of the whole file."""
+
+
+def load_ca(path: Path) -> CABundle:
+    """Read the CAs of a PEM file.
+
+    Raises:
+        MaterialError: unreadable, not PEM, no certificate in it, or one is damaged.
+    """
+    file = read_file(path, MAX_CA_BYTES)
+    blocks = parse_pem(file)
+    certificates = facts.load_certificates(file, blocks)
+    if not certificates:
+        raise file.error(facts.no_certificate(blocks).replace("; are certificate and key swapped?", ""))
+    remarks = []
+    if any(block.is_key for block in blocks):
+        remarks.append(f"{file.where}: holds a private key, which is not needed to trust a CA; keep it elsewhere")
+    return _bundle(certificates, file.where, remarks, [file])
+
+
+def load_system_ca(environ: Mapping[str, str] | None = None) -> CABundle:
+    """Read the CAs this machine trusts: SSL_CERT_FILE or SSL_CERT_DIR where set, else the system's file.
+
+    Raises:
+        MaterialError: there are none, or they cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    folder = environ.get("SSL_CERT_DIR")
+    if folder and not environ.get("SSL_CERT_FILE"):
+        return _from_folders([Path(part) for part in folder.split(os.pathsep) if part], "SSL_CERT_DIR")
+    file = read_file(system_ca_file(environ), MAX_CA_BYTES)
+    certificates, remarks = _tolerant(file, parse_pem(file))
+    if not certificates:
+        raise file.error("holds no certificate")
+    return _bundle(certificates, file.where, remarks, [file], is_system=True)
+
+
+def system_ca_file(environ: Mapping[str, str] | None = None) -> Path:
+    """The file of CAs this machine trusts.
+
+    Raises:
+        MaterialError: none of the usual places has one.
+    """
+    environ = os.environ if environ is None else environ
+    if named := environ.get("SSL_CERT_FILE"):
+        return Path(named)
+    for path in SYSTEM_CA_FILES:
+        if path.is_file():
+            return path
+    raise MaterialError(
+        "ca", "this system has no CA certificates; install ca-certificates or name a file with ca", True
+    )
+
+
+def load_crls(path: Path) -> tuple[CRL, ...]:
+    """Read the revocation lists of a PEM file, or the one of a DER file (CAs publish them as DER).
+
+    Whether a list is current is not checked here: see `certificate_checks.crl_problems`.
+
+    Raises:
+        MaterialError: unreadable, no list in it, one is damaged, or one is a delta list.
+    """
+    file = read_file(path, MAX_CRL_BYTES)
+    if file.data.startswith(b"0"):
+        return (_crl(file, file.data, ""),)
+    blocks = parse_pem(file)
+    lists = tuple(_crl(file, block.der, f"line {block.line}: ") for block in blocks if block.label == "X509 CRL")
+    if not lists:
+        raise file.error(f"holds no revocation list (X509 CRL) but: {blocks[0].label}")
+    return lists
+
+
+def signed_by(crl: CRL, bundle: CABundle) -> bool:
+    """Whether a CA of the bundle signed the list. OpenSSL uses no other."""
+    revocations = x509.load_der_x509_crl(crl.der)
+    for der in bundle.certificates_der:
+        ca = facts.load_certificate(der)
+        if ca.subject == revocations.issuer:
+            try:
+                if revocations.is_signature_valid(ca.public_key()):  # type: ignore[arg-type]
+                    return True
+            except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+                continue
+    return False
+
+
+def _bundle(
+    certificates: Iterable[x509.Certificate],
+    source: str,
+    remarks: list[str],
+    read: Iterable[SourceFile],
+    *,
+    is_system: bool = False,
+) -> CABundle:
+    unique = list(dict.fromkeys(certificates))
+    return CABundle(
+        certificates_der=tuple(one.public_bytes(Encoding.DER) for one in unique),
+        subjects=tuple(facts.label(one) for one in unique),
+        expiries=tuple(one.not_valid_after_utc for one in unique),
+        source=source,
+        is_system=is_system,
+        remarks=tuple(remarks),
+        digest=digest(read),
+    )
+
+
+def _tolerant(file: SourceFile, blocks: list[Block]) -> tuple[list[x509.Certificate], list[str]]:
+    certificates, remarks = [], []
+    for block in blocks:
+        try:
+            certificates += facts.load_certificates(file, [block])
+        except MaterialError as exc:
+            remarks.append(f"{exc}; skipped")
+    return certificates, remarks
+
+
+def _from_folders(folders: list[Path], variable: str) -> CABundle:
+    """A directory as `openssl rehash` makes it: one link per certificate, named by a hash of the subject."""
+    files = []
+    for folder in folders:
+        try:
+            entries = sorted(entry for entry in os.listdir(folder) if _HASHED.fullmatch(entry))
+        except OSError as exc:
+            raise MaterialError(f"{variable}={folder}", (exc.strerror or "unreadable").lower(), True) from exc
+        files += [read_file(folder / entry, MAX_CA_BYTES) for entry in entries]
+    certificates, remarks = [], []
+    for file in files:
+        more, said = _tolerant(file, parse_pem(file))
+        certificates += more
+        remarks += said
+    where = f"{variable}={os.pathsep.join(map(str, folders))}"
+    if not certificates:
+        raise MaterialError(where, "holds no certificates with hashed names; run openssl rehash on it")
+    return _bundle(certificates, where, remarks, files, is_system=True)
+
+
+def _crl(file: SourceFile, der: bytes, place: str) -> CRL:
+    try:
+        revocations = x509.load_der_x509_crl(der)
+        entries = len(revocations)
+        extensions = revocations.extensions
+        issuer = facts.issuer(revocations)
+        this_update, next_update = revocations.last_update_utc, revocations.next_update_utc
+    except facts.PARSE_ERRORS as exc:
+        if place == "":
+            what = identify(der).replace("not PEM", "not a revocation list")
+            raise file.error(what if "looks like" not in what else "is damaged or not a revocation list") from exc
+        raise file.error(f"{place}X509 CRL is damaged: {facts.reason(exc)}") from exc
+    if any(isinstance(extension.value, x509.DeltaCRLIndicator) for extension in extensions):
+        raise file.error(f"{place}the list of {issuer} is a delta list; only full lists are supported")
+    if this_update is None:
+        raise file.error(f"{place}the list of {issuer} has no date")
+    return CRL(
+        der=der,
+        issuer=issuer,
+        this_update=this_update,
+        next_update=next_update,
+        entries=entries,
+        source=file.where,
+        digest=digest([file]),
+    )
