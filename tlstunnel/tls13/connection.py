@@ -1,0 +1,392 @@
+"""What both ends of a TLS 1.3 connection share: records in and out, the transcript, alerts, key updates, data.
+
+Sans-I/O: `receive` takes the bytes that came and returns events, `data_to_send` gives the bytes to put on the wire,
+and no method waits, reads a clock or touches a socket. A subclass is a table from state to the messages that may
+come in it and what is done with them; a message that the table does not name is unexpected_message, which is most
+of what keeps a state machine honest. The states are those of RFC 8446 appendix A.
+
+Life of a received message: records are opened with the read keys, their handshake content is joined and cut into
+messages, each is looked up in the table, decoded, added to the transcript, and handled. Life of a sent one: encoded,
+added to the transcript, collected into a flight, cut into records and sealed with the write keys. Changing the write
+keys closes the flight; changing the read keys is refused while half a message is waiting (section 5.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from tlstunnel.tls13.failure import HandshakeFailure, PeerAlert, Violation
+from tlstunnel.tls13.keyexchange import Entropy
+from tlstunnel.tls13.messages import Finished, KeyUpdate, Message, decode_message
+from tlstunnel.tls13.names import (
+    TLS_1_2,
+    AlertDescription,
+    CipherSuite,
+    ContentType,
+    HandshakeType,
+    alert_name,
+    message_name,
+)
+from tlstunnel.tls13.notes import CheckNote, DataNote, KeysNote, MessageNote, RecordNote, Role, Witness
+from tlstunnel.tls13.protection import TrafficKeys
+from tlstunnel.tls13.schedule import KeySchedule, Transcript, finished_key, mac
+from tlstunnel.tls13.tamper import Tamper
+from tlstunnel.tls13.wire import Record, RecordBuffer
+
+MAX_MESSAGE = 1 << 18  # A chain of certificates is a few KiB; more than this is an attack on memory.
+_WARNING, _FATAL = 1, 2
+
+
+class State(Enum):
+    """Where a connection is; the names are those of RFC 8446 appendix A."""
+
+    START = auto()
+    WAIT_SH = auto()
+    WAIT_EE = auto()
+    WAIT_CERT_CR = auto()
+    WAIT_CERT = auto()
+    WAIT_CV = auto()
+    WAIT_EOED = auto()
+    WAIT_FINISHED = auto()
+    CONNECTED = auto()
+    CLOSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeComplete:
+    """Both Finished messages are right: the peer is who it proved to be, and data may flow."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationData:
+    """Data came. `is_early` marks 0-RTT data, which an attacker may replay (RFC 8446 section 8)."""
+
+    data: bytes
+    is_early: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PeerKeysUpdated:
+    """The peer moved to its next traffic secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The peer sent close_notify: it will send no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class TicketReceived:
+    """The server gave a ticket; it is now the last of `Client.sessions`."""
+
+
+Event = HandshakeComplete | ApplicationData | PeerKeysUpdated | Closed | TicketReceived
+Handler = Callable[[Any, bytes], None]
+
+
+class Connection:
+    """One end of a connection. Use `Client` or `Server`."""
+
+    role: Role
+
+    def __init__(self, entropy: Entropy, witness: Witness, tamper: Tamper) -> None:
+        self.state = State.START
+        self.suite: CipherSuite | None = None
+        self.failure: HandshakeFailure | None = None
+        self._entropy = entropy
+        self._witness = witness
+        self._tamper = tamper
+        self._transcript = Transcript()
+        self._schedule: KeySchedule | None = None
+        self._incoming = RecordBuffer()
+        self._partial = bytearray()
+        self._flight = bytearray()
+        self._outgoing = bytearray()
+        self._events: list[Event] = []
+        self._read_keys: TrafficKeys | None = None
+        self._write_keys: TrafficKeys | None = None
+        self._plain_version = TLS_1_2
+        self._table: Mapping[State, Mapping[HandshakeType, Handler]] = {}
+
+    # What a user calls.
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the wire and say what came of them.
+
+        Raises:
+            Violation: the peer broke a rule; `data_to_send` now holds the alert that tells it so.
+            PeerAlert: the peer refused.
+        """
+        if self.failure is not None:
+            raise self.failure
+        self._incoming.feed(data)
+        try:
+            for record in self._incoming.records():
+                if self.state is State.CLOSED:
+                    break
+                self._on_record(record)
+            self._end_flight()
+        except Violation as exc:
+            self.failure = exc
+            self._alert(exc.alert)
+            raise
+        except PeerAlert as exc:
+            self.failure = exc
+            raise
+        events, self._events = self._events, []
+        return events
+
+    def data_to_send(self) -> bytes:
+        """The bytes to put on the wire now; they are handed out once."""
+        data = bytes(self._outgoing)
+        self._outgoing.clear()
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Queue application data. Only after `HandshakeComplete`."""
+        assert self.state is State.CONNECTED, "application data before the handshake is complete"
+        self._emit(ContentType.APPLICATION_DATA, data)
+        self._witness(DataNote(self.role, "application data", data, "application"))
+
+    def update_keys(self, *, request_peer: bool = False) -> None:
+        """Move to the next traffic secret for sending, and ask the peer to do the same (section 4.6.3)."""
+        assert self.state is State.CONNECTED, "a key update before the handshake is complete"
+        self._post(KeyUpdate(request_peer))
+        self._end_flight()
+        self._write_keys = self._next_keys(self._write_keys, self.role)
+
+    def close(self) -> None:
+        """Queue close_notify: this end will send no more (section 6.1)."""
+        self._alert(AlertDescription.CLOSE_NOTIFY)
+
+    def send_alert(self, alert: int) -> None:
+        """Queue a fatal alert of the caller's choice."""
+        self._alert(alert)
+
+    def send_raw(self, content_type: int, content: bytes) -> None:
+        """Queue content of any type under the current keys, rules or not; for hostile peers."""
+        self._emit(content_type, content)
+
+    # Records and messages that come in.
+
+    def _on_record(self, record: Record) -> None:
+        content_type, content = record.content_type, record.fragment
+        if content_type == ContentType.CHANGE_CIPHER_SPEC:
+            self._on_change_cipher_spec(record)
+            return
+        if content_type == ContentType.APPLICATION_DATA or self._read_keys is None:
+            opened = self._open(record)
+            if opened is None:
+                return
+            content_type, content = opened
+        elif content_type != ContentType.ALERT or self.state is State.CONNECTED:
+            # An end that fails before it has keys can only send its alert in plaintext; nothing else may be.
+            raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a record came unprotected after the keys changed")
+        if self._partial and content_type != ContentType.HANDSHAKE:
+            raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a handshake message is cut by another record type")
+        if content_type == ContentType.HANDSHAKE:
+            self._on_handshake(content)
+        elif content_type == ContentType.ALERT:
+            self._on_alert(content)
+        elif content_type == ContentType.APPLICATION_DATA and self._read_keys is not None:
+            self._on_data(content)
+        else:
+            raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a record of that type may not come here")
+
+    def _open(self, record: Record) -> tuple[int, bytes] | None:
+        """The true type and content of a record; None if it is to be skipped."""
+        keys = self._read_keys
+        if keys is None:
+            self._witness(RecordNote(self.role.other, record.encode(), record.content_type, len(record.fragment)))
+            return record.content_type, record.fragment
+        sequence, nonce = keys.sequence, keys.nonce()
+        content_type, content = keys.open(record)
+        self._witness(
+            RecordNote(self.role.other, record.encode(), content_type, len(content), keys.epoch, sequence, nonce)
+        )
+        return content_type, content
+
+    def _on_change_cipher_spec(self, record: Record) -> None:
+        # Middleboxes expect this record of TLS 1.2; it means nothing and is dropped (section 5, appendix D.4).
+        if record.fragment != b"\1" or self.state in (State.START, State.CONNECTED):
+            raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a change_cipher_spec record may not come here")
+        self._witness(RecordNote(self.role.other, record.encode(), record.content_type, 1))
+
+    def _on_handshake(self, content: bytes) -> None:
+        if not content:
+            raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a handshake record is empty")
+        self._partial += content
+        while len(self._partial) >= 4:
+            end = 4 + int.from_bytes(self._partial[1:4])
+            if end > MAX_MESSAGE:
+                raise Violation(AlertDescription.ILLEGAL_PARAMETER, f"a message of {end} bytes is longer than any")
+            if len(self._partial) < end:
+                return
+            raw = bytes(self._partial[:end])
+            del self._partial[:end]
+            self._on_message(raw)
+
+    def _on_message(self, raw: bytes) -> None:
+        handler = self._table.get(self.state, {}).get(raw[0])  # type: ignore[call-overload]
+        if handler is None:
+            raise Violation(
+                AlertDescription.UNEXPECTED_MESSAGE, f"{message_name(raw[0])} may not come in state {self.state.name}"
+            )
+        message = decode_message(raw)
+        before = self._hash() if self.suite is not None else b""
+        epoch = self._read_keys.epoch if self._read_keys else None
+        self._absorb(self.role.other, message, raw, epoch)
+        handler(message, before)
+
+    def _on_alert(self, content: bytes) -> None:
+        if len(content) != 2:
+            raise Violation(AlertDescription.DECODE_ERROR, "an alert is not two bytes long")
+        alert = content[1]
+        self._witness(DataNote(self.role.other, f"alert {alert_name(alert)}", content, self._epoch(self._read_keys)))
+        if alert == AlertDescription.CLOSE_NOTIFY and self.state is State.CONNECTED:
+            self.state = State.CLOSED
+            self._events.append(Closed())
+        elif alert != AlertDescription.USER_CANCELED:
+            raise PeerAlert(alert)
+
+    def _on_data(self, content: bytes) -> None:
+        if self.state is not State.CONNECTED:
+            raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "application data came before Finished")
+        self._witness(DataNote(self.role.other, "application data", content, self._epoch(self._read_keys)))
+        self._events.append(ApplicationData(content))
+
+    def _on_key_update(self, message: KeyUpdate, before: bytes) -> None:
+        self._read_with(self._next_keys(self._read_keys, self.role.other))
+        self._events.append(PeerKeysUpdated())
+        if message.update_requested:
+            self.update_keys()
+
+    # Messages and records that go out.
+
+    def _send(self, message: Message) -> None:
+        """Add a handshake message to the flight and to the transcript."""
+        self._send_raw_messages(self._tamper.messages(message.encode()), message)
+
+    def _send_raw_messages(self, raws: list[bytes], original: Message | None) -> None:
+        for raw in raws:
+            message = original if original is not None and raw == original.encode() else _decode_if_possible(raw)
+            self._absorb(self.role, message, raw, self._epoch(self._write_keys))
+            self._flight += raw
+
+    def _post(self, message: Message) -> None:
+        """Send a message after the handshake."""
+        self._send(message)
+
+    def _end_flight(self) -> None:
+        self._send_raw_messages(self._tamper.end_flight(), None)
+        if self._flight:
+            flight = bytes(self._flight)
+            self._flight.clear()
+            self._emit(ContentType.HANDSHAKE, flight)
+
+    def _emit(self, content_type: int, content: bytes) -> None:
+        size = self._tamper.fragment_size
+        keys = self._write_keys
+        for start in range(0, len(content) or 1, size):
+            fragment = content[start : start + size]
+            if keys is None or content_type == ContentType.CHANGE_CIPHER_SPEC:
+                record = Record(content_type, self._plain_version, fragment)
+                note = RecordNote(self.role, record.encode(), content_type, len(fragment))
+            else:
+                sequence, nonce = keys.sequence, keys.nonce()
+                record = keys.seal(content_type, fragment)
+                note = RecordNote(
+                    self.role, record.encode(), content_type, len(fragment), keys.epoch, sequence, nonce
+                )
+            self._witness(note)
+            for encoded in self._tamper.record(record.encode()):
+                self._outgoing += encoded
+
+    def _send_change_cipher_spec(self) -> None:
+        self._end_flight()
+        self._emit(ContentType.CHANGE_CIPHER_SPEC, b"\1")
+
+    def _alert(self, alert: int) -> None:
+        self._flight.clear()
+        level = _WARNING if alert == AlertDescription.CLOSE_NOTIFY else _FATAL
+        content = bytes([level, alert])
+        self._emit(ContentType.ALERT, content)
+        self._witness(DataNote(self.role, f"alert {alert_name(alert)}", content, self._epoch(self._write_keys)))
+
+    # Transcript, keys, Finished.
+
+    def _absorb(self, sender: Role, message: Message, raw: bytes, epoch: str | None) -> None:
+        """Add a message to the transcript, unless it comes after the handshake."""
+        hashed = None
+        if self.state is not State.CONNECTED:
+            self._transcript.add(message_name(raw[0]), raw)
+            hashed = self._hash() if self.suite is not None else None
+        self._witness(MessageNote(sender, message, raw, hashed, epoch))
+
+    def _hash(self) -> bytes:
+        assert self.suite is not None
+        return self._transcript.hash(self.suite.hash)
+
+    @staticmethod
+    def _epoch(keys: TrafficKeys | None) -> str | None:
+        return keys.epoch if keys else None
+
+    def _derive_keys(self, owner: Role, name: str, label: str, epoch: str) -> TrafficKeys:
+        """A traffic secret over the transcript so far, and the keys made from it."""
+        assert self._schedule is not None
+        assert self.suite is not None
+        secret = self._schedule.derive(name, label, self._hash(), self._transcript.span)
+        return self._keys(owner, self.suite, secret, name, epoch)
+
+    def _keys(self, owner: Role, suite: CipherSuite, secret: bytes, name: str, epoch: str) -> TrafficKeys:
+        keys = TrafficKeys(suite, secret, name, epoch)
+        self._witness(KeysNote(owner, epoch, name, keys.key, keys.iv))
+        return keys
+
+    def _next_keys(self, keys: TrafficKeys | None, owner: Role) -> TrafficKeys:
+        assert keys is not None
+        assert self._schedule is not None
+        secret = self._schedule.next_traffic_secret(keys.name, keys.secret)
+        return self._keys(owner, keys.suite, secret, keys.name, keys.epoch)
+
+    def _read_with(self, keys: TrafficKeys) -> None:
+        if self._partial:
+            raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a message spans a change of keys")
+        self._read_keys = keys
+
+    def _write_with(self, keys: TrafficKeys) -> None:
+        self._end_flight()
+        self._write_keys = keys
+
+    def _make_finished(self, base: TrafficKeys) -> Finished:
+        algorithm = base.suite.hash
+        return Finished(mac(algorithm, finished_key(algorithm, base.secret), self._hash()))
+
+    def _check_finished(self, message: Finished, base: TrafficKeys, before: bytes) -> None:
+        algorithm = base.suite.hash
+        key = finished_key(algorithm, base.secret)
+        expected = mac(algorithm, key, before)
+        if message.verify_data != expected:
+            wrong_length = len(message.verify_data) != len(expected)
+            alert = AlertDescription.DECODE_ERROR if wrong_length else AlertDescription.DECRYPT_ERROR
+            raise Violation(alert, "the peer's Finished does not match what was said in this handshake")
+        self._witness(
+            CheckNote(
+                self.role,
+                f"{self.role.other.value} Finished",
+                f"HMAC(finished_key, Transcript-Hash before this message) equals verify_data, where finished_key = "
+                f'HKDF-Expand-Label({base.name}, "finished", "", Hash.length)',
+                (("finished_key", key), ("Transcript-Hash", before), ("verify_data", expected)),
+            )
+        )
+
+
+def _decode_if_possible(raw: bytes) -> Message:
+    """What a tampered message still means; a story shows garbage as a Finished of that content."""
+    try:
+        return decode_message(raw)
+    except (Violation, IndexError):
+        return Finished(raw)
