@@ -1,0 +1,225 @@
+"""Where log lines go: stderr, a file, or syslog. A write never waits.
+
+Whoever reads our log may stop reading (a full pipe, a stopped journal), and then the tunnel must go on and lines must
+be lost, counted, instead. So no descriptor is written to in a way that can block:
+
+    socket (the journal's stderr, syslog)   send with MSG_DONTWAIT
+    pipe, terminal                          opened once more through /proc, non-blocking: setting O_NONBLOCK on the
+                                            inherited description would change it for whoever shares it, a shell say
+    where /proc cannot do that              poll first; a pipe that polls writable takes PIPE_BUF bytes (pipe(7))
+    file                                    written as it is: the page cache takes it
+
+Several processes share one stderr. Writes of at most `MAX_WRITE` bytes, each of whole lines, are not torn apart by the
+others' (pipe(7), and O_APPEND for files).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from tlstunnel.errors import StartupError
+
+MAX_WRITE = select.PIPE_BUF
+SYSLOG_PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3}
+"""Levels as syslog(3) and sd-daemon(3) number them."""
+_FACILITY_DAEMON = 3
+_FILE_MODE = 0o640
+
+
+class Sink(Protocol):
+    """One place for lines."""
+
+    batches: bool
+    """Whether several lines may go into one write."""
+    stamps: bool
+    """Whether the place notes the time of a line itself."""
+    is_terminal: bool
+
+    def start(self, level: str) -> bytes:
+        """What a line of this level begins with."""
+
+    def write(self, data: bytes) -> bool:
+        """Write whole lines, at most MAX_WRITE bytes; False if they would have to wait.
+
+        Raises:
+            OSError: the place takes nothing more (disk full, reader gone).
+        """
+
+    def reopen(self) -> None:
+        """Open the place again by its name, after a rotation.
+
+        Raises:
+            OSError: that failed; the place open so far stays in use.
+        """
+
+
+class StreamSink:
+    """A descriptor that was inherited, normally stderr.
+
+    Args:
+        fd: the descriptor. It is left open and unchanged.
+        environ: where systemd says that stderr is the journal; then lines begin with their priority (sd-daemon(3)).
+    """
+
+    batches = True
+
+    def __init__(self, fd: int = 2, environ: Mapping[str, str] = os.environ) -> None:
+        mode = os.fstat(fd).st_mode
+        self.is_terminal = os.isatty(fd)
+        self.stamps = _is_journal(fd, environ)
+        self._socket: socket.socket | None = None
+        self._poll: select.poll | None = None
+        if stat.S_ISSOCK(mode):
+            self._socket = socket.socket(fileno=os.dup(fd))
+            self._fd = self._socket.fileno()
+        elif stat.S_ISREG(mode):
+            self._fd = os.dup(fd)
+        else:
+            self._fd = self._open_again(fd)
+
+    def start(self, level: str) -> bytes:
+        return b"<%d>" % SYSLOG_PRIORITY[level] if self.stamps else b""
+
+    def write(self, data: bytes) -> bool:
+        try:
+            if self._socket is not None:
+                return self._socket.send(data, socket.MSG_DONTWAIT) > 0
+            if self._poll is not None and not self._poll.poll(0):
+                return False
+            return os.write(self._fd, data) > 0
+        except BlockingIOError:
+            return False
+
+    def reopen(self) -> None:
+        """Nothing to do: whoever gave us the descriptor rotates what is behind it."""
+
+    def _open_again(self, fd: int) -> int:
+        try:
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            self._poll = select.poll()
+            again = os.dup(fd)
+            self._poll.register(again, select.POLLOUT)
+            return again
+
+
+class FileSink:
+    """A file, appended to, made if missing.
+
+    It is opened before privileges are dropped. For `reopen` in a worker the new file must be writable by the worker's
+    user: let logrotate create it (`create 0640 USER GROUP`).
+
+    Raises:
+        StartupError: the file cannot be opened.
+    """
+
+    batches = True
+    stamps = False
+    is_terminal = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._fd = self._open()
+        except OSError as exc:
+            raise StartupError(
+                f"{path}: cannot be opened for the log: {exc.strerror}; choose another --log-target"
+            ) from exc
+
+    def start(self, level: str) -> bytes:
+        return b""
+
+    def write(self, data: bytes) -> bool:
+        return os.write(self._fd, data) > 0
+
+    def reopen(self) -> None:
+        fresh = self._open()
+        os.dup2(fresh, self._fd, inheritable=False)
+        os.close(fresh)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+
+
+class SyslogSink:
+    """The local syslog daemon's datagram socket, in the form that syslog(3) writes (RFC 3164 section 4).
+
+    Args:
+        path: the socket.
+    """
+
+    batches = False
+    stamps = True
+    is_terminal = False
+
+    def __init__(self, path: str = "/dev/log") -> None:
+        self._path = path
+        self._socket: socket.socket | None = None
+        try:
+            self.reopen()
+        except OSError as exc:
+            raise StartupError(
+                f"{path}: no syslog daemon answers: {exc.strerror}; choose another --log-target"
+            ) from exc
+
+    def start(self, level: str) -> bytes:
+        now = time.localtime()
+        month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")[now.tm_mon - 1]
+        priority = _FACILITY_DAEMON << 3 | SYSLOG_PRIORITY[level]
+        stamp = f"{month} {now.tm_mday:2} {now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
+        return f"<{priority}>{stamp} tlstunnel[{os.getpid()}]: ".encode()
+
+    def write(self, data: bytes) -> bool:
+        try:
+            return self._send(data)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # The daemon was restarted: its socket has the same name and is another one.
+            self.reopen()
+            return self._send(data)
+
+    def reopen(self) -> None:
+        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        try:
+            fresh.connect(self._path)
+        except OSError:
+            fresh.close()
+            raise
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = fresh
+
+    def _send(self, data: bytes) -> bool:
+        assert self._socket is not None  # noqa: S101 - set by reopen, which __init__ calls
+        return self._socket.send(data.removesuffix(b"\n"), socket.MSG_DONTWAIT) > 0
+
+
+def open_sink(target: str, environ: Mapping[str, str] = os.environ) -> Sink:
+    """The sink of a log target: `stderr`, `syslog` or `file:PATH` (checked when the configuration was read).
+
+    Raises:
+        StartupError: the file cannot be opened or no syslog daemon answers.
+    """
+    if target == "syslog":
+        return SyslogSink()
+    if target.startswith("file:"):
+        return FileSink(Path(target.removeprefix("file:")))
+    return StreamSink(environ=environ)
+
+
+def _is_journal(fd: int, environ: Mapping[str, str]) -> bool:
+    """Whether the descriptor is the journal's: $JOURNAL_STREAM holds its device and inode (systemd.exec(5))."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    with contextlib.suppress(ValueError):
+        found = os.fstat(fd)
+        return (found.st_dev, found.st_ino) == (int(device), int(inode))
+    return False
