@@ -144,7 +144,7 @@ def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: Passphra
         opened = pkcs12.load_pkcs12(file.data, None)
         exposed += _exposed(file, "the private key")
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        opened = decrypt(file.path, file, secret, passphrases, lambda word: pkcs12.load_pkcs12(file.data, word))
+        opened = decrypt(file, secret, passphrases, lambda word: pkcs12.load_pkcs12(file.data, word))
     if opened.key is None:
         raise file.error("holds no private key; export it with its key (openssl pkcs12 -export -inkey ...)")
     bags = ([opened.cert] if opened.cert else []) + list(opened.additional_certs)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -24,14 +23,14 @@ MIN_RSA_BITS = 2048
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 # TLS 1.3 has signature schemes for these (RFC 8734), few peers do.
 _RARE_CURVES = ("brainpoolP256r1", "brainpoolP384r1", "brainpoolP512r1")
-# What TLS has no signature scheme for is still named in the message that refuses it.
-_OTHER_KINDS = (
-    (mldsa.MLDSA44PublicKey, "ML-DSA-44"),
-    (mldsa.MLDSA65PublicKey, "ML-DSA-65"),
-    (mldsa.MLDSA87PublicKey, "ML-DSA-87"),
-    (ed25519.Ed25519PublicKey, "Ed25519"),
-    (ed448.Ed448PublicKey, "Ed448"),
-)
+# By the name of the class: older releases of cryptography that we support have no module for ML-DSA.
+_OTHER_KINDS = {
+    "Ed25519PublicKey": "Ed25519",
+    "Ed448PublicKey": "Ed448",
+    "MLDSA44PublicKey": "ML-DSA-44",
+    "MLDSA65PublicKey": "ML-DSA-65",
+    "MLDSA87PublicKey": "ML-DSA-87",
+}
 _ENCRYPTED_BADLY = "is encrypted in a way that is not supported; write it again with openssl pkcs8 -topk8"
 
 
@@ -43,10 +42,8 @@ def key_type(public_key: Any) -> str:
         return f"ECDSA {_CURVES.get(public_key.curve.name, public_key.curve.name)}"
     if isinstance(public_key, dsa.DSAPublicKey):
         return f"DSA {public_key.key_size}"
-    for kind, name in _OTHER_KINDS:
-        if isinstance(public_key, kind):
-            return name
-    return type(public_key).__name__.removesuffix("PublicKey").lstrip("_")
+    kind = type(public_key).__name__
+    return _OTHER_KINDS.get(kind, kind.removesuffix("PublicKey"))
 
 
 def unfit_for_tls(public_key: Any) -> str | None:
@@ -60,7 +57,7 @@ def unfit_for_tls(public_key: Any) -> str | None:
         if public_key.curve.name in _CURVES or public_key.curve.name in _RARE_CURVES:
             return None
         return f"TLS 1.3 has no signatures with {name}; use ECDSA P-256"
-    if isinstance(public_key, tuple(kind for kind, _ in _OTHER_KINDS)):
+    if type(public_key).__name__ in _OTHER_KINDS:
         return None
     return f"its {name} key is of no use in TLS; use ECDSA P-256"
 
@@ -101,21 +98,17 @@ def load_private_key(
             raise file.error(f"line {block.line}: {block.label} is damaged") from None
         except UnsupportedAlgorithm:
             raise file.error(f"line {block.line}: {block.label} is of a kind that TLS does not use") from None
-    return decrypt(
-        file.path, file, passphrase_file, passphrases, lambda secret: load_pem_private_key(block.text, secret)
-    )
+    return decrypt(file, passphrase_file, passphrases, lambda secret: load_pem_private_key(block.text, secret))
 
 
-def decrypt(
-    path: Path, file: SourceFile, passphrase_file: SourceFile | None, passphrases: PassphraseSource, load: Any
-) -> Any:
-    """Call `load` with one passphrase after the other until one fits.
+def decrypt(file: SourceFile, passphrase_file: SourceFile | None, passphrases: PassphraseSource, load: Any) -> Any:
+    """Call `load` on what `file` holds, with one passphrase after the other until one fits.
 
     Raises:
         MaterialError: none fits, or the encryption is not supported.
     """
     origin = ""
-    for attempt in passphrases.attempts(path, passphrase_file):
+    for attempt in passphrases.attempts(file.path, passphrase_file):
         origin = attempt.origin
         try:
             opened = load(attempt.value)
@@ -123,6 +116,6 @@ def decrypt(
             continue
         except UnsupportedAlgorithm:
             raise file.error(_ENCRYPTED_BADLY) from None
-        passphrases.remember(path, attempt)
+        passphrases.remember(file.path, attempt)
         return opened
     raise file.error(f"the passphrase from {origin} does not open it")
