@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 )
 
 from tlstunnel.errors import UsageError
-from tlstunnel.pki import files
+from tlstunnel.pki import encryption, files
 from tlstunnel.pki.passphrase import Passphrase
 
 PrivateKey: TypeAlias = CertificateIssuerPrivateKeyTypes
@@ -31,6 +31,10 @@ PublicKey: TypeAlias = CertificatePublicKeyTypes
 
 MIN_RSA_BITS = 2048
 """Below this no public CA may sign and OpenSSL's security level 2 refuses (NIST SP 800-57, table 2)."""
+
+
+MIN_RSA_EXPONENT = 65537
+"""Smaller ones have no known break in signatures, but no one needs them (NIST FIPS 186-5 section 5.1)."""
 
 
 class KeyKind(enum.StrEnum):
@@ -123,10 +127,11 @@ def public_bytes(key: PrivateKey | PublicKey) -> bytes:
 
 def to_pem(key: PrivateKey, passphrase: Passphrase | None = None) -> bytes:
     """PKCS#8 PEM, encrypted if there is a passphrase."""
-    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
-    if passphrase is not None:
-        encryption = serialization.BestAvailableEncryption(passphrase.reveal())
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    plain = serialization.NoEncryption()
+    if passphrase is None:
+        return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, plain)
+    return encryption.to_pem("ENCRYPTED PRIVATE KEY", encryption.encrypt_pkcs8(der, passphrase))
 
 
 def write(path: Path, key: PrivateKey, passphrase: Passphrase | None = None, *, replace: bool = False) -> None:
@@ -164,6 +169,7 @@ def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> P
     pem = b"-----BEGIN" in data
     if pem and is_encrypted(data) and secret is None:
         raise UsageError(where, "the key is encrypted; give its passphrase with --passphrase-file")
+    encryption.check_cost(data, where=where)
     if pem and not is_encrypted(data):
         secret = None  # a passphrase for a key that needs none is no reason to fail
     try:
@@ -203,10 +209,24 @@ def _why_no_key(data: bytes, exc: Exception, *, tried: bool) -> str:
     return "a damaged private key; give a PEM file as tlstunnel cert key make writes it"
 
 
+def weakness(key: PrivateKey | PublicKey) -> str | None:
+    """Why a key should not be used for TLS, or None."""
+    if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
+        if key.key_size < MIN_RSA_BITS:
+            return f"RSA with {key.key_size} bits is too weak"
+        if isinstance(key, rsa.RSAPublicKey) and key.public_numbers().e < MIN_RSA_EXPONENT:
+            return f"RSA with the public exponent {key.public_numbers().e} is fragile"
+        return None
+    if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
+        return None if key.curve.key_size >= 256 else f"{name_of(key)} is too weak"
+    others = (ed25519.Ed25519PrivateKey, ed25519.Ed25519PublicKey, ed448.Ed448PrivateKey, ed448.Ed448PublicKey)
+    if isinstance(key, others) or type(key).__name__.startswith("MLDSA"):
+        return None
+    return f"a {name_of(key)} key cannot sign in TLS"
+
+
 def _usable(key: Any, where: str) -> PrivateKey:
-    if isinstance(key, rsa.RSAPrivateKey) and key.key_size < MIN_RSA_BITS:
-        raise UsageError(where, f"RSA with {key.key_size} bits is too weak; make one with {MIN_RSA_BITS} bits or more")
-    signing = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey)
-    if isinstance(key, signing) or type(key).__name__.startswith("MLDSA"):
-        return key  # type: ignore[no-any-return]
-    raise UsageError(where, f"a {name_of(key)} key cannot sign; give an ECDSA, Ed25519, RSA or ML-DSA key")
+    found = weakness(key)
+    if found is not None:
+        raise UsageError(where, f"{found}; make a key with tlstunnel cert key make")
+    return key  # type: ignore[no-any-return]

@@ -130,7 +130,7 @@ def client(
     crl_url: str | None = None,
     where: str = "--client",
 ) -> Leaf:
-    """A TLS client's certificate. Its name is the common name, and an alternative name if it has the form of one.
+    """A TLS client's certificate. Its name is the common name; unless there are others, the alternative name too.
 
     Raises:
         UsageError: a name is wrong, or nothing can be an alternative name.
@@ -142,14 +142,14 @@ def client(
         *(names.dns(text, where="--dns") for text in dns),
         *(names.email(text, where="--email") for text in emails),
     )
+    if others:
+        return Leaf(subject, tuple(dict.fromkeys(others)), Use.CLIENT, _crl_url(crl_url))
     try:
-        own: tuple[x509.GeneralName, ...] = (names.parse_one(name, where=where),)
+        own = names.parse_one(name, where=where)
     except UsageError as exc:
-        if not others:
-            what = f'"{names.printable(name)}" is no host name; add --uri, --dns or --email to identify it'
-            raise UsageError(where, what) from exc
-        own = ()
-    return Leaf(subject, tuple(dict.fromkeys(own + others)), Use.CLIENT, _crl_url(crl_url))
+        what = f'"{names.printable(name)}" is no host name; add --uri, --dns or --email to identify it'
+        raise UsageError(where, what) from exc
+    return Leaf(subject, (own,), Use.CLIENT, _crl_url(crl_url))
 
 
 def _crl_url(text: str | None) -> str | None:
@@ -165,7 +165,7 @@ def build_leaf(
     issuer_key: keys.PrivateKey,
 ) -> x509.Certificate:
     """Make and sign a leaf; without an issuer it is self-signed."""
-    builder = _begin(leaf.subject, public_key, dates, issuer)
+    builder = begin(leaf.subject, public_key, dates, issuer)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_key_usage(digital_signature=True), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([leaf.use.oid]), critical=False)
@@ -186,7 +186,7 @@ def build_ca(
     subtrees: Subtrees,
 ) -> x509.Certificate:
     """Make and sign a CA; without an issuer it is a root."""
-    builder = _begin(subject, public_key, dates, issuer)
+    builder = begin(subject, public_key, dates, issuer)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
     builder = builder.add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
     if subtrees:
@@ -210,9 +210,10 @@ def authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdent
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
-def _begin(
+def begin(
     subject: x509.Name, public_key: keys.PublicKey, dates: Validity, issuer: x509.Certificate | None
 ) -> x509.CertificateBuilder:
+    """What every certificate has in common; without an issuer it is its own."""
     key_identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
     if issuer is None:
         authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_identifier)
