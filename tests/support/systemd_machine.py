@@ -1,0 +1,184 @@
+"""A real systemd as PID 1, to run units on: booted in namespaces of its own, over a throw-away overlay of this machine.
+
+The outside half starts `unshare` and waits until the machine says it is up; commands then enter its namespaces with
+`nsenter`. The inside half (this same file, run as a program) is the machine's first process: it mounts a file system
+that looks like the machine it runs on, of which nothing written survives, and becomes systemd.
+
+Needs root, overlayfs, util-linux and systemd; two or three seconds. What systemd itself says is in `console`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+SYSTEMD = "/lib/systemd/systemd"
+BOOT_GUARD_S = 120.0  # not a measure of anything: it turns a machine that hangs into a failure that says so
+SHARED = "/opt/shared"  # the machine sees `Machine.shared` here; services that hide /tmp and /home still see it
+
+_UP_UNIT = f"""\
+[Unit]
+Description=Says that the machine is up
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'echo up > {SHARED}/up'
+"""
+_TARGET = """\
+[Unit]
+Requires=basic.target up.service
+After=basic.target
+AllowIsolate=yes
+"""
+
+
+class Machine:
+    """A booted machine. `shared` is a directory seen from both sides."""
+
+    def __init__(self, work: Path, pid: int) -> None:
+        self.shared = work / "shared"
+        self.console = work / "console"
+        self._pid = pid
+
+    def run(
+        self, *command: str, check: bool = True, environ: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as root in the machine. With `check` a failure fails the test, showing what was printed."""
+        enter = ["nsenter", f"--target={self._pid}", "--all", f"--root=/proc/{self._pid}/root", "--wd=/"]
+        path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        done = subprocess.run(
+            [*enter, *command], capture_output=True, text=True, check=False, timeout=BOOT_GUARD_S,
+            env={**path, **(environ or {})},
+        )  # fmt: skip
+        if check and done.returncode:
+            raise AssertionError(f"{command} exited {done.returncode}: {done.stdout}{done.stderr}\n{self.tail()}")
+        return done
+
+    def systemctl(self, *arguments: str, check: bool = True) -> str:
+        """What systemctl printed on either stream."""
+        done = self.run("systemctl", "--no-pager", *arguments, check=check)
+        return done.stdout + done.stderr
+
+    def show(self, unit: str, *names: str) -> dict[str, str]:
+        """Properties of a unit."""
+        text = self.run("systemctl", "show", unit, *(f"--property={name}" for name in names)).stdout
+        return dict(line.split("=", 1) for line in text.splitlines())
+
+    def install(self, name: str, text: str) -> None:
+        """Write a unit or drop-in below /etc/systemd/system and make systemd read it."""
+        path = Path(f"/proc/{self._pid}/root/etc/systemd/system", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        self.systemctl("daemon-reload")
+
+    def write(self, path: str, data: str, mode: int = 0o644) -> None:
+        """Write a file in the machine."""
+        target = Path(f"/proc/{self._pid}/root{path}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(data)
+        target.chmod(mode)
+
+    def tail(self, lines: int = 40) -> str:
+        return "\n".join(self.console.read_text(errors="replace").splitlines()[-lines:])
+
+
+def why_not() -> str | None:
+    """What this machine lacks to boot another, or None."""
+    if os.geteuid() != 0:
+        return "booting a systemd needs root"
+    for program in (SYSTEMD, "unshare", "nsenter", "mount"):
+        if shutil.which(program) is None:
+            return f"booting a systemd needs {program}"
+    return None
+
+
+@contextlib.contextmanager
+def booted(work: Path) -> Iterator[Machine]:
+    """Boot a machine that keeps its files in `work`, and throw it away at the end.
+
+    Raises:
+        RuntimeError: with systemd's last words, when it does not come up.
+    """
+    shared = work / "shared"
+    shared.mkdir()
+    (work / "layers").mkdir()
+    (work / "console").touch()
+    os.mkfifo(shared / "up")
+    # Read-write, so that opening does not wait for the other side.
+    with open(os.open(shared / "up", os.O_RDWR | os.O_NONBLOCK), "rb", buffering=0) as up:
+        spaces = ["--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup", "--propagation=private"]
+        command = ["unshare", *spaces, "--fork", "--kill-child", "--", sys.executable, "-I", __file__, str(work)]
+        with open(work / "console", "ab") as console, subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
+        ) as outer:  # fmt: skip
+            try:
+                ended = os.pidfd_open(outer.pid)
+                try:
+                    ready, _, _ = select.select([up, ended], [], [], BOOT_GUARD_S)
+                finally:
+                    os.close(ended)
+                if up not in ready:
+                    text = (work / "console").read_text(errors="replace")
+                    raise RuntimeError(f"systemd did not come up: {text[-3000:]}")
+                children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+                yield Machine(work, int(children[0]))
+            finally:
+                outer.send_signal(signal.SIGKILL)  # takes the machine's PID 1 along, and that everything in it
+
+
+def _become_systemd(work: Path) -> None:
+    """The inside half: mount everything, then exec systemd."""
+    layers = work / "layers"
+    _mount("tmpfs", layers, kind="tmpfs")
+    for name in ("upper", "scratch", "root"):
+        (layers / name).mkdir()
+    root = layers / "root"
+    options = f"lowerdir=/,upperdir={layers}/upper,workdir={layers}/scratch"
+    _mount("overlay", root, kind="overlay", options=options)
+    _mount("proc", root / "proc", kind="proc")
+    _mount("sysfs", root / "sys", kind="sysfs", options="ro")
+    _mount("cgroup2", root / "sys/fs/cgroup", kind="cgroup2")
+    for name in ("run", "dev", "tmp"):
+        _mount("tmpfs", root / name, kind="tmpfs")
+    for device in ("null", "zero", "full", "random", "urandom", "tty"):
+        _bind(Path("/dev", device), root / "dev" / device)
+    for name in ("pts", "shm"):
+        (root / "dev" / name).mkdir()
+    _mount("devpts", root / "dev/pts", kind="devpts", options="newinstance,ptmxmode=0666")
+    (root / "dev/ptmx").symlink_to("pts/ptmx")
+    (root / "dev/fd").symlink_to("/proc/self/fd")
+    _bind(work / "console", root / "dev/console")
+    shared = root / SHARED.lstrip("/")
+    shared.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "--bind", work / "shared", shared], check=True)
+    units = root / "etc/systemd/system"
+    for wants in units.glob("*.wants"):
+        shutil.rmtree(wants)  # what this machine starts at boot is not what the test machine should
+    (units / "up.service").write_text(_UP_UNIT)
+    (units / "machine.target").write_text(_TARGET)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    os.chroot(root)
+    os.chdir("/")
+    environ = {"container": "unshare", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    options_ = ["--log-target=console", "--log-level=info", "--show-status=1", "--unit=machine.target"]
+    os.execve(SYSTEMD, [SYSTEMD, "--system", *options_], environ)
+
+
+def _mount(source: str, target: Path, *, kind: str, options: str = "") -> None:
+    extra = ["-o", options] if options else []
+    subprocess.run(["mount", "-t", kind, *extra, source, target], check=True)
+
+
+def _bind(source: Path, target: Path) -> None:
+    target.touch()
+    subprocess.run(["mount", "--bind", source, target], check=True)
+
+
+if __name__ == "__main__":
+    _become_systemd(Path(sys.argv[1]))
