@@ -1,0 +1,67 @@
+"""What the kernel says of our processes, read from /proc/PID alone.
+
+Nothing outside the process directories is read, so it works under systemd's ProcSubset=pid. What the admin process may
+not see (the descriptors of a supervisor that runs as another user) is `None`, and the metric is left out rather than
+shown as 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessUsage:
+    """One process at one moment."""
+
+    cpu_s: float
+    """User and system time."""
+    resident_bytes: int
+    virtual_bytes: int
+    started_at: float
+    """Unix time."""
+    open_fds: int | None
+    max_fds: int | None
+
+
+def usage(pid: int, proc: Path = Path("/proc")) -> ProcessUsage | None:
+    """The usage of a process; None if it is gone or hidden from us."""
+    home = proc / str(pid)
+    try:
+        # The name, in parentheses, may hold blanks and parentheses; what follows the last one is numbers (proc(5)).
+        fields = (home / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    # fields[0] is what proc(5) calls field 3.
+    user, system, started, virtual, resident = (int(fields[index - 3]) for index in (14, 15, 22, 23, 24))
+    # Ticks since boot; where the boot was in Unix time follows from two clocks, without /proc/stat.
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return ProcessUsage(
+        cpu_s=(user + system) / _TICKS,
+        resident_bytes=resident * _PAGE,
+        virtual_bytes=virtual,
+        started_at=round(booted + started / _TICKS, 2),
+        open_fds=_count(home / "fd"),
+        max_fds=_limit(home / "limits"),
+    )
+
+
+def _count(directory: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return len(os.listdir(directory))
+    return None
+
+
+def _limit(path: Path) -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in path.read_text().splitlines():
+            if line.startswith("Max open files"):
+                return int(line.split()[3])
+    return None
