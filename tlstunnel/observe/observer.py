@@ -41,10 +41,12 @@ class Observer:
         log: where records are written.
     """
 
-    __slots__ = ("_cells", "_floats", "_identifiers", "_log", "_services", "process", "row")
+    __slots__ = ("_cells", "_floats", "_identifiers", "_log", "_services", "open", "process", "row")
 
     def __init__(self, schema: Schema, row: Row, log: RecordLog) -> None:
         self.row = row
+        self.open: dict[int, ConnectionRecord] = {}
+        """The connections open now, by id, oldest first."""
         self.process = schema.process
         self._services = schema.services
         self._cells = row.cells
@@ -61,7 +63,9 @@ class Observer:
         """A connection was accepted and will be set up. Its record must reach `closed`, whatever happens."""
         series = self._services[service_index]
         self._cells[series.active] += 1
-        return ConnectionRecord(self._identifiers.next(), service_index, series.name, client)
+        record = ConnectionRecord(self._identifiers.next(), service_index, series.name, client)
+        self.open[record.id] = record
+        return record
 
     def rejected(self, service_index: int, client: str, reason: CloseReason) -> None:
         """A connection was refused right after accept, without `opened`: limits and networks (stage ADMIT)."""
@@ -96,6 +100,9 @@ class Observer:
 
     def closed(self, record: ConnectionRecord) -> None:
         """The connection ended with `record.reason`; bytes and detail of the record are set. Logs it and counts it."""
+        if self.open.pop(record.id, None) is None:
+            return  # Closed before: every way of ending may come here, the first one counts.
+        record.live_bytes = None
         reason = record.reason or CloseReason.INTERNAL_ERROR
         record.reason = reason
         record.total_s = time.monotonic() - record.opened_at

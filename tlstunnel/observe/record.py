@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 from tlstunnel.outcome import CloseReason
 
@@ -30,6 +31,7 @@ class ConnectionRecord:
         "handshake_s",
         "id",
         "identity",
+        "live_bytes",
         "opened_at",
         "real_client",
         "reason",
@@ -67,6 +69,8 @@ class ConnectionRecord:
         """The backend, once one was chosen."""
         self.bytes_forward = 0
         self.bytes_reverse = 0
+        self.live_bytes: Callable[[], tuple[int, int]] | None = None
+        """Asks whoever moves the bytes how many went forward and reverse so far; None before and after that."""
         self.handshake_s = _NEVER
         """Seconds from the end of accepting to the end of the TLS handshake; negative if there was none."""
         self.connect_s = _NEVER

@@ -1,0 +1,263 @@
+"""A small HTTP/1.1 server: GET and HEAD, bounded in every direction.
+
+h11 parses and writes the protocol; this module gives it bytes and deadlines. What a client can cost us is bounded:
+
+    connections        `MAX_CONNECTIONS`; more are closed at once
+    request head       `MAX_HEAD` bytes, complete within `REQUEST_S` of its first byte
+    request body       none is taken
+    idle keep-alive    `IDLE_S`
+    a response         taken by the client within `SEND_S`
+
+After an error the connection ends. Input that was not read would turn our close into a reset and destroy the answer
+(RFC 9112 section 9.6), so the write side is shut first and input is drained for up to `LINGER_S`.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import gzip
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import h11
+import trio
+
+MAX_CONNECTIONS = 64
+MAX_HEAD = 16 * 1024
+REQUEST_S = 10.0
+IDLE_S = 75.0
+SEND_S = 10.0
+LINGER_S = 1.0
+_CHUNK = 16 * 1024
+_GZIP_FROM = 1024
+_GZIP_LEVEL = 4  # two thirds of the time of level 6 for a page of metrics, at nearly the same size
+
+_REASONS = {
+    200: b"OK",
+    400: b"Bad Request",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    421: b"Misdirected Request",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    503: b"Service Unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that was read whole."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    """Names in lower case; of repeated ones the values are joined by commas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What is answered."""
+
+    status: int
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class _Client:
+    """One connection to the endpoint."""
+
+    stream: trio.SocketStream
+    protocol: h11.Connection = field(
+        default_factory=lambda: h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+    )
+
+
+Handler = Callable[[Request, trio.SocketStream], Awaitable[Response]]
+
+
+def text_response(status: int, text: str, *headers: tuple[str, str]) -> Response:
+    """A line for people."""
+    return Response(status, (text + "\n").encode(), headers=headers)
+
+
+def json_response(status: int, document: Any) -> Response:
+    """A document for machines, indented so that people can read it too."""
+    return Response(status, json.dumps(document, indent=2).encode() + b"\n", "application/json")
+
+
+class _RefusedError(Exception):
+    """The request cannot be served, whatever it asks for."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+        super().__init__(response.status)
+
+
+async def serve(
+    listeners: Sequence[trio.SocketListener],
+    handler: Handler,
+    *,
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled.
+
+    Args:
+        listeners: bound and listening.
+        handler: answers a request; may raise nothing but `trio.Cancelled`.
+        task_status: reports that accepting has begun.
+    """
+    open_now = 0
+
+    async def on_connection(stream: trio.SocketStream) -> None:
+        nonlocal open_now
+        if open_now >= MAX_CONNECTIONS:
+            trio_close(stream)
+            return
+        open_now += 1
+        try:
+            await _converse(_Client(stream), handler)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolError):
+            pass  # The client left, or an answer no longer fits what it asked: nobody is there to be told.
+        finally:
+            open_now -= 1
+            trio_close(stream)
+
+    await trio.serve_listeners(on_connection, list(listeners), task_status=task_status)
+
+
+def trio_close(stream: trio.SocketStream) -> None:
+    """Close without waiting."""
+    stream.socket.close()
+
+
+async def _converse(client: _Client, handler: Handler) -> None:
+    wait_s = REQUEST_S
+    while True:
+        try:
+            request = await _read_request(client, wait_s)
+        except _RefusedError as refused:
+            await _respond(client, refused.response, is_head=False, wants_gzip=False, last=True)
+            await _linger(client)
+            return
+        if request is None:
+            return
+        response = await handler(request, client.stream)
+        wants_gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
+        if not await _respond(client, response, is_head=request.method == "HEAD", wants_gzip=wants_gzip, last=False):
+            return
+        if client.protocol.our_state is h11.MUST_CLOSE:
+            await _linger(client)
+            return
+        client.protocol.start_next_cycle()
+        wait_s = IDLE_S
+
+
+async def _read_request(client: _Client, wait_s: float) -> Request | None:
+    """The next request; None when the client has finished or stays silent.
+
+    Raises:
+        _RefusedError: it cannot be served.
+    """
+    head: h11.Request | None = None
+    has_begun = bool(client.protocol.trailing_data[0])
+    with trio.move_on_after(REQUEST_S if has_begun else wait_s) as deadline:
+        while True:
+            try:
+                event = client.protocol.next_event()
+            except h11.RemoteProtocolError as exc:
+                raise _RefusedError(text_response(exc.error_status_hint, _sentence(str(exc)))) from exc
+            if event is h11.NEED_DATA:
+                data = await client.stream.receive_some(_CHUNK)
+                if data and not has_begun:
+                    has_begun = True
+                    deadline.deadline = trio.current_time() + REQUEST_S
+                if not data and head is None and not client.protocol.trailing_data[0]:
+                    return None
+                client.protocol.receive_data(data)
+            elif isinstance(event, h11.Request):
+                head = event
+            elif isinstance(event, h11.Data):
+                raise _RefusedError(text_response(413, "no request here has a body"))
+            elif isinstance(event, h11.EndOfMessage) and head is not None:
+                return _request(head)
+            else:
+                return None  # ConnectionClosed, or PAUSED after a request we have answered with close.
+    if has_begun:
+        raise _RefusedError(text_response(408, f"no complete request within {REQUEST_S:.0f} seconds"))
+    return None
+
+
+def _request(head: h11.Request) -> Request:
+    headers: dict[str, str] = {}
+    for name, value in head.headers:
+        key, text = name.decode("ascii"), value.decode("latin-1")
+        headers[key] = f"{headers[key]},{text}" if key in headers else text
+    method = head.method.decode("ascii")
+    if method not in ("GET", "HEAD"):
+        raise _RefusedError(
+            text_response(405, f"{method} changes nothing here; use GET or HEAD", ("Allow", "GET, HEAD"))
+        )
+    try:
+        target = urlsplit(head.target.decode("ascii"))
+        query = dict(parse_qsl(target.query, keep_blank_values=True, max_num_fields=20))
+    except ValueError as exc:
+        raise _RefusedError(text_response(400, "the request's target cannot be understood")) from exc
+    return Request(method, unquote(target.path), query, headers)
+
+
+async def _respond(client: _Client, response: Response, *, is_head: bool, wants_gzip: bool, last: bool) -> bool:
+    """Send a response. Returns whether the client took it in time."""
+    if client.protocol.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        return False
+    body, encoding = response.body, None
+    if len(body) >= _GZIP_FROM and wants_gzip:
+        body, encoding = gzip.compress(body, _GZIP_LEVEL, mtime=0), "gzip"
+    headers = [
+        ("Date", email.utils.formatdate(usegmt=True)),
+        ("Content-Type", response.content_type),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("Vary", "Accept, Accept-Encoding"),
+        ("X-Content-Type-Options", "nosniff"),
+        *response.headers,
+    ]
+    if encoding:
+        headers.append(("Content-Encoding", encoding))
+    if last:
+        headers.append(("Connection", "close"))
+    head = h11.Response(status_code=response.status, headers=headers, reason=_REASONS.get(response.status, b""))
+    data = client.protocol.send(head) or b""
+    if not is_head:
+        data += client.protocol.send(h11.Data(data=body)) or b""
+    data += client.protocol.send(h11.EndOfMessage()) or b""
+    with trio.move_on_after(SEND_S) as deadline:
+        await client.stream.send_all(data)
+    return not deadline.cancelled_caught
+
+
+async def _linger(client: _Client) -> None:
+    with trio.move_on_after(LINGER_S):
+        await client.stream.send_eof()
+        while await client.stream.receive_some(_CHUNK):
+            pass
+
+
+def _accepts_gzip(header: str) -> bool:
+    for part in header.split(","):
+        coding, _, parameters = part.partition(";")
+        if coding.strip().lower() == "gzip":
+            return parameters.replace(" ", "").lower() not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def _sentence(text: str) -> str:
+    """An error text of h11 without anything the client sent in it beyond printable ASCII, and not too long."""
+    return "".join(each for each in text if " " <= each <= "~")[:200]

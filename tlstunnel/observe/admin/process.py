@@ -1,0 +1,51 @@
+"""The admin process. The supervisor forks it, it drops to the workers' user, and then `run_admin` is its life."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Sequence
+
+import trio
+
+from tlstunnel.observe.admin.http import serve
+from tlstunnel.observe.admin.routes import AdminSources, Routes
+
+_PARENT_CHECK_S = 1.0
+_BACKLOG = 64
+
+
+def run_admin(sources: AdminSources, sockets: Sequence[socket.socket]) -> None:
+    """Serve the admin endpoint until SIGTERM, or until the supervisor is gone. SIGINT and SIGHUP are the supervisor's.
+
+    Args:
+        sources: what there is to show.
+        sockets: bound; owned by the supervisor, which closes and unlinks them.
+    """
+    trio.run(_run, sources, sockets, os.getppid())
+
+
+async def _run(sources: AdminSources, sockets: Sequence[socket.socket], supervisor_pid: int) -> None:
+    listeners = []
+    for each in sockets:
+        each.listen(_BACKLOG)
+        each.setblocking(False)
+        listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(each)))
+    # A terminal sends SIGINT to the whole process group, and the endpoint shall answer while the others drain.
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tick, sources, supervisor_pid, nursery.cancel_scope)
+            nursery.start_soon(serve, listeners, Routes(sources, supervisor_pid))
+            async for number in signals:
+                if number == signal.SIGTERM:
+                    nursery.cancel_scope.cancel()
+                elif number == signal.SIGUSR1:
+                    sources.log.reopen()
+
+
+async def _tick(sources: AdminSources, supervisor_pid: int, everything: trio.CancelScope) -> None:
+    while os.getppid() == supervisor_pid:
+        sources.log.tick()
+        await trio.sleep(_PARENT_CHECK_S)
+    everything.cancel()

@@ -1,0 +1,120 @@
+"""The status document: what `/status` answers, made from the board and the state. docs/reference/admin.md explains it.
+
+Times are RFC 3339 in UTC; durations are seconds; days are fractions of a day, negative once the moment is past.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tlstunnel.observe.board import Board, Snapshot
+from tlstunnel.observe.processes import ProcessUsage, usage
+from tlstunnel.observe.schema import Schema, ServiceSeries
+from tlstunnel.observe.state import CertificateState, ServiceState, TunnelState, WorkerState
+from tlstunnel.outcome import CloseReason, Stage
+
+_DAY_S = 86400.0
+
+
+def status_document(
+    board: Board,
+    schema: Schema,
+    state: TunnelState,
+    *,
+    now: float | None = None,
+    processes: Callable[[int], ProcessUsage | None] = usage,
+) -> dict[str, Any]:
+    """Everything a person wants to know first, as JSON-ready values."""
+    now = time.time() if now is None else now
+    snapshot = board.snapshot()
+    series = {each.name: each for each in schema.services}
+    cells = schema.process
+    last = state.last_reload
+    return {
+        "version": state.version,
+        "phase": state.phase,
+        "ready": state.is_ready,
+        "source": state.source,
+        "generation": state.generation,
+        "draining_generations": snapshot.total(cells.draining_generations),
+        "started_at": moment(state.started_at),
+        "uptime_s": round(now - state.started_at, 3),
+        "services": [
+            _service(snapshot, each, series[each.name], schema) for each in state.services if each.name in series
+        ],
+        "workers": [_worker(snapshot, schema, each, processes) for each in state.workers],
+        "worker_restarts": snapshot.total(cells.worker_restarts),
+        "accept_pauses": {reason: snapshot.total(cell) for reason, cell in cells.accept_pauses.items()},
+        "certificates": [_certificate(each, now) for each in state.certificates],
+        "reloads": {"success": snapshot.total(cells.reloads_ok), "failure": snapshot.total(cells.reloads_failed)},
+        "last_reload": last and {"at": moment(last.at), "ok": last.ok, "errors": list(last.errors)},
+    }
+
+
+def moment(unix: float) -> str:
+    """Unix time as RFC 3339 text in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix))
+
+
+def _service(snapshot: Snapshot, state: ServiceState, series: ServiceSeries, schema: Schema) -> dict[str, Any]:
+    endings = {reason: snapshot.total(cell) for reason, cell in series.results.items()}
+    return {
+        "name": state.name,
+        "mode": state.mode,
+        "listeners": list(state.listeners),
+        "targets": [
+            {"address": target, "resting_workers": snapshot.total(series.targets_resting[target])}
+            if target in series.targets_resting
+            else {"address": target, "resting_workers": 0}
+            for target in state.targets
+        ],
+        "connections": {
+            "active": snapshot.total(series.active),
+            "ended": sum(endings.values()),
+            "limit": schema.limits.get(state.name),
+            "rejected": sum(endings[reason] for reason in series.rejected),
+        },
+        "handshakes": {
+            "succeeded": sum(snapshot.total(cell) for cell in set(series.handshakes.values())),
+            "failed": sum(snapshot.total(cell) for cell in series.handshake_failures.values()),
+        },
+        "bytes": {"forward": snapshot.total(series.bytes_forward), "reverse": snapshot.total(series.bytes_reverse)},
+        "endings": {reason.label: count for reason, count in endings.items() if count and not _is_trouble(reason)},
+        "trouble": {reason.label: count for reason, count in endings.items() if count and _is_trouble(reason)},
+    }
+
+
+def _is_trouble(reason: CloseReason) -> bool:
+    return reason.stage is not Stage.LINK or reason.fault.value != "nobody"
+
+
+def _worker(
+    snapshot: Snapshot, schema: Schema, state: WorkerState, processes: Callable[[int], ProcessUsage | None]
+) -> dict[str, Any]:
+    used = processes(state.pid)
+    counted = (*schema.services, *schema.retired)
+    return {
+        "pid": state.pid,
+        "row": state.row,
+        "generation": state.generation,
+        "draining": state.draining,
+        "started_at": moment(state.started_at),
+        "connections": sum(snapshot.of_row(state.row, series.active) for series in counted),
+        "cpu_s": used and used.cpu_s,
+        "resident_bytes": used and used.resident_bytes,
+    }
+
+
+def _certificate(state: CertificateState, now: float) -> dict[str, Any]:
+    return {
+        "service": state.service,
+        "role": state.role,
+        "file": state.file,
+        "subject": state.subject,
+        "names": list(state.names),
+        "not_after": moment(state.not_after),
+        "days_left": round((state.not_after - now) / _DAY_S, 2),
+        "loaded_at": moment(state.loaded_at),
+    }
