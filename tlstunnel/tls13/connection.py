@@ -14,15 +14,16 @@ keys closes the flight; changing the read keys is refused while half a message i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Any
+from typing import Any, TypeVar
 
+from cryptography.hazmat.primitives import constant_time
+
+from tlstunnel.tls13.channel import Channel
+from tlstunnel.tls13.events import ApplicationData, Closed, Event, PeerKeysUpdated, State
 from tlstunnel.tls13.failure import HandshakeFailure, PeerAlert, Violation
 from tlstunnel.tls13.keyexchange import Entropy
 from tlstunnel.tls13.messages import Finished, KeyUpdate, Message, decode_message
 from tlstunnel.tls13.names import (
-    TLS_1_2,
     AlertDescription,
     CipherSuite,
     ContentType,
@@ -30,61 +31,17 @@ from tlstunnel.tls13.names import (
     alert_name,
     message_name,
 )
-from tlstunnel.tls13.notes import CheckNote, DataNote, KeysNote, MessageNote, RecordNote, Role, Witness
+from tlstunnel.tls13.notes import CheckNote, DataNote, KeysNote, MessageNote, Role, Witness
 from tlstunnel.tls13.protection import TrafficKeys
 from tlstunnel.tls13.schedule import KeySchedule, Transcript, finished_key, mac
 from tlstunnel.tls13.tamper import Tamper
-from tlstunnel.tls13.wire import Record, RecordBuffer
+from tlstunnel.tls13.wire import Record
 
 MAX_MESSAGE = 1 << 18  # A chain of certificates is a few KiB; more than this is an attack on memory.
 _WARNING, _FATAL = 1, 2
 
-
-class State(Enum):
-    """Where a connection is; the names are those of RFC 8446 appendix A."""
-
-    START = auto()
-    WAIT_SH = auto()
-    WAIT_EE = auto()
-    WAIT_CERT_CR = auto()
-    WAIT_CERT = auto()
-    WAIT_CV = auto()
-    WAIT_EOED = auto()
-    WAIT_FINISHED = auto()
-    CONNECTED = auto()
-    CLOSED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class HandshakeComplete:
-    """Both Finished messages are right: the peer is who it proved to be, and data may flow."""
-
-
-@dataclass(frozen=True, slots=True)
-class ApplicationData:
-    """Data came. `is_early` marks 0-RTT data, which an attacker may replay (RFC 8446 section 8)."""
-
-    data: bytes
-    is_early: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PeerKeysUpdated:
-    """The peer moved to its next traffic secret."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The peer sent close_notify: it will send no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class TicketReceived:
-    """The server gave a ticket; it is now the last of `Client.sessions`."""
-
-
-Event = HandshakeComplete | ApplicationData | PeerKeysUpdated | Closed | TicketReceived
 Handler = Callable[[Any, bytes], None]
+_T = TypeVar("_T")
 
 
 class Connection:
@@ -101,14 +58,10 @@ class Connection:
         self._tamper = tamper
         self._transcript = Transcript()
         self._schedule: KeySchedule | None = None
-        self._incoming = RecordBuffer()
+        self._channel = Channel(self.role, witness, tamper)
         self._partial = bytearray()
         self._flight = bytearray()
-        self._outgoing = bytearray()
         self._events: list[Event] = []
-        self._read_keys: TrafficKeys | None = None
-        self._write_keys: TrafficKeys | None = None
-        self._plain_version = TLS_1_2
         self._table: Mapping[State, Mapping[HandshakeType, Handler]] = {}
 
     # What a user calls.
@@ -122,9 +75,8 @@ class Connection:
         """
         if self.failure is not None:
             raise self.failure
-        self._incoming.feed(data)
         try:
-            for record in self._incoming.records():
+            for record in self._channel.feed(data):
                 if self.state is State.CLOSED:
                     break
                 self._on_record(record)
@@ -141,22 +93,20 @@ class Connection:
 
     def data_to_send(self) -> bytes:
         """The bytes to put on the wire now; they are handed out once."""
-        data = bytes(self._outgoing)
-        self._outgoing.clear()
-        return data
+        return self._channel.take_outgoing()
 
     def send(self, data: bytes) -> None:
         """Queue application data. Only after `HandshakeComplete`."""
-        assert self.state is State.CONNECTED, "application data before the handshake is complete"
-        self._emit(ContentType.APPLICATION_DATA, data)
+        self._expect_connected()
+        self._channel.emit(ContentType.APPLICATION_DATA, data)
         self._witness(DataNote(self.role, "application data", data, "application"))
 
     def update_keys(self, *, request_peer: bool = False) -> None:
         """Move to the next traffic secret for sending, and ask the peer to do the same (section 4.6.3)."""
-        assert self.state is State.CONNECTED, "a key update before the handshake is complete"
-        self._post(KeyUpdate(request_peer))
+        self._expect_connected()
+        self._send(KeyUpdate(request_peer))
         self._end_flight()
-        self._write_keys = self._next_keys(self._write_keys, self.role)
+        self._channel.write_keys = self._next_keys(known(self._channel.write_keys), self.role)
 
     def close(self) -> None:
         """Queue close_notify: this end will send no more (section 6.1)."""
@@ -168,7 +118,11 @@ class Connection:
 
     def send_raw(self, content_type: int, content: bytes) -> None:
         """Queue content of any type under the current keys, rules or not; for hostile peers."""
-        self._emit(content_type, content)
+        self._channel.emit(content_type, content)
+
+    def _expect_connected(self) -> None:
+        if self.state is not State.CONNECTED:
+            raise RuntimeError("the handshake is not complete")
 
     # Records and messages that come in.
 
@@ -177,8 +131,8 @@ class Connection:
         if content_type == ContentType.CHANGE_CIPHER_SPEC:
             self._on_change_cipher_spec(record)
             return
-        if content_type == ContentType.APPLICATION_DATA or self._read_keys is None:
-            opened = self._open(record)
+        if content_type == ContentType.APPLICATION_DATA or self._channel.read_keys is None:
+            opened = self._channel.open(record)
             if opened is None:
                 return
             content_type, content = opened
@@ -191,29 +145,16 @@ class Connection:
             self._on_handshake(content)
         elif content_type == ContentType.ALERT:
             self._on_alert(content)
-        elif content_type == ContentType.APPLICATION_DATA and self._read_keys is not None:
+        elif content_type == ContentType.APPLICATION_DATA and self._channel.read_keys is not None:
             self._on_data(content)
         else:
             raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a record of that type may not come here")
-
-    def _open(self, record: Record) -> tuple[int, bytes] | None:
-        """The true type and content of a record; None if it is to be skipped."""
-        keys = self._read_keys
-        if keys is None:
-            self._witness(RecordNote(self.role.other, record.encode(), record.content_type, len(record.fragment)))
-            return record.content_type, record.fragment
-        sequence, nonce = keys.sequence, keys.nonce()
-        content_type, content = keys.open(record)
-        self._witness(
-            RecordNote(self.role.other, record.encode(), content_type, len(content), keys.epoch, sequence, nonce)
-        )
-        return content_type, content
 
     def _on_change_cipher_spec(self, record: Record) -> None:
         # Middleboxes expect this record of TLS 1.2; it means nothing and is dropped (section 5, appendix D.4).
         if record.fragment != b"\1" or self.state in (State.START, State.CONNECTED):
             raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a change_cipher_spec record may not come here")
-        self._witness(RecordNote(self.role.other, record.encode(), record.content_type, 1))
+        self._channel.tell(record)
 
     def _on_handshake(self, content: bytes) -> None:
         if not content:
@@ -236,16 +177,19 @@ class Connection:
                 AlertDescription.UNEXPECTED_MESSAGE, f"{message_name(raw[0])} may not come in state {self.state.name}"
             )
         message = decode_message(raw)
+        self._before_absorbing(message)
         before = self._hash() if self.suite is not None else b""
-        epoch = self._read_keys.epoch if self._read_keys else None
-        self._absorb(self.role.other, message, raw, epoch)
+        self._absorb(self.role.other, message, raw, self._channel.read_epoch)
         handler(message, before)
+
+    def _before_absorbing(self, message: Message) -> None:
+        """What an end must know about a message before it enters the transcript."""
 
     def _on_alert(self, content: bytes) -> None:
         if len(content) != 2:
             raise Violation(AlertDescription.DECODE_ERROR, "an alert is not two bytes long")
         alert = content[1]
-        self._witness(DataNote(self.role.other, f"alert {alert_name(alert)}", content, self._epoch(self._read_keys)))
+        self._witness(DataNote(self.role.other, f"alert {alert_name(alert)}", content, self._channel.read_epoch))
         if alert == AlertDescription.CLOSE_NOTIFY and self.state is State.CONNECTED:
             self.state = State.CLOSED
             self._events.append(Closed())
@@ -255,11 +199,11 @@ class Connection:
     def _on_data(self, content: bytes) -> None:
         if self.state is not State.CONNECTED:
             raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "application data came before Finished")
-        self._witness(DataNote(self.role.other, "application data", content, self._epoch(self._read_keys)))
+        self._witness(DataNote(self.role.other, "application data", content, self._channel.read_epoch))
         self._events.append(ApplicationData(content))
 
     def _on_key_update(self, message: KeyUpdate, before: bytes) -> None:
-        self._read_with(self._next_keys(self._read_keys, self.role.other))
+        self._read_with(self._next_keys(known(self._channel.read_keys), self.role.other))
         self._events.append(PeerKeysUpdated())
         if message.update_requested:
             self.update_keys()
@@ -273,48 +217,26 @@ class Connection:
     def _send_raw_messages(self, raws: list[bytes], original: Message | None) -> None:
         for raw in raws:
             message = original if original is not None and raw == original.encode() else _decode_if_possible(raw)
-            self._absorb(self.role, message, raw, self._epoch(self._write_keys))
+            self._absorb(self.role, message, raw, self._channel.write_epoch)
             self._flight += raw
-
-    def _post(self, message: Message) -> None:
-        """Send a message after the handshake."""
-        self._send(message)
 
     def _end_flight(self) -> None:
         self._send_raw_messages(self._tamper.end_flight(), None)
         if self._flight:
             flight = bytes(self._flight)
             self._flight.clear()
-            self._emit(ContentType.HANDSHAKE, flight)
-
-    def _emit(self, content_type: int, content: bytes) -> None:
-        size = self._tamper.fragment_size
-        keys = self._write_keys
-        for start in range(0, len(content) or 1, size):
-            fragment = content[start : start + size]
-            if keys is None or content_type == ContentType.CHANGE_CIPHER_SPEC:
-                record = Record(content_type, self._plain_version, fragment)
-                note = RecordNote(self.role, record.encode(), content_type, len(fragment))
-            else:
-                sequence, nonce = keys.sequence, keys.nonce()
-                record = keys.seal(content_type, fragment)
-                note = RecordNote(
-                    self.role, record.encode(), content_type, len(fragment), keys.epoch, sequence, nonce
-                )
-            self._witness(note)
-            for encoded in self._tamper.record(record.encode()):
-                self._outgoing += encoded
+            self._channel.emit(ContentType.HANDSHAKE, flight)
 
     def _send_change_cipher_spec(self) -> None:
         self._end_flight()
-        self._emit(ContentType.CHANGE_CIPHER_SPEC, b"\1")
+        self._channel.emit(ContentType.CHANGE_CIPHER_SPEC, b"\1")
 
     def _alert(self, alert: int) -> None:
         self._flight.clear()
         level = _WARNING if alert == AlertDescription.CLOSE_NOTIFY else _FATAL
         content = bytes([level, alert])
-        self._emit(ContentType.ALERT, content)
-        self._witness(DataNote(self.role, f"alert {alert_name(alert)}", content, self._epoch(self._write_keys)))
+        self._channel.emit(ContentType.ALERT, content)
+        self._witness(DataNote(self.role, f"alert {alert_name(alert)}", content, self._channel.write_epoch))
 
     # Transcript, keys, Finished.
 
@@ -327,39 +249,34 @@ class Connection:
         self._witness(MessageNote(sender, message, raw, hashed, epoch))
 
     def _hash(self) -> bytes:
-        assert self.suite is not None
-        return self._transcript.hash(self.suite.hash)
-
-    @staticmethod
-    def _epoch(keys: TrafficKeys | None) -> str | None:
-        return keys.epoch if keys else None
+        return self._transcript.hash(known(self.suite).hash)
 
     def _derive_keys(self, owner: Role, name: str, label: str, epoch: str) -> TrafficKeys:
         """A traffic secret over the transcript so far, and the keys made from it."""
-        assert self._schedule is not None
-        assert self.suite is not None
-        secret = self._schedule.derive(name, label, self._hash(), self._transcript.span)
-        return self._keys(owner, self.suite, secret, name, epoch)
+        secret = self._derive(name, label)
+        return self._keys(owner, known(self.suite), secret, name, epoch)
+
+    def _derive(self, name: str, label: str) -> bytes:
+        """A secret over the transcript so far."""
+        return known(self._schedule).derive(name, label, self._hash(), self._transcript.span)
 
     def _keys(self, owner: Role, suite: CipherSuite, secret: bytes, name: str, epoch: str) -> TrafficKeys:
         keys = TrafficKeys(suite, secret, name, epoch)
         self._witness(KeysNote(owner, epoch, name, keys.key, keys.iv))
         return keys
 
-    def _next_keys(self, keys: TrafficKeys | None, owner: Role) -> TrafficKeys:
-        assert keys is not None
-        assert self._schedule is not None
-        secret = self._schedule.next_traffic_secret(keys.name, keys.secret)
+    def _next_keys(self, keys: TrafficKeys, owner: Role) -> TrafficKeys:
+        secret = known(self._schedule).next_traffic_secret(keys.name, keys.secret)
         return self._keys(owner, keys.suite, secret, keys.name, keys.epoch)
 
     def _read_with(self, keys: TrafficKeys) -> None:
         if self._partial:
             raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a message spans a change of keys")
-        self._read_keys = keys
+        self._channel.read_keys = keys
 
     def _write_with(self, keys: TrafficKeys) -> None:
         self._end_flight()
-        self._write_keys = keys
+        self._channel.write_keys = keys
 
     def _make_finished(self, base: TrafficKeys) -> Finished:
         algorithm = base.suite.hash
@@ -369,7 +286,7 @@ class Connection:
         algorithm = base.suite.hash
         key = finished_key(algorithm, base.secret)
         expected = mac(algorithm, key, before)
-        if message.verify_data != expected:
+        if not constant_time.bytes_eq(message.verify_data, expected):
             wrong_length = len(message.verify_data) != len(expected)
             alert = AlertDescription.DECODE_ERROR if wrong_length else AlertDescription.DECRYPT_ERROR
             raise Violation(alert, "the peer's Finished does not match what was said in this handshake")
@@ -382,6 +299,13 @@ class Connection:
                 (("finished_key", key), ("Transcript-Hash", before), ("verify_data", expected)),
             )
         )
+
+
+def known(value: _T | None) -> _T:
+    """A value that the state says there is; that there is none would be an error of this package."""
+    if value is None:
+        raise RuntimeError("a step of the handshake ran before what it needs")
+    return value
 
 
 def _decode_if_possible(raw: bytes) -> Message:

@@ -51,9 +51,7 @@ def hkdf_label(label: str, context: bytes, length: int) -> bytes:
     return uint(length, 2) + vector(b"tls13 " + label.encode("ascii"), 1) + vector(context, 1)
 
 
-def hkdf_expand_label(
-    algorithm: hashes.HashAlgorithm, secret: bytes, label: str, context: bytes, length: int
-) -> bytes:
+def hkdf_expand_label(algorithm: hashes.HashAlgorithm, secret: bytes, label: str, context: bytes, length: int) -> bytes:
     """HKDF-Expand-Label (RFC 8446 section 7.1)."""
     return HKDFExpand(algorithm, length, hkdf_label(label, context, length)).derive(secret)
 
@@ -79,6 +77,10 @@ class Transcript:
     def hash(self, algorithm: hashes.HashAlgorithm, more: bytes = b"") -> bytes:
         """The hash of everything so far, and of `more` bytes that are not part of it yet."""
         return digest(algorithm, b"".join(raw for _, raw in self._messages) + more)
+
+    def hash_without_tail(self, algorithm: hashes.HashAlgorithm, tail: int) -> bytes:
+        """The hash of everything but the last `tail` bytes: what a PSK binder covers (section 4.2.11.2)."""
+        return digest(algorithm, b"".join(raw for _, raw in self._messages)[:-tail])
 
     @property
     def span(self) -> str:

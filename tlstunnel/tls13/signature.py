@@ -75,9 +75,7 @@ def load_public_key(certificate: bytes) -> PublicKey:
     except ValueError:
         raise Violation(AlertDescription.BAD_CERTIFICATE, "the peer's certificate cannot be parsed") from None
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey):
-        raise Violation(
-            AlertDescription.UNSUPPORTED_CERTIFICATE, f"cannot verify signatures of a {type(key).__name__}"
-        )
+        raise Violation(AlertDescription.UNSUPPORTED_CERTIFICATE, f"cannot verify signatures of a {type(key).__name__}")
     return key
 
 
