@@ -38,6 +38,15 @@ class TLSEngine(Protocol):
     def close(self) -> None: ...
     def slim(self) -> None: ...
     def free(self) -> None: ...
+    def version(self) -> str: ...
+    def cipher(self) -> str: ...
+    def group(self) -> str: ...
+    def is_resumed(self) -> bool: ...
+    def alpn(self) -> str: ...
+    def peer_certificate(self) -> bytes | None: ...
+    def expect(self, host: str, *, is_ip: bool, send_name: str | None) -> None: ...
+    def session(self) -> Any: ...
+    def resume(self, session: Any) -> None: ...
 
 
 class PlainEnd:
@@ -161,11 +170,13 @@ class PlainEnd:
 class TLSEnd(PlainEnd):
     """An end whose peer speaks TLS. The engine is the end's to free."""
 
-    __slots__ = ("_fin_is_due", "_wire", "engine", "failure", "is_truncated")
+    __slots__ = ("_fin_is_due", "_wire", "_withheld", "engine", "failure", "is_server", "is_truncated")
     is_tls = True
 
-    def __init__(self, sock: socket.SocketType, scratch: Scratch, engine: TLSEngine) -> None:
+    def __init__(self, sock: socket.SocketType, scratch: Scratch, engine: TLSEngine, *, is_server: bool) -> None:
         super().__init__(sock, scratch)
+        self.is_server = is_server
+        self._withheld = 0
         self.engine = engine
         self._wire = scratch.wire
         self._fin_is_due = False
@@ -176,6 +187,11 @@ class TLSEnd(PlainEnd):
     def is_fat(self) -> bool:  # type: ignore[override]
         """Whether the engine holds memory that a quiet link should give back."""
         return self.engine.is_fat
+
+    def begin(self) -> None:
+        """Client: send the first flight."""
+        self.engine.handshake(0)
+        self.flush()
 
     def handshake(self) -> bool:
         """Take what has arrived, answer it; whether the handshake is complete.
@@ -199,7 +215,13 @@ class TLSEnd(PlainEnd):
             with contextlib.suppress(OSError):  # the alert could not be sent; what failed is the handshake all the same
                 self.flush()
             raise
-        self.flush()
+        if is_complete and self.is_server and self.engine.version() == "TLSv1.3":
+            # All that is queued now are session tickets. A client that never reads, and closes with tickets unread,
+            # resets the connection and with it what it sent itself: they wait for the first bytes it is sent.
+            output = self.engine.output()
+            self._withheld = 0 if output is None else len(output)
+        else:
+            self.flush()
         return is_complete
 
     def receive(self, limit: int) -> int:
@@ -231,7 +253,9 @@ class TLSEnd(PlainEnd):
             self.is_readable = False
         # Reading may produce something to send, such as the answer to a key update.
         if not self.has_pending:
-            self.flush()
+            output = engine.output()
+            if output is not None and len(output) > self._withheld:
+                self.flush()
         return size
 
     def send(self, size: int) -> None:
@@ -241,6 +265,7 @@ class TLSEnd(PlainEnd):
     def flush(self) -> None:
         engine = self.engine
         output = engine.output()
+        self._withheld = 0
         if output is not None:
             try:
                 sent = self.sock.send(output, _DONTWAIT)

@@ -27,7 +27,7 @@ class Farewell:
         self._is_said = False
         self.deadline = reactor.now + LINGER_S
         reactor.hand_over(end.fd, self)
-        reactor.held.add(self)
+        reactor.hold(self)
         end.is_readable = end.is_writable = True  # look once, whatever the last edges said
         self.on_ready(-1, 0)
 
@@ -64,7 +64,7 @@ class Farewell:
     def _close(self) -> None:
         end, self._end = self._end, None  # type: ignore[assignment]
         if end is not None:
-            self._reactor.held.discard(self)
+            self._reactor.release(self)
             self._reactor.forget(end.fd)
             end.close()
             self._on_closed()

@@ -63,8 +63,8 @@ class Link:
 
     __slots__ = (
         "_cells", "_forward_cell", "_is_bulk", "_is_finished", "_is_slim", "_limits", "_on_closed", "_on_finished",
-        "_reactor", "_reverse_cell", "_scratch", "_stamp", "backend", "client", "deadline", "ends_at", "forward", "forward_bytes", "reverse",
-        "reverse_bytes",
+        "_reactor", "_reverse_cell", "_scratch", "_stamp", "backend", "client", "deadline", "ends_at", "forward",
+        "forward_bytes", "reverse", "reverse_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -103,7 +103,7 @@ class Link:
         reactor = self._reactor
         reactor.hand_over(self.client.fd, self)
         reactor.hand_over(self.backend.fd, self)
-        reactor.held.add(self)
+        reactor.hold(self)
         try:
             # What came with the last flight of a handshake lies decrypted nowhere yet, and no edge will report it.
             for source, sink in ((self.client, self.backend), (self.backend, self.client)):
@@ -294,7 +294,7 @@ class Link:
         self._is_finished = True
         self._slim()
         reactor = self._reactor
-        reactor.held.discard(self)
+        reactor.release(self)
         is_over = reason in (CloseReason.FINISHED, CloseReason.TRUNCATED)
         for end in (self.client, self.backend):
             with contextlib.suppress(OSError, TLSError):

@@ -22,6 +22,7 @@ from __future__ import annotations
 import select
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
@@ -60,6 +61,7 @@ class Reactor:
         self._handlers: dict[int, Handler] = {}
         self._again: deque[Handler] = deque()
         self.held: set[Held] = set()
+        self.on_first_held: Callable[[], None] | None = None
         self.now = time.monotonic()
 
     def fileno(self) -> int:
@@ -87,6 +89,17 @@ class Reactor:
     def again(self, handler: Handler) -> None:
         """Serve the handler in the next turn, whether or not the kernel reports it."""
         self._again.append(handler)
+
+    def hold(self, held: Held) -> None:
+        """Watch over somebody's deadline until they are released."""
+        self.held.add(held)
+        if self.on_first_held is not None:
+            self.on_first_held()
+            self.on_first_held = None
+
+    def release(self, held: Held) -> None:
+        """The deadline does not matter any more."""
+        self.held.discard(held)
 
     def turn(self, wait_s: float = 0.0) -> int:
         """Serve what is ready, waiting for it at most `wait_s`. Returns how much was served; 0 is: nothing to do."""

@@ -1,0 +1,170 @@
+"""The portable engine: the same work as `_openssl.Engine`, through pyOpenSSL's public methods alone.
+
+It copies more and allocates for every chunk, so it is used only where the binding is not the one we know, and tested
+so that it is there when that day comes. Not available through public methods, and refused where asked for: groups,
+choosing an ALPN protocol as a server, and the group's and the host's part of verification as OpenSSL does it; the host
+name is verified by `cryptography` instead, once the handshake is complete.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL import SSL
+
+from tlstunnel._openssl import RECORD, Scratch, TLSError
+
+_X509_V_ERR_HOSTNAME_MISMATCH = 62
+
+
+class PortableEngine:
+    """One TLS session, in memory, on a pyOpenSSL Connection. See `_openssl.Engine` for the meaning of the methods."""
+
+    def __init__(self, context: SSL.Context, scratch: Scratch, *, is_server: bool) -> None:
+        self._connection = SSL.Connection(context, None)
+        self._scratch = scratch
+        self._output = bytearray()
+        self._host: str | None = None
+        self._is_server = is_server
+        if is_server:
+            self._connection.set_accept_state()
+        else:
+            self._connection.set_connect_state()
+        self.is_fat = False
+        self.has_ended = False
+        self.failure: TLSError | None = None
+
+    def expect(self, host: str, *, is_ip: bool, send_name: str | None) -> None:
+        if send_name is not None:
+            self._connection.set_tlsext_host_name(send_name.encode("ascii"))
+        self._host = host
+
+    def handshake(self, received: int) -> bool:
+        connection = self._connection
+        if received:
+            connection.bio_write(bytes(self._scratch.wire[:received]))
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        except SSL.Error as exc:
+            raise _failure(exc) from None
+        if self._host is not None:
+            self._verify_host(self._host)
+        return True
+
+    def decrypt(self, received: int) -> int:
+        connection, scratch = self._connection, self._scratch
+        if received:
+            connection.bio_write(bytes(scratch.wire[:received]))
+        total = 0
+        try:
+            while True:
+                data = connection.recv(RECORD)
+                scratch.plain[total : total + len(data)] = data
+                total += len(data)
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            self.has_ended = True
+        except SSL.Error as exc:
+            self.has_ended = True
+            self.failure = _failure(exc)
+        return total
+
+    def encrypt(self, size: int) -> None:
+        data = bytes(self._scratch.plain[:size])
+        try:
+            while data:
+                data = data[self._connection.send(data) :]
+        except SSL.Error as exc:
+            raise _failure(exc) from None
+
+    def output(self) -> Any:
+        while True:
+            try:
+                self._output += self._connection.bio_read(65536)
+            except SSL.WantReadError:
+                break
+        return memoryview(bytes(self._output)) if self._output else None
+
+    def consume(self, count: int) -> None:
+        del self._output[:count]
+
+    def close(self) -> None:
+        try:
+            self._connection.shutdown()
+        except SSL.Error:
+            return  # a session that failed has nothing more to say
+
+    def slim(self) -> None:
+        """Nothing to give back that public methods reach."""
+
+    def free(self) -> None:
+        self._output = bytearray()
+
+    def version(self) -> str:
+        return self._connection.get_protocol_version_name()
+
+    def cipher(self) -> str:
+        return self._connection.get_cipher_name() or ""
+
+    def group(self) -> str:
+        return self._connection.get_group_name() or ""
+
+    def is_resumed(self) -> bool:
+        """Not to be had through public methods."""
+        return False
+
+    def alpn(self) -> str:
+        return self._connection.get_alpn_proto_negotiated().decode("ascii", "replace")
+
+    def peer_certificate(self) -> bytes | None:
+        certificate = self._connection.get_peer_certificate(as_cryptography=True)
+        if certificate is None:
+            return None
+        from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
+
+        return certificate.public_bytes(Encoding.DER)
+
+    def session(self) -> Any:
+        return self._connection.get_session()
+
+    def resume(self, session: Any) -> None:
+        self._connection.set_session(session)
+
+    def _verify_host(self, host: str) -> None:
+        chain = self._connection.get_verified_chain(as_cryptography=True)
+        if not chain or not host_matches(chain[0], host):
+            raise TLSError(("certificate verify failed",), _X509_V_ERR_HOSTNAME_MISMATCH)
+
+
+def host_matches(certificate: Any, host: str) -> bool:
+    """Whether a verified certificate is for this host: by its alternative names only (RFC 9525 section 6)."""
+    import ipaddress  # noqa: PLC0415
+
+    from cryptography import x509  # noqa: PLC0415
+
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    try:
+        return ipaddress.ip_address(host) in names.get_values_for_type(x509.IPAddress)
+    except ValueError:
+        wanted = host.lower().rstrip(".")
+    for name in names.get_values_for_type(x509.DNSName):
+        pattern = name.lower().rstrip(".")
+        if pattern == wanted:
+            return True
+        first, _, rest = wanted.partition(".")
+        if first and pattern.startswith("*.") and pattern[2:] == rest and "." in rest:
+            return True
+    return False
+
+
+def _failure(error: SSL.Error) -> TLSError:
+    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    if isinstance(error, SSL.SysCallError):
+        return TLSError(("unexpected eof while reading",))
+    return TLSError(tuple(entry[-1] for entry in entries))

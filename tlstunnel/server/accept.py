@@ -1,0 +1,99 @@
+"""Accepting: a batch for each edge of a listening socket, and what happens when the machine says no.
+
+A listener is watched level-triggered: what one batch leaves in the queue is reported again. Two conditions pause it,
+which takes it out of the epoll so that a full queue cannot spin: max_connections (until a connection ends), and running
+out of descriptors or memory (for PAUSE_S). Connections wait in the kernel's queue meanwhile, as they do with every
+server that is busy.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from collections.abc import Callable
+
+from tlstunnel.relay.reactor import Reactor
+from tlstunnel.server.connection import Connection
+from tlstunnel.server.runtime import ServiceRuntime
+
+BATCH = 32
+PAUSE_S = 0.25
+_OUT_OF = {
+    errno.EMFILE: "descriptors",
+    errno.ENFILE: "descriptors",
+    errno.ENOBUFS: "memory",
+    errno.ENOMEM: "memory",
+}
+
+
+class Acceptor:
+    """Accepts the connections of one listening socket for one service."""
+
+    __slots__ = ("_accept", "_is_closed", "_is_paused", "_reactor", "_runtime", "_say", "_sock", "deadline")
+
+    def __init__(self, runtime: ServiceRuntime, sock: socket.socket, say: Callable[[str, str], None]) -> None:
+        self._runtime = runtime
+        self._reactor: Reactor = runtime.worker.reactor
+        self._sock = sock
+        self._say = say
+        # The method beneath `socket.accept`: it gives the descriptor without making the wrapper object twice.
+        self._accept = sock._accept  # type: ignore[attr-defined]
+        self._is_paused = True
+        self._is_closed = False
+        self.deadline = 0.0
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            # Accepted sockets inherit both from the listener, which saves two calls for each.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._resume()
+
+    def on_ready(self, fd: int, events: int) -> None:
+        runtime, sock = self._runtime, self._sock
+        for _ in range(BATCH):
+            if runtime.is_full:
+                self._pause("max_connections")
+                runtime.on_room.append(self._resume)
+                return
+            try:
+                fd, address = self._accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                if exc.errno in _OUT_OF:
+                    self._pause(_OUT_OF[exc.errno])
+                    self.deadline = self._reactor.now + PAUSE_S
+                    self._reactor.hold(self)
+                    return
+                # The connection was gone before we took it (accept(2) lists the errors of this kind): take the next.
+                continue
+            accepted = socket.SocketType(sock.family, socket.SOCK_STREAM, sock.proto, fd)
+            Connection(runtime, accepted, sock.family, address).start()
+
+    def on_crash(self, error: Exception) -> None:
+        self._runtime.worker.on_crash(error)
+
+    def on_deadline(self, now: float) -> None:
+        self._reactor.release(self)
+        self._resume()
+
+    def close(self) -> None:
+        """Accept nothing more. The queue stays for whoever else holds the socket."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._reactor.release(self)
+            if not self._is_paused:
+                self._reactor.pause(self._sock.fileno())
+            self._sock.close()
+
+    def _pause(self, reason: str) -> None:
+        self._is_paused = True
+        self._reactor.pause(self._sock.fileno())
+        self._runtime.worker.observer.accept_paused(reason)
+        self._say(self._runtime.service.name, reason)
+
+    def _resume(self) -> None:
+        if self._is_paused and not self._is_closed:
+            self._is_paused = False
+            self._reactor.watch(self._sock.fileno(), self, select.EPOLLIN)

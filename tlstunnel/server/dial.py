@@ -1,0 +1,165 @@
+"""Reaching a backend.
+
+Addresses that are literal, and unix sockets, are connected to in the reactor itself: one non-blocking connect, which on
+loopback is usually complete when the call returns. Names take trio: resolved anew for every connection, all addresses
+raced as RFC 8305 describes (happy eyeballs), by trio's own `open_tcp_stream`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from tlstunnel.address import Target, TCPAddress, UnixAddress
+from tlstunnel.outcome import CloseReason
+
+_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_BUSY_RETRY_S = 0.02
+
+_REASONS = {
+    errno.ECONNREFUSED: CloseReason.BACKEND_REFUSED,
+    errno.ECONNRESET: CloseReason.BACKEND_REFUSED,
+    errno.ENOENT: CloseReason.BACKEND_NO_SOCKET,
+    errno.ENOTSOCK: CloseReason.BACKEND_NO_SOCKET,
+    errno.EACCES: CloseReason.BACKEND_PERMISSION,
+    errno.EPERM: CloseReason.BACKEND_PERMISSION,
+    errno.ETIMEDOUT: CloseReason.BACKEND_CONNECT_TIMEOUT,
+    errno.EMFILE: CloseReason.BACKEND_NO_DESCRIPTORS,
+    errno.ENFILE: CloseReason.BACKEND_NO_DESCRIPTORS,
+    errno.EADDRNOTAVAIL: CloseReason.BACKEND_NO_DESCRIPTORS,
+}
+
+
+class DialError(Exception):
+    """A backend could not be reached."""
+
+    def __init__(self, reason: CloseReason, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(reason, detail)
+
+
+def dial_error(target: Target, error: OSError) -> DialError:
+    """What the system said about a target, as a close reason."""
+    if isinstance(error, socket.gaierror):
+        return DialError(CloseReason.BACKEND_UNRESOLVABLE, f"{target}: {error.strerror}")
+    causes = _leaves(error)
+    for cause in causes:
+        if isinstance(cause, socket.gaierror):
+            return DialError(CloseReason.BACKEND_UNRESOLVABLE, f"{target}: {cause.strerror}")
+    first = next((cause for cause in causes if cause.errno in _REASONS), causes[0])
+    reason = _REASONS.get(first.errno or 0, CloseReason.BACKEND_UNREACHABLE)
+    if isinstance(first, TimeoutError):
+        reason = CloseReason.BACKEND_CONNECT_TIMEOUT
+    return DialError(reason, f"{target}: {first.strerror or first}")
+
+
+def _leaves(error: BaseException) -> list[OSError]:
+    """The errors of the single attempts, which trio puts beneath the one it raises."""
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        return [leaf for inner in cause.exceptions for leaf in _leaves(inner)] or [OSError(str(error))]
+    if isinstance(cause, OSError):
+        return _leaves(cause)
+    return [error] if isinstance(error, OSError) else [OSError(str(error))]
+
+
+class Dialer:
+    """Knows one target and how to begin a connection to it."""
+
+    __slots__ = ("_address", "_family", "target")
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._family: int | None = None
+        self._address: Any = None
+        if isinstance(target, UnixAddress):
+            self._family, self._address = socket.AF_UNIX, target.path
+        elif target.is_literal:
+            host, _, zone = target.host.partition("%")
+            if ":" in host:
+                scope = _scope(zone)
+                self._family, self._address = socket.AF_INET6, (host, target.port, 0, scope)
+            else:
+                self._family, self._address = socket.AF_INET, (host, target.port)
+
+    def begin(self) -> tuple[socket.SocketType, bool] | None:
+        """Start a connection without waiting: the socket, and whether it is connected already.
+
+        `None` when that takes trio: see `finish_slowly`.
+
+        Raises:
+            DialError: it failed at once.
+        """
+        if self._family is None:
+            return None
+        try:
+            sock = socket.SocketType(self._family, _STREAM, 0)
+        except OSError as exc:
+            raise dial_error(self.target, exc) from None
+        code = sock.connect_ex(self._address)
+        if code == 0:
+            return sock, True
+        if code == errno.EINPROGRESS:
+            return sock, False
+        sock.close()
+        if code == errno.EAGAIN:
+            return None  # a unix socket's queue is full: the backend is slow to accept
+        raise dial_error(self.target, OSError(code, os.strerror(code)))
+
+    def check(self, sock: socket.SocketType) -> bool:
+        """After an edge on a socket that `begin` started: whether it is connected; False means not yet.
+
+        Raises:
+            DialError: it failed. The socket is the caller's to close.
+        """
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise dial_error(self.target, OSError(code, os.strerror(code)))
+        try:
+            sock.getpeername()
+        except OSError:
+            return False
+        return True
+
+    def slowly(self, timeout_s: float) -> Callable[[], Awaitable[socket.SocketType]]:
+        """The async function that connects where `begin` could not.
+
+        **Cancellation**: closes what it had opened.
+        """
+
+        async def connect() -> socket.SocketType:
+            with trio.move_on_after(min(timeout_s, 1e9)):
+                if isinstance(self.target, TCPAddress):
+                    return await _connect_name(self.target)
+                return await self._connect_busy()
+            raise TimeoutError(errno.ETIMEDOUT, "not accepted within connect_timeout")
+
+        return connect
+
+    async def _connect_busy(self) -> socket.SocketType:
+        while True:
+            await trio.sleep(_BUSY_RETRY_S)
+            try:
+                begun = self.begin()
+            except DialError as exc:
+                raise ConnectionRefusedError(errno.ECONNREFUSED, exc.detail) from None
+            if begun is not None:
+                return begun[0]
+
+
+async def _connect_name(target: TCPAddress) -> socket.SocketType:
+    stream = await trio.open_tcp_stream(target.host, target.port)
+    family = stream.socket.family
+    fd = stream.socket.detach()
+    return socket.SocketType(family, _STREAM, 0, fileno=fd)
+
+
+def _scope(zone: str) -> int:
+    if not zone:
+        return 0
+    return int(zone) if zone.isdigit() else socket.if_nametoindex(zone)

@@ -1,0 +1,126 @@
+"""What a worker keeps for each service while it runs: contexts, dialers, limits, how many connections are open."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from tlstunnel import _openssl
+from tlstunnel._openssl import Scratch
+from tlstunnel.config.model import Failover, Mode, Service
+from tlstunnel.observe.observer import Observer
+from tlstunnel.relay.ends import TLSEngine
+from tlstunnel.relay.link import Limits
+from tlstunnel.relay.portable import PortableEngine
+from tlstunnel.relay.reactor import Reactor
+from tlstunnel.server.bridge import Bridge, seconds
+from tlstunnel.server.dial import Dialer
+from tlstunnel.tls.context import Context
+from tlstunnel.tls.store import ServiceContexts
+
+
+class Worker:
+    """What all services of a worker share."""
+
+    __slots__ = ("bridge", "make_engine", "observer", "on_crash", "open_connections", "reactor", "scratch")
+
+    def __init__(
+        self, reactor: Reactor, bridge: Bridge, observer: Observer, on_crash: Callable[[Exception], None]
+    ) -> None:
+        self.reactor, self.bridge, self.observer, self.on_crash = reactor, bridge, observer, on_crash
+        self.scratch = Scratch()
+        self.open_connections: set[Any] = set()
+        # The fast engine, or the portable one where the binding is not the one we know (design notes, TLS engine).
+        self.make_engine: Callable[..., TLSEngine] = _openssl.Engine if _openssl.probe() is None else PortableEngine
+
+
+class ServiceRuntime:
+    """One service in one worker."""
+
+    __slots__ = (
+        "_next_target",
+        "connect_s",
+        "contexts",
+        "dialers",
+        "forward_cell",
+        "handshake_s",
+        "index",
+        "is_server",
+        "limits",
+        "max_connections",
+        "max_lifetime_s",
+        "on_room",
+        "open",
+        "reverse_cell",
+        "service",
+        "sessions",
+        "worker",
+    )
+
+    def __init__(self, worker: Worker, index: int, service: Service, contexts: ServiceContexts, slots: int = 1) -> None:
+        self.worker, self.index, self.service, self.contexts = worker, index, service, contexts
+        self.is_server = service.mode is Mode.SERVER
+        timeouts = service.timeouts
+        self.handshake_s = seconds(timeouts.handshake_s)
+        self.connect_s = seconds(timeouts.connect_s)
+        self.max_lifetime_s = seconds(timeouts.max_lifetime_s)
+        self.limits = Limits(
+            idle_s=seconds(timeouts.idle_s),
+            half_close_s=seconds(timeouts.half_close_s),
+            is_strict=service.strict_close,
+        )
+        self.dialers = tuple(Dialer(target) for target in service.targets)
+        self._next_target = 0
+        self.forward_cell, self.reverse_cell = worker.observer.byte_cells(index)
+        # Each worker takes its share: nobody would have to ask the others at every accept.
+        limit = service.max_connections
+        self.max_connections = None if limit is None else max(1, limit // slots)
+        self.open = 0
+        self.on_room: list[Callable[[], None]] = []
+        self.sessions: dict[object, Any] = {}
+        """Client mode: the newest session of each target, to resume."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether max_connections are open."""
+        return self.max_connections is not None and self.open >= self.max_connections
+
+    def leave(self) -> None:
+        """A connection's place is free again."""
+        self.open -= 1
+        if self.on_room and not self.is_full:
+            waiting, self.on_room = self.on_room, []
+            for resume in waiting:
+                resume()
+
+    def dial_order(self) -> tuple[Dialer, ...]:
+        """The targets in the order in which to try them."""
+        dialers = self.dialers
+        if len(dialers) == 1 or self.service.failover is Failover.PRIORITY:
+            return dialers
+        self._next_target = start = (self._next_target + 1) % len(dialers)
+        return dialers[start:] + dialers[:start]
+
+    def server_engine(self) -> TLSEngine:
+        """A TLS session in which we are the server."""
+        context: Context | None = self.contexts.server
+        assert context is not None  # noqa: S101 - a service in server mode has one
+        return self.worker.make_engine(context.raw, self.worker.scratch, is_server=True)
+
+    def client_engine(self) -> TLSEngine:
+        """A TLS session in which we are the client."""
+        context: Context | None = self.contexts.backend
+        assert context is not None  # noqa: S101 - a service with backend_tls has one
+        return self.worker.make_engine(context.raw, self.worker.scratch, is_server=False)
+
+
+def describe(family: int, address: Any) -> str:
+    """A client's address as people write it; "unix" for a unix socket."""
+    if family == socket.AF_UNIX:
+        return "unix"
+    if family == socket.AF_INET6:
+        host = address[0]
+        # A dual-stack listener sees IPv4 clients as ::ffff:192.0.2.1; people know them without it.
+        return f"{host[7:]}:{address[1]}" if host.startswith("::ffff:") else f"[{host}]:{address[1]}"
+    return f"{address[0]}:{address[1]}"

@@ -1,0 +1,202 @@
+"""A worker process: accepts on the sockets it was given, relays, obeys the supervisor, ends when it has drained.
+
+It reads no file and opens no listening socket: everything comes in the `Plan`. Its states go one way:
+
+    STARTING --listening--> READY --Drain, or the supervisor is gone--> DRAINING --nothing open--> ended
+
+Two nurseries: the inner one accepts and is cancelled to drain; the outer one carries the reactor and stays until the
+last connection has ended or time is up.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import signal
+import socket
+import traceback
+from dataclasses import dataclass
+from enum import Enum
+
+import trio
+
+from tlstunnel.config.model import Config
+from tlstunnel.observe.board import Row
+from tlstunnel.observe.log import Log
+from tlstunnel.observe.observer import Observer
+from tlstunnel.observe.schema import Schema
+from tlstunnel.relay.farewell import LINGER_S
+from tlstunnel.relay.reactor import Reactor
+from tlstunnel.server.accept import Acceptor
+from tlstunnel.server.bridge import Bridge
+from tlstunnel.server.channel import (
+    MAX_ORDER,
+    Drain,
+    Order,
+    Ping,
+    Renew,
+    Reopen,
+    Unframer,
+    parse_order,
+    report_bytes,
+)
+from tlstunnel.server.runtime import ServiceRuntime, Worker
+from tlstunnel.tls.store import ServiceContexts
+
+EXIT_CUT = 1
+"""Links had to be cut at the end of the drain."""
+EXIT_BOOT = 3
+"""The worker could not begin; restarting it would not help."""
+
+
+class State(Enum):
+    """Where in its life a worker is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All a worker needs."""
+
+    config: Config
+    contexts: tuple[ServiceContexts, ...]
+    sockets: dict[str, tuple[socket.socket, ...]]
+    schema: Schema
+    row: Row
+    log: Log
+    channel: socket.socket
+    slot: int
+    slots: int
+
+
+def main(plan: Plan) -> int:
+    """Run until drained; the exit status."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a terminal sends them to all of us; the supervisor decides
+    # What exists now stays for good: the collector need not look at it, and its pages stay shared with the supervisor.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    return trio.run(_Run(plan).run)
+
+
+class _Run:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._log = plan.log
+        self._log.batch()
+        self._log.count_on(plan.row, plan.schema.process)
+        self._reactor = Reactor()
+        self._bridge = Bridge(self._reactor, self._log.flush)
+        observer = Observer(plan.schema, plan.row, self._log)
+        self._worker = Worker(self._reactor, self._bridge, observer, self._on_crash)
+        self._state = State.STARTING
+        self._drain_scope = trio.CancelScope()
+        self._drain_s = math.inf
+        self._deadline_changed = trio.Event()
+        self._runtimes: list[ServiceRuntime] = []
+        self._channel = trio.socket.from_stdlib_socket(plan.channel)
+
+    async def run(self) -> int:
+        plan = self._plan
+        cut = 0
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._bridge.run)
+            nursery.start_soon(self._tick)
+            with self._drain_scope:
+                acceptors = self._accept()
+                self._state = State.READY
+                await self._report("ready")
+                await self._obey()
+            self._state = State.DRAINING
+            for acceptor in acceptors:
+                acceptor.close()
+            plan.row.cells[plan.schema.process.draining] = 1
+            nursery.start_soon(self._obey)
+            cut = await self._drain()
+            nursery.cancel_scope.cancel()
+        self._log.flush()
+        await self._report("drained", cut=cut)
+        return EXIT_CUT if cut else 0
+
+    def _accept(self) -> list[Acceptor]:
+        plan = self._plan
+        acceptors = []
+        for index, service in enumerate(plan.config.services):
+            runtime = ServiceRuntime(self._worker, index, service, plan.contexts[index], plan.slots)
+            self._runtimes.append(runtime)
+            acceptors += [Acceptor(runtime, sock, self._on_pause) for sock in plan.sockets[service.name]]
+        return acceptors
+
+    async def _obey(self) -> None:
+        """Do what the supervisor says. Its end is the order to drain: nobody would replace us."""
+        unframer = Unframer(MAX_ORDER)
+        while True:
+            data = await self._channel.recv(65536)
+            if not data:
+                self._begin_drain(30.0)
+                await trio.sleep_forever()
+            for payload in unframer.feed(data):
+                await self._do(parse_order(payload))
+
+    async def _do(self, order: Order) -> None:
+        if isinstance(order, Ping):
+            await self._report("pong", number=order.number, open=len(self._worker.open_connections))
+        elif isinstance(order, Drain):
+            self._begin_drain(math.inf if order.timeout_s is None else order.timeout_s)
+        elif isinstance(order, Reopen):
+            self._log.reopen()
+        elif isinstance(order, Renew):
+            await self._renew(order)
+
+    async def _renew(self, order: Renew) -> None:
+        for runtime, material in zip(self._runtimes, order.materials, strict=True):
+            runtime.contexts.renew(runtime.service, material)
+        await self._report("renewed", number=order.number)
+
+    def _begin_drain(self, timeout_s: float) -> None:
+        self._drain_s = min(self._drain_s, timeout_s)
+        self._deadline_changed.set()
+        self._drain_scope.cancel()
+
+    async def _drain(self) -> int:
+        """Wait until nothing is open or time is up; how many connections had to be cut."""
+        worker, reactor = self._worker, self._reactor
+        begun = trio.current_time()
+        while worker.open_connections and trio.current_time() < begun + self._drain_s:
+            with trio.move_on_after(min(0.1, max(0.0, begun + self._drain_s - trio.current_time()))):
+                await self._deadline_changed.wait()
+            self._deadline_changed = trio.Event()
+        left = list(worker.open_connections)
+        for connection in left:
+            connection.drain()
+        with trio.move_on_after(LINGER_S + 0.5):
+            while reactor.held:
+                await trio.sleep(0.01)
+        return len(left)
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(1.0)
+            self._log.tick()
+
+    async def _report(self, kind: str, **values: object) -> None:
+        data = report_bytes(kind, slot=self._plan.slot, **values)
+        try:
+            while data:
+                data = data[await self._channel.send(data) :]
+        except OSError:
+            self._begin_drain(30.0)  # the supervisor is gone
+
+    def _on_pause(self, service: str, reason: str) -> None:
+        text = f"{service}: not accepting for now: out of {reason}"
+        if reason == "max_connections":
+            text = f"{service}: not accepting for now: max_connections are open"
+        self._log.occasional("warning", "accept", text, service=service, reason=reason)
+
+    def _on_crash(self, error: Exception) -> None:
+        trace = "".join(traceback.format_exception(error))
+        self._log.message("error", "crash", "an error of ours ended a connection; please report it", traceback=trace)
