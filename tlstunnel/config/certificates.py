@@ -27,7 +27,8 @@ def read_certificates(table: Table) -> tuple[CertificateFiles, ...]:
             if table.has(key):
                 table.problem(key, f"{table.spell('p12')} already holds certificate and key; remove one of the two")
     elif table.has("key") and owner is None:
-        table.problem("key", f"there is no certificate it belongs to; write {table.spell('certificate', 'server.pem')}")
+        right = f"write {table.spell('certificate', 'server.pem')}"
+        table.require("certificate", right, because=f"{table.spell('key')} belongs to one")
     if owner is None:
         if table.has("key_passphrase_file") and not table.has("key"):
             table.problem("key_passphrase_file", "there is no key it would open; remove it")
@@ -50,7 +51,8 @@ def read_certificates(table: Table) -> tuple[CertificateFiles, ...]:
 def _check_count(table: Table, key: str, owner: str, is_good: bool) -> None:
     if not is_good:
         table.problem(
-            key, f"{table.length(key)} files for {table.length(owner)} in {table.spell(owner)}; write as many"
+            key,
+            f"{table.length(key)} for {table.length(owner)} of {table.spell(owner)}; write as many, in the same order",
         )
 
 
@@ -98,7 +100,7 @@ def read_backend_tls(table: Table, targets: tuple[Target, ...]) -> BackendTLS:
     nameless = [target for target in targets if not isinstance(target, TCPAddress)]
     if nameless and not table.has("server_name"):
         right = f"write {table.spell('server_name', 'db.example.org')}"
-        table.problem("server_name", f"missing; {nameless[0]} has no host name to verify, so {right}")
+        table.require("server_name", right, because=f"{nameless[0]} has no host name to verify")
     return backend
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from tlstunnel.config.model import BackendTLS, CertificateFiles, ClientAuth, Config, ServerName, Service
 from tlstunnel.config.reader import UNLIMITED
+from tlstunnel.config.rules import FIELDS
 from tlstunnel.config.service import keys_of
 from tlstunnel.config.source import render, render_key
 from tlstunnel.config.units import format_duration
@@ -85,7 +86,7 @@ def _policy_keys(policy: Policy, auth: ClientAuth) -> Keys:
 
 
 def _rules(rules: Sequence[Rule]) -> list[dict[str, str]]:
-    return [{key: value for key, value in dataclasses.asdict(rule).items() if value is not None} for rule in rules]
+    return [{key: value for key in FIELDS if (value := getattr(rule, key)) is not None} for rule in rules]
 
 
 def _certificate_keys(certificates: Sequence[CertificateFiles]) -> Keys:

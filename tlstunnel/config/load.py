@@ -11,7 +11,7 @@ from pathlib import Path
 from tlstunnel.address import Listen, SystemdAddress, TCPAddress, UnixAddress, parse_listen
 from tlstunnel.config.model import Admin, Config, Log, Mode, Process, Service
 from tlstunnel.config.reader import Table
-from tlstunnel.config.service import read_service
+from tlstunnel.config.service import keys_of, read_service
 from tlstunnel.config.source import FilesError, FileSource, OptionSource, Report, Source, Steps
 from tlstunnel.config.syntax import explain
 from tlstunnel.errors import ConfigError, Problem
@@ -56,12 +56,11 @@ def from_options(
         ConfigError: as `load_file`, each problem naming its option.
     """
     name = mode.value
-    document: dict[str, dict[str, object]] = {}
     service: dict[str, object] = {"mode": mode.value}
+    document: dict[str, dict[str, object]] = {"services": {name: service}}
     for (section, key), value in values.items():
         table = service if section == "service" else document.setdefault(section, {})
         table[key] = value
-    document["services"] = {name: service}
     placed: dict[Steps, str] = {}
     for (section, key), option in options.items():
         placed[("services", name, key) if section == "service" else (section, key)] = option
@@ -79,10 +78,18 @@ def _load(source: Source, document: Mapping[str, object], name: str) -> Config:
         services=_read_services(root),
         source=name,
     )
-    root.finish()
+    root.finish(_belonging(tables))
     _check_listens(report, config, document)
     report.finish()
     return config
+
+
+def _belonging(tables: Mapping[str, Table]) -> dict[str, str]:
+    """What to say about keys that stand above the first table instead of in their own."""
+    found = {key: "belongs below [services.NAME]; move it there" for mode in Mode for key in keys_of(mode)}
+    for section, table in tables.items():
+        found |= {key: f"belongs below [{section}]; move it there" for key in table.known if key not in found}
+    return found
 
 
 def _read_process(table: Table) -> Process:
@@ -140,8 +147,7 @@ def _read_log(table: Table, base: Path) -> Log:
 
 
 def _read_services(root: Table) -> tuple[Service, ...]:
-    if not root.require("services", "write at least one table [services.NAME] with listen and target"):
-        return ()
+    root.require("services", "write at least one table [services.NAME] with listen and target")
     tables = root.table("services")
     if tables is None:
         return ()
@@ -170,7 +176,7 @@ def _check_listens(report: Report, config: Config, document: Mapping[str, object
         owner = f"[{steps[0]}]" if steps[0] == "admin" else f"service {steps[1]}"
         for socket in _sockets(listen):
             if socket in taken:
-                first = "twice" if taken[socket] == owner else f"and already by {taken[socket]}"
+                first = "twice" if taken[socket] == owner else f"by {taken[socket]} already"
                 report.add(steps, f"{listen} is listened on {first}; write another address or port")
                 break
         for socket in _sockets(listen):

@@ -16,7 +16,8 @@ from tlstunnel.tls.policy import Policy
 
 
 class Mode(enum.StrEnum):
-    """What a service does with TLS."""
+    """What a service does with TLS: "server" accepts TLS and forwards plaintext, "client" accepts plaintext and
+    originates TLS, "passthrough" routes TLS by server name without terminating it."""
 
     SERVER = "server"
     """Accept TLS, forward plaintext (or TLS again, with target_tls)."""
@@ -27,7 +28,7 @@ class Mode(enum.StrEnum):
 
 
 class ClientAuth(enum.StrEnum):
-    """Whether a client must show a certificate."""
+    """Whether clients are asked for a certificate: not at all, asked, or refused without one."""
 
     NONE = "none"
     OPTIONAL = "optional"
@@ -35,14 +36,14 @@ class ClientAuth(enum.StrEnum):
 
 
 class Failover(enum.StrEnum):
-    """How one of several targets is chosen."""
+    """How one of several targets is chosen: the first that answers, or each in turn."""
 
     PRIORITY = "priority"
     ROUND_ROBIN = "round-robin"
 
 
 class ProxyProtocol(enum.StrEnum):
-    """Which PROXY protocol header is sent to the target."""
+    """Which PROXY protocol header tells the target who the client is."""
 
     NONE = "none"
     V1 = "v1"
@@ -54,13 +55,15 @@ class CertificateFiles:
     """Where a certificate and its key are read from."""
 
     certificate: Path | None = None
-    """PEM: the certificate, then its chain; may hold the key too."""
+    """PEM: the certificate, then its chain; may hold the key too. A server may have several, such as RSA beside
+    ECDSA, and uses the one that the client can verify."""
     key: Path | None = None
-    """PEM: the private key. Left out, it is looked for in the certificate's file."""
+    """PEM: the private key. Left out, it is looked for in the certificate's file; else as many as certificates."""
     p12: Path | None = None
-    """PKCS#12: certificate, chain and key in one file, instead of the two above."""
+    """PKCS#12: certificate, chain and key in one file, instead of `certificate` and `key`."""
     key_passphrase_file: Path | None = None
-    """The first line is the passphrase of the key or of the PKCS#12 file."""
+    """The first line is the passphrase of the key or of the PKCS#12 file. A passphrase itself is never written in the
+    configuration, so that nothing that prints or copies it can give it away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ class TLSSettings:
     min_version: str = "1.2"
     """Lowest TLS version: "1.2" or "1.3". Older versions are broken and not offered by anyone current."""
     max_version: str = "1.3"
-    """Highest TLS version."""
+    """Highest TLS version: "1.2" or "1.3". There is no reason to lower it but a broken peer."""
     ciphers: str = ""
     """TLS 1.2 ciphers, as OpenSSL writes lists. Empty: ECDHE with AES-GCM or ChaCha20-Poly1305 only."""
     ciphersuites: str = ""
@@ -80,7 +83,7 @@ class TLSSettings:
     alpn: tuple[str, ...] = ()
     """Application protocols, in order of preference. Empty: the extension is not used."""
     alpn_required: bool = False
-    """Whether a peer without a protocol in common is refused."""
+    """Refuse a peer that has no protocol in common."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,15 +91,16 @@ class Timeouts:
     """Seconds; `None` is "never"."""
 
     handshake_s: float | None = 10.0
-    """From the first byte awaited to the end of the TLS handshake."""
+    """From the first byte awaited to the end of the TLS handshake. Short, because whoever has not finished it costs
+    memory and has proved nothing."""
     connect_s: float | None = 5.0
     """To reach a backend, all addresses and targets together."""
     idle_s: float | None = 3600.0
-    """Without a byte in either direction."""
+    """Without a byte in either direction. On by default, because links whose ends have vanished would stay forever."""
     half_close_s: float | None = 60.0
-    """The same once one side has finished; traffic resets it."""
+    """The same once one side has finished; traffic resets it, so a long reply arrives whole."""
     drain_s: float | None = 30.0
-    """For open links to finish when tlstunnel stops or replaces its workers."""
+    """For open links to finish when tlstunnel stops or replaces its workers; "0s" cuts them at once."""
     max_lifetime_s: float | None = None
     """From accept to the end, however busy the link is."""
 
@@ -116,17 +120,23 @@ class BackendTLS:
     crl: tuple[Path, ...] = ()
     """Revocation lists the server's certificate is checked against."""
     tls: TLSSettings = TLSSettings()
+    """What is offered to the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerName:
-    """One more set of names on a service's listeners, with what differs for them (`[[services.X.sni]]`)."""
+    """One more set of names on a service's listeners, with what differs for them (`[[services.X.sni]]`).
+
+    The loader fills in what is not written from the service; in passthrough mode only names and targets are used.
+    """
 
     names: tuple[str, ...]
     """Exact names, or `*.` and a name for one more label."""
     certificate: tuple[CertificateFiles, ...]
     targets: tuple[Target, ...]
+    """Where connections for these names go."""
     policy: Policy
+    """The rules for these names; whether certificates are asked for is the service's own decision."""
     tls: TLSSettings
 
 
@@ -135,28 +145,46 @@ class Service:
     """One listen/target pair with its rules."""
 
     name: str
+    """Letters, digits, `_`, `.` and `-`; it stands in log lines and metrics."""
     mode: Mode
+    """ "server" accepts TLS and forwards plaintext; "client" accepts plaintext and originates TLS; "passthrough" routes
+    TLS by server name without terminating it."""
     listen: tuple[Listen, ...]
+    """Where connections are accepted: `HOST:PORT`, `:PORT` for all interfaces with IPv4 and IPv6, `[V6]:PORT`,
+    `unix:/path`, or `systemd:NAME` for sockets that systemd opened. Port 0 takes a free port."""
     targets: tuple[Target, ...]
+    """Where they go: `HOST:PORT`, `[V6]:PORT` or `unix:/path`. A name is resolved again for every connection."""
     failover: Failover = Failover.PRIORITY
+    """How one of several targets is chosen: the first that answers, or each in turn."""
 
     certificate: tuple[CertificateFiles, ...] = ()
     """Server mode. Several for one name: RSA beside ECDSA, chosen by what the client offers."""
     client_auth: ClientAuth = ClientAuth.NONE
+    """Whether clients are asked for a certificate: not at all, asked, or refused without one."""
     client_ca: Path | None = None
+    """PEM: the CAs that may have issued the clients' certificates. Never the system's: those certify anybody."""
     crl: tuple[Path, ...] = ()
+    """PEM: revocation lists the peer's certificate is checked against."""
     policy: Policy = Policy()
+    """Server mode: which clients' certificates are admitted."""
     tls: TLSSettings = TLSSettings()
+    """What is offered to clients (server mode)."""
     sni: tuple[ServerName, ...] = ()
+    """More names on the same listeners."""
     backend_tls: BackendTLS | None = None
+    """How TLS is originated: always set in client mode; in server mode when target_tls says so; else None."""
 
     timeouts: Timeouts = Timeouts()
     max_connections: int | None = None
+    """Open at once; beyond that no more are accepted until one ends."""
     max_connections_per_ip: int | None = None
+    """Open at once from one address."""
     proxy_protocol: ProxyProtocol = ProxyProtocol.NONE
+    """Which PROXY protocol header tells the target who the client is."""
     accept_proxy_protocol: bool = False
+    """Demand that header of clients, which then are proxies; without it a connection is refused."""
     strict_close: bool = False
-    """Whether EOF without close_notify is an error that cuts the link (RFC 8446 section 6.1) instead of an EOF."""
+    """Treat EOF without close_notify as an error that cuts the link (RFC 8446 section 6.1), not as an EOF."""
     unsafe_target: bool = False
     """Allow a plaintext target that is neither loopback nor a unix socket."""
     unsafe_listen: bool = False
@@ -172,7 +200,9 @@ class Process:
     workers: int | None = None
     """Worker processes; None ("auto") is one for each usable core."""
     user: str | None = None
+    """Run the workers as this user, when started as root."""
     group: str | None = None
+    """Run the workers as this group; else as the user's own."""
     max_connections: int | None = None
     """Over all services."""
     reload_poll_s: float | None = 30.0
@@ -184,6 +214,7 @@ class Admin:
     """The endpoint for metrics, health and status."""
 
     listen: Listen | None = None
+    """Where it is served; not at all when left out."""
     unsafe_admin: bool = False
     """Allow a plaintext admin endpoint that is neither loopback nor a unix socket."""
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import difflib
 import enum
-import errno
-import os
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from tlstunnel.config.files import FileTroubleError, find_file
 from tlstunnel.config.source import Report, Steps, render_path, show
 from tlstunnel.config.units import UnitError, no_unit, parse_duration
 
@@ -24,7 +22,6 @@ T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
 
 UNLIMITED = "unlimited"
-_CREDENTIAL = "cred:"
 _FEW_KEYS = 8  # as many known keys as an error about an unknown one lists
 # What other programs call it; these are too far apart for the nearest-name search.
 _SYNONYMS = {
@@ -64,16 +61,13 @@ def one_of(words: tuple[str, ...]) -> str:
     return " or ".join((", ".join(quoted[:-1]), quoted[-1])) if len(quoted) > 1 else quoted[0]
 
 
-class _FileTroubleError(ValueError):
-    """The text is right, the file it names cannot be read."""
-
-
 class Table:
     """One table of the configuration, read key by key."""
 
     def __init__(self, report: Report, steps: Steps, values: Mapping[str, object]) -> None:
         self._report, self._steps, self._values = report, steps, values
         self._known: dict[str, None] = {}
+        self._missing: dict[str, str] = {}
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -100,19 +94,23 @@ class Table:
         steps = self._steps if key is None else (*self._steps, key, *at)
         self._report.add(steps, what, machine=machine)
 
+    def is_faulty(self, key: str) -> bool:
+        """Whether a problem was noted with this very key, so that what follows from its value is not worth saying."""
+        return self._report.has((*self._steps, key))
+
     def spell(self, key: str, value: object = None) -> str:
         """How the operator writes this key, for the part of a message that says what would be right."""
         return self._report.source.spell((*self._steps, key), value)
 
-    def require(self, key: str, right: str) -> bool:
-        """Whether the key is written; its absence is a problem."""
-        if self.has(key):
-            return True
-        self.problem(key, f"missing; {right}")
-        return False
+    def require(self, key: str, right: str, *, because: str = "") -> None:
+        """Note a problem when the key is not written: `because` says why it must be, `right` what to write."""
+        if not self.has(key):
+            self._missing.setdefault(key, f"missing{because and ', and '}{because}; {right}")
 
     def finish(self, elsewhere: Mapping[str, str] | None = None) -> None:
-        """Report every key nobody asked for.
+        """Report every key nobody asked for, and every key that was required and is not there.
+
+        A key that is only misspelt is reported as misspelt, not as missing too.
 
         Args:
             elsewhere: keys known in another situation, with what to say about them.
@@ -121,23 +119,29 @@ class Table:
             if key in self._known:
                 continue
             remark = (elsewhere or {}).get(key)
-            self.problem(key, remark if remark else f"unknown key; {self._suggest(key)}")
+            near = None if remark else self._nearest(key)
+            self._missing.pop(near or "", None)
+            self.problem(key, remark or f"unknown key{self._suggest(near)}")
+        for key, what in self._missing.items():
+            self.problem(key, what)
 
-    def _suggest(self, key: str) -> str:
+    def _nearest(self, key: str) -> str | None:
         plain = key.lower().replace("-", "_")
-        near = difflib.get_close_matches(plain, self._known, n=1, cutoff=0.6)
-        if not near and _SYNONYMS.get(plain) in self._known:
-            near = [_SYNONYMS[plain]]
-        if near:
-            return f'did you mean "{near[0]}"?'
-        if len(self._known) <= _FEW_KEYS:
-            return f"write {one_of(self.known)}"
-        return 'no key here is called so; "tlstunnel show" prints those there are'
+        if _SYNONYMS.get(plain) in self._known:
+            return _SYNONYMS[plain]
+        return next(iter(difflib.get_close_matches(plain, self._known, n=1, cutoff=0.6)), None)
 
-    def _string(self, key: str, value: object, *at: int) -> str | None:
+    def _suggest(self, near: str | None) -> str:
+        if near:
+            return f'; did you mean "{near}"?'
+        if len(self._known) <= _FEW_KEYS:
+            return f"; write {one_of(self.known)}"
+        return ", and none here resembles it; remove it"
+
+    def _string(self, key: str, value: object, *at: int, right: str = "write a string in quotes") -> str | None:
         if isinstance(value, str):
             return value
-        self.problem(key, f"{show(value)} is {kind_of(value)}; write a string in quotes", *at)
+        self.problem(key, f"{show(value)} is {kind_of(value)}; {right}", *at)
         return None
 
     def _parse(self, key: str, value: object, parse: Callable[[str], T], *at: int) -> tuple[T, ...]:
@@ -147,7 +151,7 @@ class Table:
             return ()
         try:
             return (parse(text),)
-        except _FileTroubleError as exc:
+        except FileTroubleError as exc:
             self.problem(key, str(exc), *at, machine=True)
             return ()
         except ValueError as exc:
@@ -193,7 +197,8 @@ class Table:
         value = self._values[key] if self.has(key) else default
         if isinstance(value, str) and value in words:
             return value
-        self.problem(key, f"{show(value)} is not one of its values; write {one_of(words)}")
+        what = "not one of its values" if isinstance(value, str) else kind_of(value)
+        self.problem(key, f"{show(value)} is {what}; write {one_of(words)}")
         return default
 
     def duration(self, key: str, default: float | None, *, zero: bool = False) -> float | None:
@@ -204,7 +209,7 @@ class Table:
         if isinstance(value, int | float) and not isinstance(value, bool):
             self.problem(key, no_unit(show(value), show(value)))
             return default
-        text = self._string(key, value)
+        text = self._string(key, value, right='write a duration such as "10s", or "never"')
         try:
             return default if text is None else parse_duration(text, zero=zero)
         except UnitError as exc:
@@ -236,28 +241,8 @@ class Table:
 
     def paths(self, key: str) -> tuple[Path, ...]:
         """One file or several, each of which exists and can be read."""
-        return self.each(key, self._readable)
-
-    def _readable(self, text: str) -> Path:
-        path = self._locate(text)
-        trouble = _trouble(path)
-        if trouble:
-            raise _FileTroubleError(f'"{text}": {trouble}')
-        return path
-
-    def _locate(self, text: str) -> Path:
-        """Relative paths start at the file that names them; `cred:NAME` is what systemd's LoadCredential= brought."""
-        if not text:
-            raise ValueError("the path is empty; write the path of a file")
-        if "\0" in text:
-            raise ValueError("a path cannot hold a NUL; write the path of a file")
-        if not text.startswith(_CREDENTIAL):
-            return self._report.source.base / text
-        name = text.removeprefix(_CREDENTIAL)
-        if not name or "/" in name or name in (".", ".."):
-            raise ValueError(f'"{text}" names no credential; write cred:NAME with the ID given to LoadCredential=')
-        # Without systemd there is no folder; the path then says what is missing.
-        return Path(os.environ.get("CREDENTIALS_DIRECTORY", "$CREDENTIALS_DIRECTORY")) / name
+        base = self._report.source.base
+        return self.each(key, lambda text: find_file(text, base))
 
     def is_boolean(self, key: str) -> bool:
         """Whether `true` or `false` is written."""
@@ -295,22 +280,3 @@ class Table:
             else:
                 self.problem(key, f"{show(item)} is {kind_of(item)}; {right}", at)
         return tuple(found)
-
-
-def _trouble(path: Path) -> str | None:
-    """What keeps the file from being read; None if nothing does."""
-    if path.parts[:1] == ("$CREDENTIALS_DIRECTORY",):
-        return "CREDENTIALS_DIRECTORY is not set; start tlstunnel from a systemd unit with LoadCredential="
-    try:
-        # Opening is the only honest test of permissions; non-blocking, so that a named pipe does not hold us up.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as exc:
-        if exc.errno == errno.ENOENT:
-            return f"there is no file {path}; create it or correct the path"
-        return f"{path} cannot be read ({os.strerror(exc.errno or 0).lower()}); give tlstunnel's user the right to"
-    try:
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            return f"{path} is a folder; write the path of a file"
-    finally:
-        os.close(fd)
-    return None

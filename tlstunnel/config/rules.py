@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses
-import ipaddress
+import functools
 
 from tlstunnel.config.model import ClientAuth
 from tlstunnel.config.reader import Table
-from tlstunnel.tls.policy import Policy, Rule
+from tlstunnel.tls.policy import Policy, Rule, RuleError
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Rule))
+FIELDS = tuple(field.name for field in dataclasses.fields(Rule) if field.init)
 SHORT_FIELDS = ("cn", "ou", "dns", "uri", "spki_pin")
 """What may also be written as a key (or option) of its own: `allow_cn = "billing"`."""
-_PIN = "sha256:"
-_PIN_BYTES = 32
 
 
 def read_client_policy(table: Table, auth: ClientAuth, inherited: Policy | None = None) -> Policy:
@@ -33,6 +29,8 @@ def read_client_policy(table: Table, auth: ClientAuth, inherited: Policy | None 
         anonymous=_read_anonymous(table, auth),
     )
     written = [key for key in table.keys if key.startswith("allow") or key in ("deny", "anonymous")]
+    if table.is_faulty("client_auth"):
+        return Policy()
     if auth is ClientAuth.NONE:
         _refuse_idle_rules(table, policy, written)
         return Policy()
@@ -49,7 +47,7 @@ def read_client_policy(table: Table, auth: ClientAuth, inherited: Policy | None 
         return dataclasses.replace(policy, allow_any=True)
     table.problem(
         "client_auth",
-        f"{table.spell('client_auth', auth.value)} needs a rule that says who may connect; "
+        f'"{auth.value}" needs a rule that says who may connect; '
         f"write {_example(table)}, or {table.spell('allow_any', True)} for every certificate that "
         f"{table.spell('client_ca')} vouches for",
     )
@@ -68,9 +66,9 @@ def _example(table: Table) -> str:
 
 
 def _read_anonymous(table: Table, auth: ClientAuth) -> bool:
-    if table.has("anonymous") and auth is not ClientAuth.OPTIONAL:
+    if table.has("anonymous") and not table.is_faulty("client_auth") and auth is not ClientAuth.OPTIONAL:
         optional = table.spell("client_auth", ClientAuth.OPTIONAL.value)
-        table.problem("anonymous", f"decides about clients without a certificate; it needs {optional}")
+        table.problem("anonymous", f"decides about clients without a certificate; write {optional} to admit any")
     return table.word("anonymous", ("allow", "deny"), "allow") == "allow"
 
 
@@ -88,42 +86,22 @@ def _rules(table: Table, key: str) -> tuple[Rule, ...]:
     rules = [_read_rule(item) for item in table.tables(key, 'write rules as tables: [{ cn = "billing" }]')]
     if key != "deny":
         for field in SHORT_FIELDS:
-            rules += [Rule(**{field: value}) for value in table.each(f"{key}_{field}", _CHECKS[field])]
-    return tuple(rules)
+            rules += table.each(f"{key}_{field}", functools.partial(_rule, field))
+    return tuple(rule for rule in rules if rule is not None)
 
 
-def _read_rule(table: Table) -> Rule:
-    values = {field: table.one(field, _CHECKS[field], "") for field in FIELDS}
+def _read_rule(table: Table) -> Rule | None:
+    given = {field: table.one(field, functools.partial(_rule, field), None) for field in FIELDS}
     if not table.keys:
         table.problem(None, f"an empty rule would match everybody; write one of {', '.join(FIELDS)}")
     table.finish()
-    return Rule(**{field: value or None for field, value in values.items()})
+    values = {field: getattr(rule, field) for field, rule in given.items() if rule is not None}
+    return Rule(**values) if values else None
 
 
-def _text(text: str) -> str:
-    if not text.strip():
-        raise ValueError("an empty value matches nobody; write the value to match")
-    return text
-
-
-def _pin(text: str) -> str:
-    right = "write sha256: and the base64 of the public key's SHA-256"
-    if not text.startswith(_PIN):
-        raise ValueError(f'"{text}" is not a pin; {right}')
+def _rule(field: str, text: str) -> Rule | None:
+    """A rule of one field. The rule itself says what its fields may hold."""
     try:
-        digest = base64.b64decode(text.removeprefix(_PIN), validate=True)
-    except binascii.Error:
-        raise ValueError(f'"{text}" is not base64; {right}') from None
-    if len(digest) != _PIN_BYTES:
-        raise ValueError(f'"{text}" holds {len(digest)} bytes instead of {_PIN_BYTES}; {right}')
-    return text
-
-
-def _ip(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise ValueError(f'"{text}" is not an IP address; write one such as "192.0.2.7"') from None
-
-
-_CHECKS = dict.fromkeys(FIELDS, _text) | {"spki_pin": _pin, "ip": _ip}
+        return Rule(**{field: text})
+    except RuleError as exc:
+        raise ValueError(exc.problem) from exc

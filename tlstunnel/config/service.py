@@ -22,15 +22,26 @@ _TIMEOUTS = Timeouts()
 def read_service(table: Table, name: str) -> Service:
     """Read every key of a service. Problems go to the table's report; the value is good only if there were none."""
     mode = table.choice("mode", Mode.SERVER)
-    service = _READERS[mode](table, _read_common(table, name, mode))
+    service = _read_common(table, name, mode)
+    if table.is_faulty("mode"):
+        return service  # what else would be said depends on the mode
+    service = _READERS[mode](table, service)
     table.finish({key: _remark(mode, key) for key in _keys_of_others(mode)})
     return service
 
 
+_EXAMPLES = {
+    Mode.SERVER: (":8443", "127.0.0.1:8080"),
+    Mode.CLIENT: ("127.0.0.1:5432", "db.example.org:5433"),
+    Mode.PASSTHROUGH: (":443", "10.0.0.7:443"),
+}
+
+
 def _read_common(table: Table, name: str, mode: Mode) -> Service:
     """What every mode has."""
-    table.require("listen", f"write the address to accept connections on: {table.spell('listen', ':8443')}")
-    table.require("target", f"write the address to forward to: {table.spell('target', '127.0.0.1:8080')}")
+    listen, target = _EXAMPLES[mode]
+    table.require("listen", f"write the address to accept connections on: {table.spell('listen', listen)}")
+    table.require("target", f"write the address to forward to: {table.spell('target', target)}")
     return Service(
         name=name,
         mode=mode,
@@ -54,10 +65,11 @@ def _read_common(table: Table, name: str, mode: Mode) -> Service:
 
 def _read_server(table: Table, service: Service) -> Service:
     auth = table.choice("client_auth", _SERVICE.client_auth)
-    certificate = read_certificates(table)
-    if not table.has("certificate") and not table.has("p12"):
+    if not table.has("p12"):
         pair = f"{table.spell('certificate', 'server.pem')} with {table.spell('key', 'server.key')}"
-        table.problem("certificate", f"missing; write {pair}, or {table.spell('p12', 'server.p12')}")
+        table.require("certificate", f"write {pair}, or {table.spell('p12', 'server.p12')}")
+    certificate = read_certificates(table)
+    _check_client_auth(table, auth)
     service = dataclasses.replace(
         service,
         certificate=certificate,
@@ -71,7 +83,6 @@ def _read_server(table: Table, service: Service) -> Service:
         unsafe_target=table.boolean("unsafe_target", _SERVICE.unsafe_target),
         unsafe_keylog=table.boolean("unsafe_keylog", _SERVICE.unsafe_keylog),
     )
-    _check_client_auth(table, auth)
     service = dataclasses.replace(service, sni=_read_names(table, service, _read_server_name))
     if service.backend_tls is None and not service.unsafe_target:
         _check_plaintext_target(table, service.targets)
@@ -109,6 +120,8 @@ _READERS: dict[Mode, Callable[[Table, Service], Service]] = {
 
 
 def _check_client_auth(table: Table, auth: ClientAuth) -> None:
+    if table.is_faulty("client_auth"):
+        return
     if auth is ClientAuth.NONE:
         for key in ("client_ca", "crl"):
             if table.has(key):
@@ -117,8 +130,8 @@ def _check_client_auth(table: Table, auth: ClientAuth) -> None:
     else:
         table.require(
             "client_ca",
-            f"{table.spell('client_auth', auth.value)} needs the CAs that issue the clients' certificates; "
             f"write {table.spell('client_ca', 'clients-ca.pem')}",
+            because=f"{table.spell('client_auth', auth.value)} needs the CAs that issue the clients' certificates",
         )
 
 

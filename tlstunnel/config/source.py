@@ -19,12 +19,17 @@ Steps = tuple[str | int, ...]
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN = 80  # characters of a value that a message repeats
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+_ESCAPES = {'"': '\\"', "\\": "\\\\"}
 
 
 def quote(text: str) -> str:
-    """A TOML basic string. Everything unprintable is escaped, so a message cannot be made to span lines."""
-    return '"' + "".join(_ESCAPES.get(char) or (char if char.isprintable() else _escape(char)) for char in text) + '"'
+    """A TOML basic string."""
+    return '"' + "".join(_ESCAPES.get(char) or printable(char) for char in text) + '"'
+
+
+def printable(text: str) -> str:
+    """The text with everything unprintable escaped: no name or value can break a line or command a terminal."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
 def _escape(char: str) -> str:
@@ -129,7 +134,12 @@ class Report:
 
     def add(self, steps: Steps, what: str, *, machine: bool = False) -> None:
         """Note a problem. `machine` says that the text is right and the machine (a file, its rights) is not."""
-        self._found.append((steps, Problem(self.source.where(steps), what), machine))
+        problem = Problem(printable(self.source.where(steps)), printable(what))
+        self._found.append((steps, problem, machine))
+
+    def has(self, steps: Steps) -> bool:
+        """Whether a problem with exactly this key was noted."""
+        return any(steps == found for found, _, _ in self._found)
 
     def finish(self) -> None:
         """Raise if anything was found.

@@ -1,0 +1,71 @@
+"""Durations and sizes: what is read, what is refused, and that formatting is the inverse of parsing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlstunnel.config.units import UnitError, format_duration, parse_duration, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("10s", 10.0),
+        ("1.5s", 1.5),
+        ("5m", 300.0),
+        ("1h", 3600.0),
+        ("7d", 604800.0),
+        ("10 s", 10.0),
+        ("never", None),
+        ("3650d", 315360000.0),
+    ],
+)
+def test_a_duration_is_read_in_seconds(text: str, seconds: float | None) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "10", "-1s", "10S", "1h30m", "10sec", "Never", "3651d", "1e3s", "٣s", "0s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(UnitError, match="; "):
+        parse_duration(text)
+
+
+def test_zero_is_read_only_where_it_makes_sense() -> None:
+    assert parse_duration("0s", zero=True) == 0.0
+    with pytest.raises(UnitError, match='write "never"'):
+        parse_duration("0ms")
+
+
+def test_a_bare_number_is_told_which_unit_it_may_mean() -> None:
+    with pytest.raises(UnitError) as caught:
+        parse_duration("5")
+    assert str(caught.value) == '"5" has no unit; write "5s" or "500ms"'
+
+
+@given(st.integers(min_value=1, max_value=3650 * 86_400_000))
+def test_a_formatted_duration_is_read_back_as_the_same(milliseconds: int) -> None:
+    seconds = parse_duration(f"{milliseconds}ms")
+    assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "never"), (3600.0, "1h"), (90.0, "90s"), (0.25, "250ms"), (0.0, "0s"), (86400.0, "1d")]
+)
+def test_a_duration_is_written_short(seconds: float | None, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1B", 1), ("64KiB", 65536), ("1.5MiB", 1572864), ("1GiB", 1 << 30), ("2 KiB", 2048)]
+)
+def test_a_size_is_read_in_bytes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "64", "64KB", "0B", "0.5B", "-1B", "9999999999GiB", "never"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UnitError, match="; "):
+        parse_size(text)

@@ -1,0 +1,63 @@
+"""Files that a configuration names: where they are, and whether they can be read now."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+_CREDENTIAL = "cred:"
+
+
+class FileTroubleError(ValueError):
+    """The text is right, but the file it names cannot be read on this machine."""
+
+
+def find_file(text: str, base: Path) -> Path:
+    """The file a text names: absolute, relative to `base`, or `cred:NAME`. Its content is not looked at.
+
+    Raises:
+        ValueError: no such text can name a file.
+        FileTroubleError: the file is missing or cannot be read.
+    """
+    path = _locate(text, base)
+    trouble = _trouble(path)
+    if trouble:
+        raise FileTroubleError(f'"{text}": {trouble}')
+    return path
+
+
+def _locate(text: str, base: Path) -> Path:
+    if not text:
+        raise ValueError("the path is empty; write the path of a file")
+    if "\0" in text:
+        raise ValueError("a path cannot hold a NUL; write the path of a file")
+    if not text.startswith(_CREDENTIAL):
+        return base / text
+    # What LoadCredential= brought (systemd.exec(5), "Credentials").
+    name = text.removeprefix(_CREDENTIAL)
+    if not name or "/" in name or name in (".", ".."):
+        raise ValueError(f'"{text}" names no credential; write cred:NAME with the ID given to LoadCredential=')
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        right = "start tlstunnel from a unit with LoadCredential="
+        raise FileTroubleError(f'"{text}": $CREDENTIALS_DIRECTORY is not set; {right}')
+    return Path(folder) / name
+
+
+def _trouble(path: Path) -> str | None:
+    """What keeps the file from being read; None if nothing does."""
+    try:
+        # Opening is the only honest test of permissions; non-blocking, so that a named pipe does not hold us up.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno == errno.ENOENT:
+            return f"there is no file {path}; create it or correct the path"
+        return f"{path} cannot be read ({os.strerror(exc.errno or 0).lower()}); give tlstunnel's user the right to"
+    try:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            return f"{path} is a folder; write the path of a file"
+    finally:
+        os.close(fd)
+    return None
