@@ -262,13 +262,17 @@ def _process_metrics(snapshot: Snapshot, schema: Schema) -> Iterator[Metric]:
     yield _metric("config_last_reload_success_timestamp_seconds", (((), loaded),))
     for name, cell in (
         ("worker_restarts", cells.worker_restarts),
-        ("workers", cells.workers),
-        ("draining", cells.draining),
-        ("draining_generations", cells.draining_generations),
         ("log_lines_dropped", cells.log_dropped),
         ("log_lines_suppressed", cells.log_suppressed),
     ):
         yield _metric(name, (((), total(cell)),))
+    for name, cell in (
+        ("workers", cells.workers),
+        ("draining", cells.draining),
+        ("draining_generations", cells.draining_generations),
+    ):
+        # The daemon's state, not the sum of its workers': one that drains after a reload is no reason to worry.
+        yield _metric(name, (((), snapshot.of_row(SUPERVISOR_ROW, cell)),))
     yield _metric("accept_pauses", (((reason,), total(cell)) for reason, cell in cells.accept_pauses.items()))
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tlstunnel.observe.board import Board, Snapshot
+from tlstunnel.observe.board import SUPERVISOR_ROW, Board, Snapshot
 from tlstunnel.observe.processes import ProcessUsage, usage
 from tlstunnel.observe.schema import Schema, ServiceSeries
 from tlstunnel.observe.state import CertificateState, ServiceState, TunnelState, WorkerState
@@ -38,7 +38,7 @@ def status_document(
         "ready": state.is_ready,
         "source": state.source,
         "generation": state.generation,
-        "draining_generations": snapshot.total(cells.draining_generations),
+        "draining_generations": snapshot.of_row(SUPERVISOR_ROW, cells.draining_generations),
         "started_at": moment(state.started_at),
         "uptime_s": round(now - state.started_at, 3),
         "services": [

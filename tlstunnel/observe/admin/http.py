@@ -184,6 +184,7 @@ async def _read_request(client: _Client, wait_s: float) -> Request | None:
                 client.protocol.receive_data(data)
             elif isinstance(event, h11.Request):
                 head = event
+                _check_method(head)
             elif isinstance(event, h11.Data):
                 raise _RefusedError(text_response(413, "no request here has a body"))
             elif isinstance(event, h11.EndOfMessage) and head is not None:
@@ -195,22 +196,24 @@ async def _read_request(client: _Client, wait_s: float) -> Request | None:
     return None
 
 
+def _check_method(head: h11.Request) -> None:
+    method = head.method.decode("ascii")
+    if method not in ("GET", "HEAD"):
+        text = f"{method} changes nothing here; use GET or HEAD"
+        raise _RefusedError(text_response(405, text, ("Allow", "GET, HEAD")))
+
+
 def _request(head: h11.Request) -> Request:
     headers: dict[str, str] = {}
     for name, value in head.headers:
         key, text = name.decode("ascii"), value.decode("latin-1")
         headers[key] = f"{headers[key]},{text}" if key in headers else text
-    method = head.method.decode("ascii")
-    if method not in ("GET", "HEAD"):
-        raise _RefusedError(
-            text_response(405, f"{method} changes nothing here; use GET or HEAD", ("Allow", "GET, HEAD"))
-        )
     try:
         target = urlsplit(head.target.decode("ascii"))
         query = dict(parse_qsl(target.query, keep_blank_values=True, max_num_fields=20))
     except ValueError as exc:
         raise _RefusedError(text_response(400, "the request's target cannot be understood")) from exc
-    return Request(method, unquote(target.path), query, headers)
+    return Request(head.method.decode("ascii"), unquote(target.path), query, headers)
 
 
 async def _respond(client: _Client, response: Response, *, is_head: bool, wants_gzip: bool, last: bool) -> bool:

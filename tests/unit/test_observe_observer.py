@@ -1,0 +1,124 @@
+"""The counting rules: every connection once in connections_total, and once in the counter of the stage it ended in."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.admin_rig import begin, config, one_connection
+from tlstunnel.observe.board import Board
+from tlstunnel.observe.observer import Observer
+from tlstunnel.observe.record import ConnectionRecord, Identifiers
+from tlstunnel.observe.schema import schema_for
+from tlstunnel.outcome import CloseReason, Stage
+
+
+class ListLog:
+    def __init__(self) -> None:
+        self.records: list[ConnectionRecord] = []
+        self.refused: list[tuple[str, str, CloseReason]] = []
+
+    def connection(self, record: ConnectionRecord) -> None:
+        self.records.append(record)
+
+    def rejected(self, service: str, client: str, reason: CloseReason) -> None:
+        self.refused.append((service, client, reason))
+
+
+@pytest.fixture
+def log() -> ListLog:
+    return ListLog()
+
+
+@pytest.fixture
+def observer(log: ListLog) -> Observer:
+    schema = schema_for(config())
+    return Observer(schema, Board(schema.layout, rows=2).row(1), log)
+
+
+@pytest.mark.parametrize("reason", CloseReason, ids=lambda reason: reason.name)
+def test_each_end_is_counted_once_and_once_for_its_stage(reason: CloseReason, observer: Observer, log: ListLog) -> None:
+    one_connection(observer, 1, reason)
+    series = observer._services[1]
+    cells = observer.row.cells
+    assert {each: cells[cell] for each, cell in series.results.items() if cells[cell]} == {reason: 1}
+    tables = {
+        Stage.ADMIT: series.rejected,
+        Stage.HANDSHAKE: series.handshake_failures,
+        Stage.DIAL: series.connect_failures,
+    }
+    for stage, table in tables.items():
+        counted = {each: cells[cell] for each, cell in table.items() if cells[cell]}
+        assert counted == ({reason: 1} if stage is reason.stage else {})
+    assert cells[series.active] == 0
+    assert sum(cells[series.duration.first + index] for index in range(len(series.duration.bounds) + 1)) == 1
+    assert [record.reason for record in log.records] == [reason]
+    assert cells[observer._services[0].results[reason]] == 0
+
+
+def test_an_open_connection_is_active_and_listed_until_it_is_closed(observer: Observer) -> None:
+    record = begin(observer, 0, 1000)
+    active = observer._services[0].active
+    assert (observer.row.cells[active], list(observer.open.values())) == (1, [record])
+    record.reason = CloseReason.FINISHED
+    observer.closed(record)
+    assert (observer.row.cells[active], observer.open) == (0, {})
+    assert record.total_s >= 0
+
+
+def test_a_connection_closed_twice_is_counted_and_logged_once(observer: Observer, log: ListLog) -> None:
+    record = begin(observer, 0, 1000)
+    record.reason = CloseReason.CLIENT_RESET
+    observer.closed(record)
+    record.reason = CloseReason.FINISHED
+    observer.closed(record)
+    results = observer._services[0].results
+    assert [observer.row.cells[results[each]] for each in (CloseReason.CLIENT_RESET, CloseReason.FINISHED)] == [1, 0]
+    assert observer.row.cells[observer._services[0].active] == 0
+    assert len(log.records) == 1
+
+
+def test_a_record_without_a_reason_is_our_error(observer: Observer, log: ListLog) -> None:
+    observer.closed(begin(observer, 0, 1000))
+    assert log.records[0].reason is CloseReason.INTERNAL_ERROR
+
+
+def test_a_refused_connection_is_counted_without_ever_being_active(observer: Observer, log: ListLog) -> None:
+    observer.rejected(0, "192.0.2.7:1", CloseReason.REJECT_PER_IP)
+    series = observer._services[0]
+    assert observer.row.cells[series.results[CloseReason.REJECT_PER_IP]] == 1
+    assert observer.row.cells[series.rejected[CloseReason.REJECT_PER_IP]] == 1
+    assert observer.row.cells[series.active] == 0
+    assert log.refused == [("orders", "192.0.2.7:1", CloseReason.REJECT_PER_IP)]
+
+
+def test_handshakes_and_dials_fill_their_histograms(observer: Observer) -> None:
+    record = begin(observer, 0, 1000)
+    observer.handshake_done(record)
+    observer.dialed(record)
+    series = observer._services[0]
+    key = ("TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", False)
+    assert observer.row.cells[series.handshakes[key]] == 1
+    assert observer.row.floats[series.handshake_duration.sum] == pytest.approx(0.0021)
+    assert observer.row.floats[series.connect_duration.sum] == pytest.approx(0.0003)
+
+
+def test_failed_attempts_resting_targets_and_pauses_are_counted(observer: Observer) -> None:
+    series = observer._services[0]
+    cells = observer.row.cells
+    observer.dial_failed(0, CloseReason.BACKEND_REFUSED)
+    assert cells[series.connect_failures[CloseReason.BACKEND_REFUSED]] == 1
+    assert cells[series.results[CloseReason.BACKEND_REFUSED]] == 0
+    observer.target_rests(0, "127.0.0.1:8081", True)
+    observer.target_rests(0, "127.0.0.1:9999", True)
+    assert cells[series.targets_resting["127.0.0.1:8081"]] == 1
+    observer.target_rests(0, "127.0.0.1:8081", False)
+    assert cells[series.targets_resting["127.0.0.1:8081"]] == 0
+    observer.accept_paused("descriptors")
+    assert cells[observer.process.accept_pauses["descriptors"]] == 1
+
+
+def test_ids_of_one_worker_sort_by_age_and_differ_from_anothers() -> None:
+    one, other = Identifiers(1), Identifiers(2)
+    ids = [one.next(), one.next(), other.next(), other.next()]
+    assert ids == sorted(set(ids))
+    assert all(0 < each < 1 << 64 for each in ids)

@@ -1,0 +1,148 @@
+"""The schema: bounded labels, a cell for each from the start, and cells that keep their place over a reload."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+from tests.support.admin_rig import config
+from tlstunnel.address import TCPAddress
+from tlstunnel.config.model import Mode, TLSSettings
+from tlstunnel.observe.board import Board
+from tlstunnel.observe.schema import (
+    CIPHERS_12,
+    NONE,
+    OTHER,
+    Histogram,
+    Schema,
+    ServiceSeries,
+    expected_handshakes,
+    handshake_key,
+    schema_for,
+)
+from tlstunnel.outcome import CloseReason, Stage
+
+
+def cells_of(series: ServiceSeries) -> list[int]:
+    """Every cell of a service, aliases once."""
+    cells = [series.active, series.bytes_forward, series.bytes_reverse, *set(series.handshakes.values())]
+    for table in (series.results, series.rejected, series.handshake_failures, series.connect_failures):
+        cells += table.values()
+    for histogram in (series.handshake_duration, series.connect_duration, series.duration):
+        cells += range(histogram.first, histogram.first + len(histogram.bounds) + 1)
+        cells.append(histogram.sum)
+    return cells + list(series.targets_resting.values())
+
+
+def all_cells(schema: Schema) -> list[int]:
+    process = [
+        cell
+        for name in type(schema.process).__slots__
+        for value in (getattr(schema.process, name),)
+        for cell in (value.values() if isinstance(value, dict) else (value,))
+    ]
+    return process + [cell for series in schema.services for cell in cells_of(series)]
+
+
+def test_every_cell_belongs_to_exactly_one_series() -> None:
+    schema = schema_for(config(("a", "b", "c")))
+    assert sorted(all_cells(schema)) == list(range(schema.layout.cells))
+
+
+def test_every_reason_is_a_result_and_belongs_to_the_counter_of_its_stage() -> None:
+    series = schema_for(config()).services[0]
+    tables = {
+        Stage.ADMIT: series.rejected,
+        Stage.HANDSHAKE: series.handshake_failures,
+        Stage.DIAL: series.connect_failures,
+    }
+    for reason in CloseReason:
+        assert reason in series.results
+        assert [stage for stage, table in tables.items() if reason in table] == [
+            stage for stage in tables if stage is reason.stage
+        ]
+
+
+def test_labels_of_reasons_are_unique_because_they_are_labels_of_one_metric() -> None:
+    labels = [reason.label for reason in CloseReason]
+    assert len(labels) == len(set(labels))
+
+
+def test_openssl_names_of_groups_count_as_the_names_people_know() -> None:
+    series = schema_for(config()).services[0]
+    for openssl, known in (("secp256r1", "P-256"), ("x25519", "X25519"), ("X25519MLKEM768", "X25519MLKEM768")):
+        cell = series.handshake_cell("TLSv1.3", "TLS_AES_128_GCM_SHA256", openssl, False)
+        assert cell == series.handshakes["TLSv1.3", "TLS_AES_128_GCM_SHA256", known, False]
+
+
+def test_what_no_list_names_counts_as_other() -> None:
+    series = schema_for(config()).services[0]
+    for version, cipher, group in itertools.product(
+        ("TLSv1.2", "TLSv1.3", "SSLv3", None), ("TLS_SM4_GCM_SM3", None), ("brainpoolP256r1tls13", None)
+    ):
+        cell = series.handshake_cell(version, cipher, group, True)
+        assert cell == series.handshakes[handshake_key(version, cipher, group, True)]
+    assert handshake_key("SSLv3", "RC4", "x", False) == (OTHER, OTHER, OTHER, False)
+
+
+def test_a_session_resumed_with_tls_1_2_has_no_group() -> None:
+    assert handshake_key("TLSv1.2", CIPHERS_12[0], None, True) == ("TLSv1.2", CIPHERS_12[0], NONE, True)
+
+
+def test_expected_handshakes_follow_the_settings() -> None:
+    service = config().services[0]
+    narrow = replace(
+        service, tls=TLSSettings(min_version="1.3", ciphersuites="TLS_AES_256_GCM_SHA384", groups="X25519:secp256r1")
+    )
+    assert {key[:3] for key in expected_handshakes(narrow)} == {
+        ("TLSv1.3", "TLS_AES_256_GCM_SHA384", "X25519"),
+        ("TLSv1.3", "TLS_AES_256_GCM_SHA384", "P-256"),
+    }
+    assert all(key[0] == "TLSv1.2" for key in expected_handshakes(replace(service, tls=TLSSettings(max_version="1.2"))))
+    assert expected_handshakes(replace(service, mode=Mode.PASSTHROUGH)) == frozenset()
+    for key in expected_handshakes(service):
+        assert key in schema_for(config()).services[0].handshakes
+
+
+def test_a_reload_keeps_the_counts_of_services_that_stay() -> None:
+    before = schema_for(config(("a", "b")))
+    board = Board(before.layout, rows=2)
+    cells = board.row(1).cells
+    for number, cell in enumerate(cells_of(before.services[1])):
+        cells[cell] = number
+    changed = config(("new", "b"))
+    after = schema_for(changed, before)
+    board.grow(after.layout)
+    assert cells_of(after.services[1]) == cells_of(before.services[1])
+    assert [board.snapshot().total(cell) for cell in cells_of(after.services[1])] == list(
+        range(len(cells_of(before.services[1])))
+    )
+    assert not set(cells_of(after.services[0])) & set(cells_of(before.services[0]))
+    assert [series.name for series in after.retired] == ["a"]
+
+
+def test_a_service_that_comes_back_finds_its_counts() -> None:
+    first = schema_for(config(("a", "b")))
+    third = schema_for(config(("a", "b")), schema_for(config(("b",)), first))
+    assert third.services == first.services
+    assert third.layout == first.layout
+
+
+def test_a_new_target_gets_a_gauge_and_the_old_ones_keep_theirs() -> None:
+    plain = config(("a",))
+    before = schema_for(plain)
+    more = replace(plain.services[0], targets=(*plain.services[0].targets, TCPAddress("127.0.0.1", 9)))
+    after = schema_for(replace(plain, services=(more,)), before)
+    resting = after.services[0].targets_resting
+    assert before.services[0].targets_resting.items() < resting.items()
+    assert resting["127.0.0.1:9"] in after.layout.gauges
+
+
+def test_a_value_on_a_bound_belongs_to_the_bucket_of_that_bound() -> None:
+    board = Board(schema_for(config()).layout, rows=1)
+    row = board.row(0)
+    histogram = Histogram((0.1, 1.0), first=0, sum=3)
+    for value in (0.05, 0.1, 0.5, 1.0, 5.0):
+        histogram.observe(row.cells, row.floats, value)
+    assert row.cells[:3].tolist() == [2, 2, 1]
+    assert row.floats[3] == sum((0.05, 0.1, 0.5, 1.0, 5.0))
