@@ -41,6 +41,8 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "ECDSA P-256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "ECDSA P-384": lambda: ec.generate_private_key(ec.SECP384R1()),
     "ECDSA P-521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "ECDSA secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
+    "ECDSA brainpoolP256r1": lambda: ec.generate_private_key(ec.BrainpoolP256R1()),
     "RSA 1024": lambda: rsa.generate_private_key(65537, 1024),  # noqa: S505  there to be refused
     "RSA 2048": lambda: rsa.generate_private_key(65537, 2048),
     "Ed25519": ed25519.Ed25519PrivateKey.generate,
@@ -91,19 +93,32 @@ def new_key(key_type: str, serial: int = 0) -> Any:
     return MAKERS[key_type]()
 
 
-@functools.cache
-def ca(name: str = "tlstunnel test CA") -> Pair:
+def ca(name: str = "tlstunnel test CA", *, not_after: datetime = NOW + 3650 * _DAY) -> Pair:
     """A self-signed root."""
-    key = new_key("ECDSA P-256", hash(name))
-    certificate = _sign(_name(name), key, None, ca_path_length=1)
-    return _store(certificate, (), key)
+    return _ca(name, not_after)
 
 
 @functools.cache
-def intermediate(root: str = "tlstunnel test CA", name: str = "tlstunnel test intermediate") -> Pair:
-    """A CA below the root."""
+def _ca(name: str, not_after: datetime) -> Pair:
     key = new_key("ECDSA P-256", hash(name))
-    return _store(_sign(_name(name), key, ca(root), ca_path_length=0), (), key)
+    return _store(_sign(_name(name), key, None, ca_path_length=1, dates=(NOW - 800 * _DAY, not_after)), (), key)
+
+
+def intermediate(
+    root: str = "tlstunnel test CA",
+    name: str = "tlstunnel test intermediate",
+    *,
+    key_type: str = "ECDSA P-256",
+    not_after: datetime = NOW + 3650 * _DAY,
+) -> Pair:
+    """A CA below the root."""
+    return _intermediate(root, name, key_type, not_after)
+
+
+@functools.cache
+def _intermediate(root: str, name: str, key_type: str, not_after: datetime) -> Pair:
+    key = new_key(key_type, hash(name))
+    return _store(_sign(_name(name), key, ca(root), ca_path_length=0, dates=(NOW - 400 * _DAY, not_after)), (), key)
 
 
 @functools.cache
@@ -121,21 +136,22 @@ def issue(
     not_after: datetime = NOW + 90 * _DAY,
     authority: str = "tlstunnel test CA",
     through_intermediate: bool = False,
+    under: Pair | None = None,
     self_signed: bool = False,
     extensions: tuple[x509.ExtensionType, ...] = (),
 ) -> Pair:
-    """A leaf, with everything about it to choose."""
+    """A leaf, with everything about it to choose. `under` names a CA of one's own, which is not put in the chain."""
     key = new_key(key_type, hash((common_name, dns, ips, uris, purpose)))
-    parent = None if self_signed else intermediate(authority) if through_intermediate else ca(authority)
+    parent = under or (intermediate(authority) if through_intermediate else ca(authority))
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns]
     names += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ips]
     names += [x509.UniformResourceIdentifier(uri) for uri in uris]
     names += [x509.RFC822Name(email) for email in emails]
     certificate = _sign(
-        _name(common_name, ou), key, parent,
+        _name(common_name, ou), key, None if self_signed else parent,
         names=names, purpose=purpose, dates=(not_before, not_after), extensions=extensions,
     )  # fmt: skip
-    return _store(certificate, (parent.leaf,) if through_intermediate and parent else (), key)
+    return _store(certificate, (parent.leaf,) if through_intermediate else (), key)
 
 
 def server(*names: str, **options: Any) -> Pair:

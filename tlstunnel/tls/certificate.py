@@ -75,7 +75,7 @@ def load_certificates(file: SourceFile, blocks: Sequence[Block]) -> list[x509.Ce
             try:
                 loaded.append(load_certificate(block.der))
             except PARSE_ERRORS as exc:
-                raise file.error(f"line {block.line}: {block.label} is damaged: {reason(exc)}") from exc
+                raise file.error(f"line {block.line}: {block.label} {reason(exc)}") from exc
     return loaded
 
 
@@ -90,13 +90,15 @@ def no_certificate(blocks: Sequence[Block]) -> str:
         return "holds PKCS#7; convert it with openssl pkcs7 -print_certs"
     if label == "TRUSTED CERTIFICATE":
         return "holds an OpenSSL TRUSTED CERTIFICATE; convert it with openssl x509"
-    return f"holds no certificate but: {label}"
+    return f"holds {label} but no certificate; name another file"
 
 
 def reason(exc: BaseException) -> str:
-    """An error of the parser, for the end of a line."""
+    """Why the parser would not have it, for the end of a line."""
     text = printable(" ".join(str(exc).split())).rstrip(".")
-    return text[:1].lower() + text[1:] if text else type(exc).__name__
+    if not text or "parse" in text.lower() or "asn.1" in text.lower():
+        return "is damaged; copy it anew"  # the parser's own words name Rust types
+    return f"cannot be used; {text[:1].lower()}{text[1:]}"
 
 
 def subject(certificate: x509.Certificate) -> str:

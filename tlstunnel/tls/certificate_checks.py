@@ -164,7 +164,8 @@ def _names(credential: Credential, service_names: Sequence[str]) -> list[str]:
     if not missing:
         return []
     known = ", ".join(credential.names[:5]) + (", ..." if len(credential.names) > 5 else "")
-    return [f"is for {printable(known) or 'no name'}, not for {', '.join(missing)}"]
+    wrong = f"is for {printable(known)}, not for" if known else "has no DNS name or IP address, so it is not for"
+    return [f"{wrong} {', '.join(missing)}; have it issued for that too"]
 
 
 def _strength(certificates: Sequence[x509.Certificate]) -> list[str]:

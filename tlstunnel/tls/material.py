@@ -32,6 +32,7 @@ from tlstunnel.tls.pem import (
     SourceFile,
     digest,
     identify,
+    is_p12,
     parse_pem,
     read_file,
 )
@@ -136,8 +137,8 @@ def contents_digest(paths: Sequence[Path], limit: int = 64 << 20) -> str:
 def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: PassphraseSource) -> Credential:
     if b"-----BEGIN " in file.data:
         raise file.error("is PEM, not PKCS#12; name it with certificate and key instead of p12")
-    if not file.data.startswith(b"0") or "PKCS#12" not in identify(file.data):
-        raise file.error(identify(file.data).replace(", not PEM", ", not PKCS#12").replace("not PEM", "not PKCS#12"))
+    if not is_p12(file.data):
+        raise file.error(identify(file.data, "PKCS#12"))
     exposed = _exposed(secret, "the passphrase")
     try:
         # Many are made without a passphrase; asking for one would be a riddle.
@@ -149,11 +150,11 @@ def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: Passphra
         raise file.error("holds no private key; export it with its key (openssl pkcs12 -export -inkey ...)")
     bags = ([opened.cert] if opened.cert else []) + list(opened.additional_certs)
     if not bags:
-        raise file.error("holds a private key but no certificate")
+        raise file.error("holds a private key but no certificate; export it with its certificate")
     try:
         certificates = [facts.load_certificate(bag.certificate.public_bytes(Encoding.DER)) for bag in bags]
     except facts.PARSE_ERRORS as exc:
-        raise file.error(f"a certificate in it is damaged: {facts.reason(exc)}") from exc
+        raise file.error(f"a certificate in it {facts.reason(exc)}") from exc
     read = [file] if secret is None else [file, secret]
     return _Parts(file, file, certificates, opened.key, pkcs8(opened.key), False, exposed, read).assemble()
 
@@ -177,7 +178,7 @@ def _key_block(file: SourceFile, blocks: list[Block], is_sought: bool) -> Block:
         raise file.error("holds no private key; name the key's file with key, or append the key")
     if any(block.is_certificate for block in blocks):
         raise file.error("holds a certificate but no private key; are certificate and key swapped?")
-    raise file.error(f"holds no private key but: {blocks[0].label}")
+    raise file.error(f"holds {blocks[0].label} but no private key; name another file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +197,12 @@ class _Parts:
 
     def assemble(self) -> Credential:
         """Prove that the parts fit, and put the chain in order."""
+        if (why := unfit_for_tls(self.key.public_key())) is not None:
+            raise self.key_file.error(why)
         leaf = self._leaf()
-        if (why := unfit_for_tls(leaf.public_key())) is not None:
-            raise self.file.error(f"{facts.label(leaf)}: {why}")
         if leaf.public_key_algorithm_oid == _RSASSA_PSS and self.key_der == pkcs8(self.key):
             raise self.key_file.error(
-                "the certificate is for RSASSA-PSS; its key is read only as unencrypted PKCS#8 PEM"
+                "the certificate is for RSASSA-PSS; its key is read only from unencrypted PKCS#8 PEM"
             )
         chain, strangers = facts.order_chain(leaf, [one for one in self._unique() if one != leaf])
         named = facts.names(leaf)
@@ -243,7 +244,9 @@ class _Parts:
         else:
             what = f"any of the {len(self.certificates)} certificates, the first of which is {facts.label(first)}"
         inside = f" in {self.file.where}" if self.file is not self.key_file else ""
-        raise self.key_file.error(f"the private key{of_kind} does not belong to {what}{inside}")
+        raise self.key_file.error(
+            f"the private key{of_kind} does not belong to {what}{inside}; name the key it was made with"
+        )
 
     def _repairs(
         self, leaf: x509.Certificate, chain: list[x509.Certificate], strangers: list[x509.Certificate]

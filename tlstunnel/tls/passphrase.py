@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tlstunnel.tls.pem import MaterialError, SourceFile, printable, read_file
+from tlstunnel.tls.pem import MaterialError, SourceFile, read_file, shown
 
 VARIABLE = "TLSTUNNEL_KEY_PASSPHRASE"
 ATTEMPTS = 3
@@ -28,6 +28,7 @@ class Passphrase:
 
     value: bytes = field(repr=False)
     origin: str
+    is_typed: bool = False
 
 
 @dataclass(slots=True)
@@ -57,34 +58,30 @@ class PassphraseSource:
             MaterialError: there is no source at all, or the person gave up.
         """
         if file is not None:
-            yield Passphrase(first_line(file), file.where)
+            yield Passphrase(first_line(file), f"the passphrase in {file.where}")
         elif VARIABLE in self.environ:
-            yield Passphrase(os.fsencode(self.environ[VARIABLE]), VARIABLE)
+            yield Passphrase(os.fsencode(self.environ[VARIABLE]), f"the passphrase in {VARIABLE}")
         elif key in self._remembered:
-            yield Passphrase(self._remembered[key], "the terminal, at the start")
+            yield Passphrase(self._remembered[key], "the passphrase typed at the start")
         elif self.prompt is not None:
-            for _ in range(ATTEMPTS):
-                yield Passphrase(self._typed(self.prompt, key), "the terminal")
+            for attempt in range(ATTEMPTS):
+                again = "that was wrong; " if attempt else ""
+                yield Passphrase(
+                    _typed(self.prompt, f"{again}passphrase of {shown(key)}: ", key), "the passphrase typed", True
+                )
         else:
             raise MaterialError(
-                printable(str(key)),
+                shown(key),
                 f"is encrypted; give its passphrase with key_passphrase_file, in {VARIABLE}, or at a terminal",
             )
 
     def remember(self, key: Path, passphrase: Passphrase) -> None:
         """Keep what was typed, for the next reload."""
-        if passphrase.origin.startswith("the terminal"):
+        if passphrase.is_typed:
             self._remembered[key] = passphrase.value
 
     def __getstate__(self) -> object:
         raise TypeError("passphrases stay in the process that read them")
-
-    @staticmethod
-    def _typed(prompt: Callable[[str], str], key: Path) -> bytes:
-        try:
-            return prompt(f"passphrase of {printable(str(key))}: ").encode("utf-8", "surrogateescape")
-        except EOFError:
-            raise MaterialError(printable(str(key)), "is encrypted, and no passphrase was typed") from None
 
 
 def read_passphrase_file(path: Path) -> SourceFile:
@@ -102,6 +99,13 @@ def first_line(file: SourceFile) -> bytes:
     if not line:
         raise file.error("has an empty first line; the passphrase belongs there")
     return line
+
+
+def _typed(prompt: Callable[[str], str], question: str, key: Path) -> bytes:
+    try:
+        return prompt(question).encode("utf-8", "surrogateescape")
+    except EOFError:
+        raise MaterialError(shown(key), "is encrypted, and no passphrase was typed") from None
 
 
 def _ask(question: str) -> str:

@@ -65,7 +65,7 @@ class SourceFile:
     @property
     def where(self) -> str:
         """The path, for messages."""
-        return printable(str(self.path))
+        return shown(self.path)
 
     def error(self, what: str) -> MaterialError:
         """What is wrong with the content of this file."""
@@ -97,6 +97,11 @@ def printable(text: str) -> str:
     return clean if len(clean) <= _SHOWN else clean[: _SHOWN - 3] + "..."
 
 
+def shown(path: Path) -> str:
+    """A path, for messages: whole, since a shortened one cannot be opened."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
+
+
 def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES) -> SourceFile:
     """Read a regular file of at most `limit` bytes.
 
@@ -106,7 +111,7 @@ def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES) -> SourceFile:
     Raises:
         MaterialError: missing, unreadable, not a file, empty or too large.
     """
-    where = printable(str(path))
+    where = shown(path)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except (OSError, ValueError) as exc:
@@ -127,7 +132,7 @@ def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES) -> SourceFile:
         kind = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
         raise MaterialError(where, f"is larger than {kind}; this cannot be the file that was meant")
     if not data.strip():
-        raise MaterialError(where, "is empty")
+        raise MaterialError(where, "is empty; write it anew")
     return SourceFile(path, data, mode)
 
 
@@ -154,21 +159,28 @@ def parse_pem(file: SourceFile) -> list[Block]:
     return blocks
 
 
-def identify(data: bytes) -> str:
-    """What a file without a PEM block is, and what to do about it."""
+def identify(data: bytes, wanted: str = "PEM") -> str:
+    """What a file is that is not `wanted` (PEM or PKCS#12), and what to do about it."""
     head = data[:512].lstrip(_BLANKS + b"\xef\xbb\xbf")
     for start, answer in _STARTS:
         if head.startswith(start):
             return answer
     if head[:15].lower().startswith((b"<!doctype html", b"<html")):
-        return "is an HTML page, not PEM; a download must have failed"
+        return f"is an HTML page, not {wanted}; a download must have failed"
+    if data[:1] == b"0" and data[1:2] > b"\x7f":
+        return _identify_der(data, wanted)
+    if wanted != "PEM":
+        return f"is not {wanted}; a file that ends in .p12 or .pfx is meant"
     if b"-----BEGIN" in data:
-        return "has a damaged -----BEGIN ...----- line"
-    if data[:1] == b"0":
-        return _identify_der(data)
+        return "has a damaged -----BEGIN ...----- line; copy it anew"
     if re.match(rb"MI[A-Za-z0-9+/\r\n]{60}", head):
-        return "is base64 without its lines -----BEGIN ...----- and -----END ...-----"
-    return "is not PEM; a line -----BEGIN CERTIFICATE----- or -----BEGIN PRIVATE KEY----- would begin it"
+        return "is base64 alone; add its lines -----BEGIN ...----- and -----END ...-----"
+    return "is not PEM; it would have a line like -----BEGIN CERTIFICATE-----"
+
+
+def is_p12(data: bytes) -> bool:
+    """Whether the data begins as PKCS#12 does: a sequence that begins with version 3 (RFC 7292 section 4)."""
+    return data[:1] == b"0" and _der_body(data).startswith(_P12_VERSION)
 
 
 _STARTS = (
@@ -185,23 +197,27 @@ _STARTS = (
 )
 # What follows the outer SEQUENCE of DER. PKCS#12 and a key begin with a version number, PKCS#7 with its own
 # identifier, a certificate or request with another SEQUENCE.
+_P12_VERSION = b"\x02\x01\x03"
 _PKCS7_OID = bytes.fromhex("06092a864886f70d0107")
 
 
-def _identify_der(data: bytes) -> str:
-    body = data[1:]
-    if body[:1] and body[0] & 0x80:
-        body = body[(body[0] & 0x7F) :]
-    body = body[1:]
-    if body.startswith(b"\x02\x01\x03"):
-        return "is PKCS#12, not PEM; name it with p12 instead of certificate and key"
+def _identify_der(data: bytes, wanted: str) -> str:
+    body = _der_body(data)
+    if body.startswith(_P12_VERSION):
+        return f"is PKCS#12, not {wanted}; name it with p12 instead of certificate and key"
     if body.startswith(b"\x02\x01"):
-        return "is a private key in DER, not PEM; convert it with openssl pkey -inform DER"
+        return f"is a private key in DER, not {wanted}; convert it with openssl pkey -inform DER"
     if body.startswith(_PKCS7_OID):
-        return "is PKCS#7 in DER, not PEM; convert it with openssl pkcs7 -inform DER -print_certs"
+        return f"is PKCS#7 in DER, not {wanted}; convert it with openssl pkcs7 -inform DER -print_certs"
     if body.startswith(b"\x30"):
-        return "is a certificate in DER, not PEM; convert it with openssl x509 -inform DER"
-    return "is not PEM but looks like DER; convert it with openssl"
+        return f"is a certificate in DER, not {wanted}; convert it with openssl x509 -inform DER"
+    return f"looks like DER, not {wanted}; convert it with openssl"
+
+
+def _der_body(data: bytes) -> bytes:
+    """What follows the tag and the length (X.690 section 8.1.3; the indefinite form has one length byte as well)."""
+    length = data[1] if len(data) > 1 else 0
+    return data[2 + (length & 0x7F if length & 0x80 else 0) :][:16]
 
 
 def _parse_block(file: SourceFile, begin: re.Match[bytes]) -> tuple[Block, int]:
@@ -212,19 +228,21 @@ def _parse_block(file: SourceFile, begin: re.Match[bytes]) -> tuple[Block, int]:
     if stop < 0 or not data.startswith(b"-----END ", stop):
         raise file.error(f"line {line}: BEGIN {label} without END {label}; the file is cut short")
     if not data.startswith(end, stop):
-        raise file.error(f"line {line}: BEGIN {label} ends with the END line of something else")
+        raise file.error(f"line {line}: BEGIN {label} ends with the END line of something else; copy it anew")
     body = data[begin.end() : stop]
     headers = _headers(body)
     encoded = body[len(headers) :].translate(None, _BLANKS)
     if b"\\n" in encoded:
-        raise file.error(f'line {line}: {label} has the two characters "\\n" in the place of line breaks')
+        raise file.error(
+            f'line {line}: {label} has the two characters "\\n" in the place of line breaks; break the lines'
+        )
     try:
         der = binascii.a2b_base64(encoded, strict_mode=True)
     except binascii.Error:
         # The reason would be safe, but not the exception's context: it may come from a key.
         raise file.error(f"line {line}: {label} is not base64; the file is damaged") from None
     if not der:
-        raise file.error(f"line {line}: {label} is empty")
+        raise file.error(f"line {line}: {label} is empty; copy it anew")
     lines = b"\n".join(part.strip(_BLANKS) for part in headers.strip(_BLANKS).splitlines())
     text = b"".join((begin.group(), b"\n", lines + b"\n\n" if lines else b"", _folded(encoded), end, b"\n"))
     is_encrypted = b"ENCRYPTED" in headers or label == "ENCRYPTED PRIVATE KEY"
@@ -245,15 +263,15 @@ def _folded(encoded: bytes) -> bytes:
 
 def _refusal(exc: OSError | ValueError, path: Path) -> str:
     if isinstance(exc, ValueError):
-        return "is not a path"
+        return "is not a path; it has a NUL character in it"
     if isinstance(exc, FileNotFoundError):
         if path.is_symlink():
-            return "is a symbolic link to a file that does not exist"
+            return "is a symbolic link to a file that does not exist; link it to another"
         folder = path.parent
-        return "does not exist" if folder.exists() else f"does not exist, nor does the directory {folder}"
+        return "does not exist" + ("" if folder.exists() else f", nor does {shown(folder)}") + "; check the path"
     if isinstance(exc, PermissionError):
-        return f"permission denied for user {_user()}"
-    return f"cannot be read: {(exc.strerror or 'unknown reason').lower()}"
+        return f"permission denied for user {_user()}; let its group read it (chgrp, chmod 640)"
+    return f"cannot be read: {(exc.strerror or 'no reason given').lower()}; check the path"
 
 
 def _user() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -51,7 +52,7 @@ def unfit_for_tls(public_key: Any) -> str | None:
     name = key_type(public_key)
     if isinstance(public_key, rsa.RSAPublicKey):
         if public_key.key_size < MIN_RSA_BITS:
-            return f"its {name} key is refused by OpenSSL (security level 2); 2048 bits are the least"
+            return f"{name} is refused by OpenSSL (security level 2); use at least 2048 bits"
         return None
     if isinstance(public_key, ec.EllipticCurvePublicKey):
         if public_key.curve.name in _CURVES or public_key.curve.name in _RARE_CURVES:
@@ -59,7 +60,7 @@ def unfit_for_tls(public_key: Any) -> str | None:
         return f"TLS 1.3 has no signatures with {name}; use ECDSA P-256"
     if type(public_key).__name__ in _OTHER_KINDS:
         return None
-    return f"its {name} key is of no use in TLS; use ECDSA P-256"
+    return f"{name} is of no use in TLS; use ECDSA P-256"
 
 
 def is_rare(public_key: Any) -> bool:
@@ -93,12 +94,14 @@ def load_private_key(
         raise file.error("holds an OpenSSH key; convert a copy of it with ssh-keygen -p -m PKCS8 -f COPY")
     if not block.is_encrypted:
         try:
-            return load_pem_private_key(block.text, None)
+            return _load(block.text, None)
         except (ValueError, TypeError):
-            raise file.error(f"line {block.line}: {block.label} is damaged") from None
+            raise file.error(f"line {block.line}: {block.label} is damaged; copy it anew") from None
         except UnsupportedAlgorithm:
-            raise file.error(f"line {block.line}: {block.label} is of a kind that TLS does not use") from None
-    return decrypt(file, passphrase_file, passphrases, lambda secret: load_pem_private_key(block.text, secret))
+            raise file.error(
+                f"line {block.line}: {block.label} is of a kind that TLS does not use; use ECDSA P-256"
+            ) from None
+    return decrypt(file, passphrase_file, passphrases, lambda secret: _load(block.text, secret))
 
 
 def decrypt(file: SourceFile, passphrase_file: SourceFile | None, passphrases: PassphraseSource, load: Any) -> Any:
@@ -118,4 +121,11 @@ def decrypt(file: SourceFile, passphrase_file: SourceFile | None, passphrases: P
             raise file.error(_ENCRYPTED_BADLY) from None
         passphrases.remember(file.path, attempt)
         return opened
-    raise file.error(f"the passphrase from {origin} does not open it")
+    raise file.error(f"is encrypted, and {origin} does not open it; correct the passphrase")
+
+
+def _load(text: bytes, passphrase: bytes | None) -> Any:
+    with warnings.catch_warnings():
+        # A deprecated kind of key is refused in our own words, when it is known what it is for.
+        warnings.simplefilter("ignore")
+        return load_pem_private_key(text, passphrase)

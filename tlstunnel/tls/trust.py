@@ -26,7 +26,6 @@ from tlstunnel.tls.pem import (
     MaterialError,
     SourceFile,
     digest,
-    identify,
     parse_pem,
     read_file,
 )
@@ -85,7 +84,9 @@ def load_ca(path: Path) -> CABundle:
     blocks = parse_pem(file)
     certificates = facts.load_certificates(file, blocks)
     if not certificates:
-        raise file.error(facts.no_certificate(blocks).replace("; are certificate and key swapped?", ""))
+        raise file.error(
+            facts.no_certificate(blocks).replace("are certificate and key swapped?", "a CA needs no key here")
+        )
     remarks = []
     if any(block.is_key for block in blocks):
         remarks.append(f"{file.where}: holds a private key, which is not needed to trust a CA; keep it elsewhere")
@@ -105,7 +106,7 @@ def load_system_ca(environ: Mapping[str, str] | None = None) -> CABundle:
     file = read_file(system_ca_file(environ), MAX_CA_BYTES)
     certificates, remarks = _tolerant(file, parse_pem(file))
     if not certificates:
-        raise file.error("holds no certificate")
+        raise file.error("holds no certificate that can be read; name a file with ca")
     return _bundle(certificates, file.where, remarks, [file], is_system=True)
 
 
@@ -140,7 +141,7 @@ def load_crls(path: Path) -> tuple[CRL, ...]:
     blocks = parse_pem(file)
     lists = tuple(_crl(file, block.der, f"line {block.line}: ") for block in blocks if block.label == "X509 CRL")
     if not lists:
-        raise file.error(f"holds no revocation list (X509 CRL) but: {blocks[0].label}")
+        raise file.error(f"holds {blocks[0].label} but no revocation list (X509 CRL); name another file")
     return lists
 
 
@@ -195,7 +196,9 @@ def _from_folders(folders: list[Path], variable: str) -> CABundle:
         try:
             entries = sorted(entry for entry in os.listdir(folder) if _HASHED.fullmatch(entry))
         except OSError as exc:
-            raise MaterialError(f"{variable}={folder}", (exc.strerror or "unreadable").lower(), True) from exc
+            raise MaterialError(
+                f"{variable}={folder}", f"cannot be read: {(exc.strerror or '').lower()}; correct the variable", True
+            ) from exc
         files += [read_file(folder / entry, MAX_CA_BYTES) for entry in entries]
     certificates, remarks = [], []
     for file in files:
@@ -216,14 +219,13 @@ def _crl(file: SourceFile, der: bytes, place: str) -> CRL:
         issuer = facts.issuer(revocations)
         this_update, next_update = revocations.last_update_utc, revocations.next_update_utc
     except facts.PARSE_ERRORS as exc:
-        if place == "":
-            what = identify(der).replace("not PEM", "not a revocation list")
-            raise file.error(what if "looks like" not in what else "is damaged or not a revocation list") from exc
-        raise file.error(f"{place}X509 CRL is damaged: {facts.reason(exc)}") from exc
+        if not place:
+            raise file.error("is neither PEM nor a revocation list in DER, or is damaged; fetch it anew") from exc
+        raise file.error(f"{place}X509 CRL {facts.reason(exc)}") from exc
     if any(isinstance(extension.value, x509.DeltaCRLIndicator) for extension in extensions):
         raise file.error(f"{place}the list of {issuer} is a delta list; only full lists are supported")
     if this_update is None:
-        raise file.error(f"{place}the list of {issuer} has no date")
+        raise file.error(f"{place}the list of {issuer} has no date; fetch it anew")
     return CRL(
         der=der,
         issuer=issuer,
