@@ -14,6 +14,7 @@ from tlstunnel.tls13.names import (
     TLS_1_3,
     AlertDescription,
     CipherSuite,
+    SignatureScheme,
     extension_name,
     group_name,
     version_name,
@@ -114,7 +115,7 @@ def choose(config: ServerConfig, offer: ClientOffer) -> Choice:
     return Choice(suites[0], group, share, protocol, session, index)
 
 
-def choose_credential(config: ServerConfig, offer: ClientOffer) -> tuple[Credential, int]:
+def choose_credential(config: ServerConfig, offer: ClientOffer) -> tuple[Credential, SignatureScheme]:
     """The certificate to use, and the scheme to sign with.
 
     Raises:
