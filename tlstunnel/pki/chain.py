@@ -1,7 +1,7 @@
 """Does a certificate chain to a trusted one, and if not, why not (RFC 5280 section 6)?
 
 This is for people who look at a certificate. It walks from the leaf upwards and names each reason it finds, where a
-verifier says no more than "no". It decides nothing about a connection: there OpenSSL's verifier does. What it leaves out:
+verifier says no more than "no". It decides nothing about a connection: there OpenSSL's verifier does. It leaves out
 certificate policies, name constraints on kinds of names that TLS does not use, and revocation.
 
 `strict_opinion` asks a second verifier, the one of `cryptography`, which also applies the rules of the public web
@@ -11,6 +11,7 @@ certificate policies, name constraints on kinds of names that TLS does not use, 
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import os
 import ssl
 import warnings
@@ -31,6 +32,7 @@ MAX_SIGNATURE_CHECKS = 100
 """A file of cross-signed CAs must not make us try every path through it."""
 
 _SYSTEM_STORES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+_NOT_ON_THE_WEB = (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
 _KNOWN_CRITICAL = {
     x509.BasicConstraints.oid,
     x509.KeyUsage.oid,
@@ -113,7 +115,7 @@ class _Walk:
 
     def path_from(self, leaf: x509.Certificate) -> tuple[tuple[x509.Certificate, ...], bool]:
         best: tuple[x509.Certificate, ...] = (leaf,)
-        pending = [(leaf,)]
+        pending: list[tuple[x509.Certificate, ...]] = [(leaf,)]
         while pending:
             path = pending.pop()
             if path[-1] in self._anchors:
@@ -208,24 +210,40 @@ def matches(certificate: x509.Certificate, host: str) -> bool:
     return False
 
 
-def strict_opinion(verdict: Verdict, use: Use, host: x509.GeneralName | None) -> str | None:
+def strict_opinion(verdict: Verdict, use: Use, host: str | None = None) -> str | None:
     """What the verifier of `cryptography` objects to in a chain that verifies; None if nothing, or if not asked.
 
     It is not asked about Ed25519 and Ed448, which the public web does not use.
     """
-    if any(isinstance(found.public_key(), ed25519.Ed25519PublicKey | ed448.Ed448PublicKey) for found in verdict.path):
-        return None
     leaf, *above = verdict.path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        builder = verification.PolicyBuilder().store(verification.Store([verdict.path[-1]]))
         try:
-            if use is Use.SERVER and isinstance(host, x509.DNSName | x509.IPAddress):
-                builder.build_server_verifier(host).verify(leaf, above[:-1])
+            if any(isinstance(found.public_key(), _NOT_ON_THE_WEB) for found in verdict.path):
+                return None
+            builder = verification.PolicyBuilder().store(verification.Store([verdict.path[-1]]))
+            subject = _server_name(leaf, host) if use is Use.SERVER else None
+            if subject is not None:
+                builder.build_server_verifier(subject).verify(leaf, above[:-1])
             else:
                 builder.build_client_verifier().verify(leaf, above[:-1])
-        except (verification.VerificationError, ValueError) as exc:
+        except (verification.VerificationError, ValueError, UnsupportedAlgorithm) as exc:
             return names.printable(str(exc)).removeprefix("validation failed: ")
+    return None
+
+
+def _server_name(leaf: x509.Certificate, host: str | None) -> x509.DNSName | x509.IPAddress | None:
+    # Without a host to check, the certificate's own first name.
+    if host is not None:
+        try:
+            return x509.IPAddress(ipaddress.ip_address(host.strip("[]")))
+        except ValueError:
+            return x509.DNSName(host.lower().removesuffix("."))
+    for name in alternative_names(leaf):
+        if isinstance(name, x509.DNSName):
+            return x509.DNSName(name.value.replace("*", "any", 1))
+        if isinstance(name, x509.IPAddress):
+            return name
     return None
 
 

@@ -168,7 +168,7 @@ def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> P
     secret = passphrase.reveal() if passphrase is not None else None
     pem = b"-----BEGIN" in data
     if pem and is_encrypted(data) and secret is None:
-        raise UsageError(where, "the key is encrypted; give its passphrase with --passphrase-file")
+        raise UsageError(where, "the key is encrypted; give its passphrase")
     encryption.check_cost(data, where=where)
     if pem and not is_encrypted(data):
         secret = None  # a passphrase for a key that needs none is no reason to fail
@@ -181,7 +181,7 @@ def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> P
                 key = _load_der(data, secret)
     except (TypeError, ValueError, UnsupportedAlgorithm, OverflowError) as exc:
         raise UsageError(where, _why_no_key(data, exc, tried=passphrase is not None)) from exc
-    return _usable(key, where)
+    return usable(key, where)
 
 
 def _load_der(data: bytes, secret: bytes | None) -> Any:
@@ -202,7 +202,7 @@ def _why_no_key(data: bytes, exc: Exception, *, tried: bool) -> str:
         if b"-----BEGIN PUBLIC KEY-----" in data:
             return "this is a public key; give the private one"
         if isinstance(exc, TypeError):
-            return "the key is encrypted; give its passphrase with --passphrase-file"
+            return "the key is encrypted; give its passphrase"
         return "not a private key; give a PEM or DER file that holds one"
     if tried and (is_encrypted(data) or "decrypt" in str(exc).lower()):
         return "the passphrase does not open the key; give the one it was encrypted with"
@@ -225,7 +225,12 @@ def weakness(key: PrivateKey | PublicKey) -> str | None:
     return f"a {name_of(key)} key cannot sign in TLS"
 
 
-def _usable(key: Any, where: str) -> PrivateKey:
+def usable(key: Any, where: str) -> PrivateKey:
+    """The key itself, if TLS can use it.
+
+    Raises:
+        UsageError: it is weak, or of a kind that cannot sign.
+    """
     found = weakness(key)
     if found is not None:
         raise UsageError(where, f"{found}; make a key with tlstunnel cert key make")

@@ -7,11 +7,12 @@ part that the rest of the package uses: what is returned can be described withou
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,8 +23,20 @@ from tlstunnel.pki import files
 MAX_CERTIFICATES = 10_000
 """More than any trust store holds."""
 
+Certificate: TypeAlias = x509.Certificate
+"""For callers that hand certificates on without looking into them."""
+
 Parsed = TypeVar("Parsed")
 
+_PARSE_ERRORS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----[^-]*-----END \1-----")
 _KINDS = {
     b"CERTIFICATE": "a certificate",
@@ -57,6 +70,38 @@ def kind_of(data: bytes) -> str:
     if data[:1] == b"\x30":
         return "a DER file of another kind"
     return "neither PEM nor DER"
+
+
+def guess(data: bytes) -> str:
+    """What a file should be read as: `certificate`, `request`, `crl`, `key` or `bundle`.
+
+    Certificates win over what stands beside them. Binary files are told apart by trying.
+    """
+    labels = {label for label, _ in blocks(data)}
+    if b"CERTIFICATE" in labels or b"-----BEGIN CERTIFICATE-----" in data:
+        return "certificate"
+    if any(label.endswith(b"CERTIFICATE REQUEST") for label in labels):
+        return "request"
+    if b"X509 CRL" in labels:
+        return "crl"
+    if b"PRIVATE KEY-----" in data:
+        return "key"
+    if data[:1] != b"\x30":
+        return "certificate"
+    if b"\x02\x01\x03\x30" in data[2:12]:
+        return "bundle"  # PFX begins with its version, 3 (RFC 7292 section 4)
+    if b"\x02\x01\x00\x30" in data[2:12] or b"\x02\x01\x01\x04" in data[2:12]:
+        return "key"  # PrivateKeyInfo, ECPrivateKey
+    for kind, load in (
+        ("certificate", x509.load_der_x509_certificate),
+        ("request", x509.load_der_x509_csr),
+        ("crl", x509.load_der_x509_crl),
+    ):
+        with contextlib.suppress(*_PARSE_ERRORS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load(data)
+            return kind
+    return "certificate"
 
 
 def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
@@ -115,6 +160,15 @@ def revocation_list(data: bytes, *, where: str) -> x509.CertificateRevocationLis
     raise UsageError(where, f"this is {kind_of(data)}; give a PEM or DER file with a revocation list")
 
 
+def check(certificate: x509.Certificate, *, where: str) -> None:
+    """Look at every part of a certificate that came out of another container.
+
+    Raises:
+        UsageError: a part is damaged.
+    """
+    _parse(lambda _: certificate, b"", where=where, what="certificate", probe=_touch)
+
+
 def _parse(
     load: Callable[[bytes], Parsed], data: bytes, *, where: str, what: str, probe: Callable[[Parsed], object]
 ) -> Parsed:
@@ -123,7 +177,7 @@ def _parse(
             warnings.simplefilter("ignore")  # about certificates that are odd but readable
             parsed = load(data)
             probe(parsed)
-    except (ValueError, TypeError, UnsupportedAlgorithm, OverflowError, x509.InvalidVersion) as exc:
+    except _PARSE_ERRORS as exc:
         raise UsageError(where, f"not a valid {what} ({_reason(exc)}); fetch or make it again") from exc
     return parsed
 

@@ -42,15 +42,14 @@ def make(
     first: str,
     stem: str | None = None,
     kind: keys.KeyKind = keys.KeyKind.P256,
-    key_path: Path | None = None,
-    key_passphrase: Passphrase | None = None,
+    existing: tuple[Path, keys.PrivateKey] | None = None,
     passphrase: Passphrase | None = None,
     force: bool = False,
 ) -> Requested:
     """Write `NAME.csr`, and `NAME.key` unless an existing key is used.
 
     Args:
-        key_path: An existing key, opened with `key_passphrase`.
+        existing: A key that is there already, and where; instead of a new one of `kind`.
         passphrase: Encrypts a new key.
 
     Raises:
@@ -59,12 +58,8 @@ def make(
     """
     request_path, new_key_path = issue.paths(out_dir, stem=stem, first=first, ending=".csr")
     files.make_directory(request_path.parent)
-    if key_path is None:
-        files.refuse_existing(request_path, new_key_path, force=force)
-        key = keys.generate(kind)
-    else:
-        files.refuse_existing(request_path, force=force)
-        key = keys.load(key_path, key_passphrase)
+    files.refuse_existing(request_path, *(() if existing else (new_key_path,)), force=force)
+    key_path, key = existing or (new_key_path, keys.generate(kind))
     builder = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(leaf.subject)
@@ -72,10 +67,10 @@ def make(
         .add_extension(x509.ExtendedKeyUsage([leaf.use.oid]), critical=False)
     )
     made = builder.sign(key, keys.signature_hash(key))
-    if key_path is None:
+    if existing is None:
         keys.write(new_key_path, key, passphrase, replace=force)
     files.write(request_path, made.public_bytes(Encoding.PEM), secret=False, replace=force)
-    return Requested(request_path, key_path or new_key_path)
+    return Requested(request_path, key_path)
 
 
 def sign(

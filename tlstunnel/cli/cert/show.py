@@ -1,0 +1,138 @@
+"""`cert show`: what a file or a server's certificates say, and whether they verify."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlstunnel.cli.cert import options
+from tlstunnel.cli.cert.options import Source
+from tlstunnel.errors import UsageError
+
+if TYPE_CHECKING:
+    from tlstunnel.address import TCPAddress
+    from tlstunnel.pki.readers import Certificate
+
+Facts = dict[str, Any]
+
+
+def show(
+    *,
+    what: Annotated[
+        str,
+        typer.Argument(metavar="FILE|HOST:PORT", help="Certificates, a request, a CRL, a key, a PKCS#12; a server."),
+    ],
+    ca: Annotated[
+        Path | None, typer.Option("--ca", metavar="PEM", help="The CAs to verify against (default: the system's).")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Host name the certificate must be for (default: HOST).")
+    ] = None,
+    server_name: Annotated[
+        str | None,
+        typer.Option("--server-name", metavar="NAME", help="HOST:PORT: the name to ask for, SNI (default: HOST)."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object with everything.")] = False,
+    passphrase_file: options.PassphraseFile = None,
+    passphrase_env: options.PassphraseEnv = None,
+) -> None:
+    """Show certificates: names, days left, key, uses, fingerprints, the pin for a rule, and whether they verify."""
+    from tlstunnel.cli.cert import render
+
+    address = None if what == "-" or Path(what).exists() else _address(what)
+    if address is not None:
+        found, rest = _fetch(address, server_name), None
+        name = name or server_name or address.host
+    else:
+        found, rest = _read(Path(what), Source(passphrase_file, passphrase_env))
+    report: Facts = {"source": what, "items": rest if rest is not None else _certificates(found)}
+    if found:
+        report["chain"] = _chain(found, ca, name)
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=True))
+    else:
+        render.show(report)
+
+
+def _address(text: str) -> TCPAddress:
+    from tlstunnel.address import AddressError, TCPAddress, parse_target
+    from tlstunnel.pki import files
+
+    try:
+        parsed = parse_target(text)
+    except AddressError as exc:
+        if ":" in text and "/" not in text:
+            raise UsageError("FILE|HOST:PORT", str(exc)) from exc
+        files.read(Path(text))  # says why not
+        raise UsageError(text, "neither a file nor HOST:PORT") from exc
+    if not isinstance(parsed, TCPAddress):
+        raise UsageError(text, "only servers on TCP can be shown; write HOST:PORT")
+    return parsed
+
+
+def _fetch(address: TCPAddress, server_name: str | None) -> tuple[Certificate, ...]:
+    from tlstunnel.pki import fetch, readers
+
+    where = str(address)
+    fetched = fetch.fetch_chain(address.host, address.port, server_name=server_name)
+    return tuple(found for der in fetched for found in readers.certificates(der, where=where))
+
+
+def _read(path: Path, source: Source) -> tuple[tuple[Certificate, ...], list[Facts] | None]:
+    """The certificates in a file; or none, and what else it holds."""
+    from tlstunnel.pki import bundle, describe, files, keys, readers
+
+    data = files.read(path)
+    where = str(path)
+    kind = readers.guess(data)
+    if kind == "bundle":
+        encrypted = not source.is_given and bundle.needs_passphrase(data, where=where)
+        opened = options.open_with(
+            source,
+            where,
+            encrypted=encrypted,
+            load=lambda secret: bundle.parse_pkcs12(data, where=where, passphrase=secret),
+        )
+        return (opened.certificate, *opened.chain), None
+    if kind == "request":
+        return (), [describe.request(readers.request(data, where=where))]
+    if kind == "crl":
+        return (), [describe.revocation_list(readers.revocation_list(data, where=where))]
+    if kind == "key":
+        encrypted = keys.is_encrypted(data)
+        opened_key = options.open_with(
+            source,
+            where,
+            encrypted=encrypted,
+            load=lambda secret: keys.parse(data, where=where, passphrase=secret),
+        )
+        return (), [describe.private_key(opened_key, encrypted=encrypted)]
+    return readers.certificates(data, where=where), None
+
+
+def _certificates(found: Sequence[Certificate]) -> list[Facts]:
+    from tlstunnel.pki import describe
+
+    return [describe.certificate(certificate) for certificate in found]
+
+
+def _chain(found: Sequence[Certificate], ca: Path | None, host: str | None) -> Facts:
+    from tlstunnel.pki import chain, describe, names
+
+    store = chain.system_store() if ca is None else ca
+    anchors = () if store is None else chain.load_store(store)
+    verdict = chain.verify(found[0], found[1:], anchors, host=host)
+    strict = chain.strict_opinion(verdict, describe.use_of(found[0]), host) if verdict.verifies else None
+    return {
+        "verifies": verdict.verifies,
+        "trusted": verdict.trusted,
+        "store": None if store is None else str(store),
+        "name": host,
+        "path": [names.text_of(certificate.subject) for certificate in verdict.path],
+        "problems": list(verdict.problems),
+        "strict": strict,
+    }
