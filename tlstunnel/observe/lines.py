@@ -19,7 +19,11 @@ from tlstunnel.outcome import CloseReason, Fault, Stage
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 LONGEST_VALUE = 256
-"""Characters of one value. Six such values from a peer, each character escaped, still fit into one write."""
+"""Characters of one value."""
+LONGEST_WRITTEN = 480
+"""Bytes of one value as it is written, with its escapes: six of them and all the rest fit into one write."""
+LONGEST_TEXT = 2800
+"""Bytes of a message and of a traceback, as they are written."""
 _COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -103,8 +107,7 @@ class TextLines:
         return " ".join(fields)
 
     def message(self, level: str, now: float, event: str, text: str, fields: Mapping[str, Value]) -> str:
-        pairs = "".join(f" {name}={_text_value(value)}" for name, value in fields.items() if name != "traceback")
-        line = f"{self._start(level, now)}{printable(text)}{'  ' + pairs.lstrip() if pairs else ''}"
+        line = f"{self._start(level, now)}{printable(text)}"
         trace = str(fields.get("traceback") or "")
         return "\n".join((line, *(f"{self._start(level, now)}| {printable(each)}" for each in trace.splitlines())))
 
@@ -155,7 +158,15 @@ class JSONLines:
         )
 
     def message(self, level: str, now: float, event: str, text: str, fields: Mapping[str, Value]) -> str:
-        return _encode({"time": self._clock(now), "level": level, "event": event, "message": text, **fields})
+        head = {"time": self._clock(now), "level": level, "event": event, "message": _shortened(text, LONGEST_WRITTEN)}
+        rest = {
+            # The end of a traceback says most.
+            name: _shortened(value[::-1], LONGEST_TEXT)[::-1]
+            if name == "traceback" and isinstance(value, str)
+            else value
+            for name, value in fields.items()
+        }
+        return _encode({**head, **rest})
 
 
 def printable(text: str) -> str:
@@ -175,14 +186,18 @@ def quoted(text: str) -> str:
     return '"' + printable(cut.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
-def _text_value(value: Value) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return quoted(value) if isinstance(value, str) else str(value)
-
-
 def _cut(text: str | None) -> str | None:
-    return text if text is None or len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+    if text is None or (len(text) <= LONGEST_VALUE and text.isascii() and text.isprintable()):
+        return text
+    return _shortened(text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "...", LONGEST_WRITTEN)
+
+
+def _shortened(text: str, longest: int) -> str:
+    """The text, cut so that it takes at most so many bytes in JSON (and so in text, whose escapes are no longer)."""
+    kept = text
+    while len(_encode(kept)) > longest:
+        kept = kept[: len(kept) * 3 // 4]
+    return kept if kept is text else kept + "..."
 
 
 def _seconds(value: float) -> float | None:

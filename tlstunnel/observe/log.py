@@ -180,7 +180,7 @@ class Log:
             level: debug, info, warning or error.
             event: what kind of thing it is, for machines: one word, from a fixed set.
             text: a sentence for people.
-            **fields: more keys; `traceback` becomes lines of its own in text.
+            **fields: the same as keys, for JSON. In text only `traceback` is shown, as lines of its own.
         """
         if LEVELS[level] < self._threshold:
             return
@@ -191,9 +191,11 @@ class Log:
             self._put(level, line)
 
     def occasional(self, level: str, event: str, text: str, **fields: Value) -> None:
-        """A message that may come up many times a second (a pause of accepting): one in INTERVAL_S is written."""
+        """A message that may come up many times a second (a pause of accepting): one in INTERVAL_S is written
+        for each `service` and `reason` among the fields."""
         if LEVELS[level] >= self._threshold:
-            if self._events.admits(level, "tlstunnel", event, text):
+            subject, kind = str(fields.get("service", "")), str(fields.get("reason", event))
+            if self._events.admits(level, subject, kind, text):
                 self.message(level, event, text, **fields)
             else:
                 self._count(0, 1)
@@ -202,7 +204,7 @@ class Log:
         """Say what was left out and write what is pending. Called about once a second."""
         for limiter in (self._noise, self._events):
             for window, count, seconds in limiter.ended():
-                text = f"{window.subject}: {count} more in {seconds:.0f} s: {window.text}"
+                text = f"{count} more in {seconds:.0f} s like this: {window.text}"
                 self.message(window.level, "suppressed", text, service=window.subject, reason=window.kind, count=count)
         self.flush()
 
@@ -213,7 +215,7 @@ class Log:
             if failed:
                 self._count(failed, 0)
         if self._outbox.lost and not self._outbox:
-            text = f"log: {self._outbox.lost} lines were lost because nothing took them"
+            text = f"log: nothing took them, lines lost: {self._outbox.lost}"
             fields = {"count": self._outbox.lost}
             self._outbox.admit_loss("warning", self._lines.message("warning", self._wall(), "dropped", text, fields))
 
@@ -225,12 +227,17 @@ class Log:
         except OSError as exc:
             self.message("error", "log", f"log: cannot be reopened: {exc.strerror}; the old one stays in use")
 
+    def close(self) -> None:
+        """Write what can be written and give the sink back."""
+        self.tick()
+        self._sink.close()
+
     def _is_noise(self, level: str, service: str, reason: CloseReason) -> bool:
         """Whether this line is one too many. Counts it if so."""
         is_client_noise = reason.stage is Stage.HANDSHAKE and reason.fault is Fault.CLIENT and not self._is_json
         if not is_client_noise and reason.stage is not Stage.ADMIT:
             return False
-        if self._noise.admits(level, service, reason.label, reason.text):
+        if self._noise.admits(level, service, reason.label, f"{service}: {reason.text}"):
             return False
         self._count(0, 1)
         return True

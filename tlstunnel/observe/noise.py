@@ -14,7 +14,7 @@ class Window:
 
     level: str
     subject: str
-    """The service, or "tlstunnel"."""
+    """The service, or nothing."""
     kind: str
     """A reason's label or an event: together with the subject from a bounded set."""
     text: str

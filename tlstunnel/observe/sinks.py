@@ -60,6 +60,9 @@ class Sink(Protocol):
             OSError: that failed; the place open so far stays in use.
         """
 
+    def close(self) -> None:
+        """Give back what was opened; nothing is written afterwards."""
+
 
 class StreamSink:
     """A descriptor that was inherited, normally stderr.
@@ -100,6 +103,12 @@ class StreamSink:
 
     def reopen(self) -> None:
         """Nothing to do: whoever gave us the descriptor rotates what is behind it."""
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        else:
+            os.close(self._fd)
 
     def _open_again(self, fd: int) -> int:
         try:
@@ -144,6 +153,9 @@ class FileSink:
         fresh = self._open()
         os.dup2(fresh, self._fd, inheritable=False)
         os.close(fresh)
+
+    def close(self) -> None:
+        os.close(self._fd)
 
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
@@ -197,6 +209,10 @@ class SyslogSink:
         if self._socket is not None:
             self._socket.close()
         self._socket = fresh
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
 
     def _send(self, data: bytes) -> bool:
         assert self._socket is not None  # noqa: S101 - set by reopen, which __init__ calls
