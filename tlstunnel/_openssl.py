@@ -55,7 +55,7 @@ _NEEDED = (
     "SSL_CTX_set1_curves_list SSL_CTX_set_alpn_select_cb SSL_do_handshake SSL_free SSL_get0_alpn_selected "
     "SSL_get0_group_name SSL_get0_param SSL_get1_session SSL_get_current_cipher SSL_get_error "
     "SSL_get_peer_certificate SSL_get_verify_result SSL_get_version SSL_new SSL_read SSL_SESSION_free "
-    "SSL_session_reused SSL_set_accept_state SSL_set_bio SSL_set_connect_state SSL_set_session "
+    "SSL_session_reused SSL_set_SSL_CTX SSL_set_accept_state SSL_set_bio SSL_set_connect_state SSL_set_session "
     "SSL_set_tlsext_host_name SSL_shutdown SSL_write X509_free X509_VERIFY_PARAM_set1_host "
     "X509_VERIFY_PARAM_set1_ip X509_VERIFY_PARAM_set_hostflags i2d_X509_bio"
 ).split()
@@ -133,6 +133,15 @@ class Engine:
         self.is_fat = False
         self.has_ended = False  # the peer's close_notify has come (RFC 8446 section 6.1), or `failure`
         self.failure: TLSError | None = None
+
+    def switch(self, context: SSL.Context) -> None:
+        """Server, before the handshake: serve with another context's certificate, trust and ALPN choice.
+
+        Session tickets stay those of the context the engine was made with, so tickets survive a renewed certificate.
+        Versions, suites and groups stay too: they were taken from that context.
+        """
+        _lib.SSL_set_SSL_CTX(self._ssl, context._context)
+        self._context = context
 
     def expect(self, host: str, *, is_ip: bool, send_name: str | None) -> None:
         """Client: verify the server's certificate for `host` (RFC 9525), and send `send_name` as SNI."""

@@ -34,6 +34,9 @@ class PortableEngine:
         self.has_ended = False
         self.failure: TLSError | None = None
 
+    def switch(self, context: SSL.Context) -> None:
+        self._connection.set_context(context)
+
     def expect(self, host: str, *, is_ip: bool, send_name: str | None) -> None:
         if send_name is not None:
             self._connection.set_tlsext_host_name(send_name.encode("ascii"))

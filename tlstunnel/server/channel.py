@@ -23,9 +23,9 @@ MAX_ORDER = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Accept nothing more, finish what is open within `timeout_s`, end."""
+    """Accept nothing more, finish what is open within each service's drain_timeout, end. Or cut it now."""
 
-    timeout_s: float | None
+    is_now: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,6 @@ class Renew:
     """Use this material from now on; one for each service, in order."""
 
     materials: tuple[Material, ...]
-    number: int
 
 
 @dataclass(frozen=True, slots=True)

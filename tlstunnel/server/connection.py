@@ -249,7 +249,12 @@ class Connection:
             on_closed=_nothing,
         )
         reactor.release(self)
+        self.record.live_bytes = self._live_bytes
         self.link.start()
+
+    def _live_bytes(self) -> tuple[int, int]:
+        link = self.link
+        return (0, 0) if link is None else (link.forward_bytes, link.reverse_bytes)
 
     # What resumes it.
 

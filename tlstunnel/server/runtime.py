@@ -16,7 +16,6 @@ from tlstunnel.relay.portable import PortableEngine
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.server.bridge import Bridge, seconds
 from tlstunnel.server.dial import Dialer
-from tlstunnel.tls.context import Context
 from tlstunnel.tls.store import ServiceContexts
 
 
@@ -104,13 +103,16 @@ class ServiceRuntime:
 
     def server_engine(self) -> TLSEngine:
         """A TLS session in which we are the server."""
-        context: Context | None = self.contexts.server
-        assert context is not None  # noqa: S101 - a service in server mode has one
-        return self.worker.make_engine(context.raw, self.worker.scratch, is_server=True)
+        base, current = self.contexts.base, self.contexts.server
+        assert base is not None and current is not None  # noqa: S101, PT018 - a service in server mode has both
+        engine = self.worker.make_engine(base.raw, self.worker.scratch, is_server=True)
+        if current is not base:
+            engine.switch(current.raw)
+        return engine
 
     def client_engine(self) -> TLSEngine:
         """A TLS session in which we are the client."""
-        context: Context | None = self.contexts.backend
+        context = self.contexts.backend
         assert context is not None  # noqa: S101 - a service with backend_tls has one
         return self.worker.make_engine(context.raw, self.worker.scratch, is_server=False)
 

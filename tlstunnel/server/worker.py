@@ -11,7 +11,6 @@ last connection has ended or time is up.
 from __future__ import annotations
 
 import gc
-import math
 import signal
 import socket
 import traceback
@@ -22,13 +21,14 @@ import trio
 
 from tlstunnel.config.model import Config
 from tlstunnel.observe.board import Row
+from tlstunnel.observe.listing import answer
 from tlstunnel.observe.log import Log
 from tlstunnel.observe.observer import Observer
 from tlstunnel.observe.schema import Schema
 from tlstunnel.relay.farewell import LINGER_S
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.server.accept import Acceptor
-from tlstunnel.server.bridge import Bridge
+from tlstunnel.server.bridge import Bridge, seconds
 from tlstunnel.server.channel import (
     MAX_ORDER,
     Drain,
@@ -45,6 +45,7 @@ from tlstunnel.tls.store import ServiceContexts
 
 EXIT_CUT = 1
 """Links had to be cut at the end of the drain."""
+_DRAIN_LOOK_S = 0.02
 EXIT_BOOT = 3
 """The worker could not begin; restarting it would not help."""
 
@@ -68,6 +69,8 @@ class Plan:
     row: Row
     log: Log
     channel: socket.socket
+    listing: socket.socket | None
+    """Where the admin process asks for open connections."""
     slot: int
     slots: int
 
@@ -95,8 +98,7 @@ class _Run:
         self._worker = Worker(self._reactor, self._bridge, observer, self._on_crash)
         self._state = State.STARTING
         self._drain_scope = trio.CancelScope()
-        self._drain_s = math.inf
-        self._deadline_changed = trio.Event()
+        self._is_hastened = False
         self._runtimes: list[ServiceRuntime] = []
         self._channel = trio.socket.from_stdlib_socket(plan.channel)
 
@@ -106,6 +108,8 @@ class _Run:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._bridge.run)
             nursery.start_soon(self._tick)
+            if plan.listing is not None:
+                nursery.start_soon(self._answer, plan.listing)
             with self._drain_scope:
                 acceptors = self._accept()
                 self._state = State.READY
@@ -137,7 +141,7 @@ class _Run:
         while True:
             data = await self._channel.recv(65536)
             if not data:
-                self._begin_drain(30.0)
+                self._begin_drain()
                 await trio.sleep_forever()
             for payload in unframer.feed(data):
                 await self._do(parse_order(payload))
@@ -146,7 +150,7 @@ class _Run:
         if isinstance(order, Ping):
             await self._report("pong", number=order.number, open=len(self._worker.open_connections))
         elif isinstance(order, Drain):
-            self._begin_drain(math.inf if order.timeout_s is None else order.timeout_s)
+            self._begin_drain(is_now=order.is_now)
         elif isinstance(order, Reopen):
             self._log.reopen()
         elif isinstance(order, Renew):
@@ -154,34 +158,42 @@ class _Run:
 
     async def _renew(self, order: Renew) -> None:
         for runtime, material in zip(self._runtimes, order.materials, strict=True):
-            runtime.contexts.renew(runtime.service, material)
-        await self._report("renewed", number=order.number)
+            runtime.contexts.renew(material)
+            runtime.sessions.clear()  # a session made under the old trust is not resumed
+        await self._report("renewed")
 
-    def _begin_drain(self, timeout_s: float) -> None:
-        self._drain_s = min(self._drain_s, timeout_s)
-        self._deadline_changed.set()
+    def _begin_drain(self, *, is_now: bool = False) -> None:
+        self._is_hastened = self._is_hastened or is_now
         self._drain_scope.cancel()
 
     async def _drain(self) -> int:
-        """Wait until nothing is open or time is up; how many connections had to be cut."""
+        """Wait until nothing is open or time is up, service by service; how many connections had to be cut."""
         worker, reactor = self._worker, self._reactor
         begun = trio.current_time()
-        while worker.open_connections and trio.current_time() < begun + self._drain_s:
-            with trio.move_on_after(min(0.1, max(0.0, begun + self._drain_s - trio.current_time()))):
-                await self._deadline_changed.wait()
-            self._deadline_changed = trio.Event()
-        left = list(worker.open_connections)
-        for connection in left:
-            connection.drain()
+        cut = 0
+        while worker.open_connections:
+            now = trio.current_time()
+            for connection in list(worker.open_connections):
+                drain_s = seconds(connection.runtime.service.timeouts.drain_s)
+                if self._is_hastened or now >= begun + drain_s:
+                    connection.drain()
+                    cut += 1
+            await trio.sleep(_DRAIN_LOOK_S)
         with trio.move_on_after(LINGER_S + 0.5):
             while reactor.held:
-                await trio.sleep(0.01)
-        return len(left)
+                await trio.sleep(_DRAIN_LOOK_S)
+        return cut
 
     async def _tick(self) -> None:
         while True:
             await trio.sleep(1.0)
             self._log.tick()
+
+    async def _answer(self, listing: socket.socket) -> None:
+        """Answer the admin process's questions about open connections."""
+        while True:
+            await trio.lowlevel.wait_readable(listing)
+            answer(listing, self._worker.observer.open.values())
 
     async def _report(self, kind: str, **values: object) -> None:
         data = report_bytes(kind, slot=self._plan.slot, **values)
@@ -189,7 +201,7 @@ class _Run:
             while data:
                 data = data[await self._channel.send(data) :]
         except OSError:
-            self._begin_drain(30.0)  # the supervisor is gone
+            self._begin_drain()  # the supervisor is gone
 
     def _on_pause(self, service: str, reason: str) -> None:
         text = f"{service}: not accepting for now: out of {reason}"

@@ -123,6 +123,14 @@ class Listeners:
             if listener.file is not None:
                 listener.file.unlink()
 
+    def close_services(self) -> None:
+        """In the supervisor, to drain: stop listening for clients; the admin endpoint stays."""
+        for listeners in self.services.values():
+            for listener in listeners:
+                close_all(listener.sockets)
+                if listener.file is not None:
+                    listener.file.unlink()
+
     def _close_all_but(self, kept: set[socket.socket], but: Listeners | None) -> None:
         for listener in (*self, *(but or ())):
             close_all([sock for sock in listener.sockets if sock not in kept])

@@ -1,7 +1,7 @@
-"""What each service needs of certificates: read once as values, built into contexts wherever sessions are made.
+"""What each service needs of certificates: values, and the contexts built of them wherever sessions are made.
 
-`read` touches files and belongs to the process that may; `ServiceContexts` touches none and belongs to whoever makes
-sessions. Between the two stands `Material`, frozen and picklable.
+Nothing here touches a file: `tls.inventory` reads, in the process that may. Between the two stands `Material`, frozen
+and picklable.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tlstunnel.config.model import BackendTLS, ClientAuth, Mode, Service
+from tlstunnel.config.model import ClientAuth, Mode, Service
 from tlstunnel.tls.context import Context, client_context, keylog_from_environment, server_context
-from tlstunnel.tls.material import CRL, CABundle, Credential, load_ca, load_credential, load_crls, load_system_ca
-from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.tls.material import CRL, CABundle, Credential
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,47 +29,58 @@ class Material:
     backend_crls: tuple[CRL, ...] = ()
 
 
-def read(service: Service, passphrases: PassphraseSource) -> Material:
-    """Read everything a service needs.
-
-    Raises:
-        MaterialError: a file cannot be used; it names the file.
-    """
-    backend: BackendTLS | None = service.backend_tls
-    return Material(
-        credentials=tuple(load_credential(files, passphrases) for files in service.certificate),
-        client_ca=load_ca(service.client_ca) if service.client_ca is not None else None,
-        crls=tuple(crl for path in service.crl for crl in load_crls(path)),
-        sni=tuple(tuple(load_credential(files, passphrases) for files in name.certificate) for name in service.sni),
-        backend_ca=None if backend is None else load_ca(backend.ca) if backend.ca is not None else load_system_ca(),
-        backend_credential=(
-            load_credential(backend.certificate, passphrases) if backend and backend.certificate else None
-        ),
-        backend_crls=tuple(crl for path in backend.crl for crl in load_crls(path)) if backend else (),
-    )
-
-
 class ServiceContexts:
-    """The contexts of one service.
+    """The contexts of one service, and how they are renewed without losing a session.
+
+    Session-ticket keys live in an SSL_CTX and cannot be carried to another. So every server session is made from one
+    `base` context, for its tickets, and then switched to the context with the certificates and the trust of today. The
+    base is made before workers are forked, which is why a session resumes whichever worker gets it, and it outlives
+    renewals and generations for as long as what it fixes (versions, suites, groups, client_auth) stays the same.
+
+    Args:
+        previous: the contexts of this service until now, whose tickets should stay good.
 
     Raises:
         ContextError: OpenSSL refuses a setting.
     """
 
-    __slots__ = ("backend", "server")
+    __slots__ = ("_fixed", "_keylog", "_service", "backend", "base", "server")
 
-    def __init__(self, service: Service, material: Material) -> None:
-        keylog = keylog_from_environment() if service.unsafe_keylog else None
-        self.server: Context | None = _server(service, material, keylog) if service.mode is Mode.SERVER else None
+    def __init__(self, service: Service, material: Material, previous: ServiceContexts | None = None) -> None:
+        self._service = service
+        self._keylog = keylog_from_environment() if service.unsafe_keylog else None
+        self._fixed = (service.name, service.mode, service.tls, service.client_auth)
+        self.base: Context | None = None
+        self.server: Context | None = None
         self.backend: Context | None = None
+        self.renew(material)
+        if previous is not None and previous._fixed == self._fixed:
+            self.base = previous.base
+        else:
+            self.base = self.server
+
+    def adopt(self, other: ServiceContexts) -> None:
+        """Use the contexts that were built and judged elsewhere, for sessions from now on."""
+        self.server, self.backend = other.server, other.backend
+
+    def renew(self, material: Material) -> None:
+        """Use this material for sessions from now on. All or nothing.
+
+        Raises:
+            ContextError: OpenSSL refuses something; what was in use stays.
+        """
+        service = self._service
+        server = _server(service, material, self._keylog) if service.mode is Mode.SERVER else None
+        backend = None
         if service.backend_tls is not None and material.backend_ca is not None:
-            self.backend = client_context(
+            backend = client_context(
                 service.backend_tls.tls,
                 material.backend_ca,
                 credential=material.backend_credential,
                 crls=material.backend_crls,
-                keylog=keylog,
+                keylog=self._keylog,
             )
+        self.server, self.backend = server, backend
 
 
 def _server(service: Service, material: Material, keylog: Callable[[bytes], None] | None) -> Context:
