@@ -183,12 +183,13 @@ def load_certificates(folder: Path) -> tuple[x509.Certificate, ...]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: nobody else changes it meanwhile.
+    """Hold the folder's lock: nobody else changes it meanwhile, so what others left half-written can go.
 
     Raises:
         StartupError: the lock file cannot be opened.
     """
     with files.locked(folder / "lock"):
+        files.remove_stale(folder)
         yield
 
 

@@ -17,7 +17,8 @@ from tlstunnel.pki import authority, chain, encryption, files, keys, names, read
 from tlstunnel.pki.passphrase import Passphrase
 
 PKCS12_ROUNDS = 100_000
-"""For each of three derivations; NSS and Java refuse much larger figures."""
+"""For the key and the certificates; NSS and Java refuse much larger figures. The library has no way to set the rounds
+of the MAC, which stay at 2048, so a bundle is as good as its passphrase is long."""
 
 
 @dataclass(frozen=True, slots=True)

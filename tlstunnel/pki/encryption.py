@@ -13,15 +13,14 @@ derived.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
-import re
 
 from cryptography.hazmat.primitives import hashes, padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from tlstunnel.errors import UsageError
+from tlstunnel.pki import readers
 from tlstunnel.pki.passphrase import Passphrase
 
 ROUNDS = 600_000
@@ -39,7 +38,6 @@ _OID_PBES2 = bytes.fromhex("06092a864886f70d01050d")
 _OID_PBKDF2 = bytes.fromhex("06092a864886f70d01050c")
 _OID_HMAC_SHA256 = bytes.fromhex("06082a864886f70d0209")
 _OID_AES_256_CBC = bytes.fromhex("060960864801650304012a")
-_PEM_BODY = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----\s*([A-Za-z0-9+/=\s]+?)\s*-----END \1-----")
 
 
 def encrypt_pkcs8(plain: bytes, passphrase: Passphrase, *, rounds: int = ROUNDS) -> bytes:
@@ -69,16 +67,12 @@ def check_cost(data: bytes, *, where: str) -> None:
     Raises:
         UsageError: it asks for more rounds, or more memory, than any honest file.
     """
-    if b"-----BEGIN" in data:
-        for match in _PEM_BODY.finditer(data):
-            try:
-                body = base64.b64decode(match[2], validate=False)
-            except (binascii.Error, ValueError):
-                continue  # damaged: the real parser says so
-            if b"PRIVATE KEY" in match[1]:
-                _check_der(body, where)
-    else:
+    if b"-----BEGIN" not in data:
         _check_der(data, where)
+        return
+    for label, block in readers.blocks(data):
+        if label.endswith(b"PRIVATE KEY"):
+            _check_der(readers.body_of(block), where)
 
 
 def _check_der(data: bytes, where: str) -> None:

@@ -142,6 +142,13 @@ def write(path: Path, data: bytes, *, secret: bool, replace: bool) -> None:
         raise unwritable(path, exc) from exc
 
 
+def remove_stale(folder: Path) -> None:
+    """Remove what an interrupted `write` left in a folder, which nobody else is writing to."""
+    for stale in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            stale.unlink()
+
+
 def _sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

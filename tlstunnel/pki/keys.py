@@ -1,7 +1,7 @@
 """Private keys: the kinds we make, and how they are read and written.
 
 Keys are written as PKCS#8 PEM (RFC 5958, RFC 7468), the one form every current TLS library reads for every kind of
-key. They are read in any form `cryptography` knows: PKCS#8, the older forms of openssl(1) and SSH's.
+key. They are read in the older forms of openssl(1) too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 )
 
 from tlstunnel.errors import UsageError
-from tlstunnel.pki import encryption, files
+from tlstunnel.pki import encryption, files, readers
 from tlstunnel.pki.passphrase import Passphrase
 
 PrivateKey: TypeAlias = CertificateIssuerPrivateKeyTypes
@@ -166,21 +166,28 @@ def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> P
         UsageError: see `load`.
     """
     secret = passphrase.reveal() if passphrase is not None else None
-    pem = b"-----BEGIN" in data
-    if pem and is_encrypted(data) and secret is None:
-        raise UsageError(where, "the key is encrypted; give its passphrase")
     encryption.check_cost(data, where=where)
-    if pem and not is_encrypted(data):
-        secret = None  # a passphrase for a key that needs none is no reason to fail
+    pem = b"-----BEGIN" in data
+    found = [block for label, block in readers.blocks(data) if label.endswith(b"PRIVATE KEY")]
+    if pem and not found:
+        raise UsageError(where, _why_no_key(data))
+    if found and found[0].startswith(b"-----BEGIN OPENSSH"):
+        raise UsageError(where, "this is an SSH key; make one for TLS with tlstunnel cert key make")
+    if found and is_encrypted(found[0]) and secret is None:
+        raise UsageError(where, "the key is encrypted; give its passphrase")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old encryption: we only read it
             if pem:
-                key = serialization.load_pem_private_key(data, secret)
+                # A passphrase for a key that needs none is no reason to fail.
+                key = serialization.load_pem_private_key(found[0], secret if is_encrypted(found[0]) else None)
             else:
                 key = _load_der(data, secret)
-    except (TypeError, ValueError, UnsupportedAlgorithm, OverflowError) as exc:
-        raise UsageError(where, _why_no_key(data, exc, tried=passphrase is not None)) from exc
+    except UnsupportedAlgorithm as exc:
+        what = "a kind of key or encryption this build does not know; make one with tlstunnel cert key make"
+        raise UsageError(where, what) from exc
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise UsageError(where, _why_damaged(found, exc, tried=secret is not None)) from exc
     return usable(key, where)
 
 
@@ -193,20 +200,20 @@ def _load_der(data: bytes, secret: bytes | None) -> Any:
         return serialization.load_der_private_key(data, None)
 
 
-def _why_no_key(data: bytes, exc: Exception, *, tried: bool) -> str:
-    if isinstance(exc, UnsupportedAlgorithm):
-        return "a kind of key or encryption this build does not know; make one with tlstunnel cert key make"
-    if b"PRIVATE KEY-----" not in data:
-        if b"-----BEGIN CERTIFICATE-----" in data:
-            return "this is a certificate, not a private key; give the file that holds its key"
-        if b"-----BEGIN PUBLIC KEY-----" in data:
-            return "this is a public key; give the private one"
-        if isinstance(exc, TypeError):
-            return "the key is encrypted; give its passphrase"
-        return "not a private key; give a PEM or DER file that holds one"
-    if tried and (is_encrypted(data) or "decrypt" in str(exc).lower()):
+def _why_no_key(data: bytes) -> str:
+    if b"PRIVATE KEY-----" in data:
+        return "a damaged or truncated private key; restore it from a backup"
+    return f"this is {readers.kind_of(data)}; give the file that holds the private key"
+
+
+def _why_damaged(found: list[bytes], exc: Exception, *, tried: bool) -> str:
+    if not found and isinstance(exc, TypeError):
+        return "the key is encrypted; give its passphrase"
+    if tried and (not found or is_encrypted(found[0])):
         return "the passphrase does not open the key; give the one it was encrypted with"
-    return "a damaged private key; give a PEM file as tlstunnel cert key make writes it"
+    if not found:
+        return "not a private key; give a PEM or DER file that holds one"
+    return "a damaged private key; restore it from a backup"
 
 
 def weakness(key: PrivateKey | PublicKey) -> str | None:

@@ -121,8 +121,8 @@ def subject(
 def _attribute(oid: x509.ObjectIdentifier, text: str, where: str) -> x509.NameAttribute[str]:
     if not text.strip() or not text.isprintable():
         raise UsageError(where, f'"{_shown(text)}" is no name; write one of printable characters')
-    if len(text) > MAX_COMMON_NAME:
-        raise UsageError(where, f'"{_shown(text)}" is longer than {MAX_COMMON_NAME} characters; write a shorter name')
+    if len(text.encode()) > MAX_COMMON_NAME:
+        raise UsageError(where, f'"{_shown(text)}" is longer than {MAX_COMMON_NAME} bytes; write a shorter name')
     return x509.NameAttribute(oid, text)
 
 

@@ -7,6 +7,8 @@ part that the rest of the package uses: what is returned can be described withou
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import re
 import warnings
@@ -37,7 +39,8 @@ _PARSE_ERRORS = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----[^-]*-----END \1-----")
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----((?:(?!-----).)*+)-----END \1-----", re.DOTALL)
+# The body ends at the next five dashes whatever follows: a file of beginnings without ends costs no more than others.
 _KINDS = {
     b"CERTIFICATE": "a certificate",
     b"TRUSTED CERTIFICATE": "a certificate in OpenSSL's own format",
@@ -53,6 +56,17 @@ _KINDS = {
 def blocks(data: bytes) -> list[tuple[bytes, bytes]]:
     """The PEM blocks in a file, each with its label; text between them is ignored (RFC 7468 section 2)."""
     return [(match[1], match[0]) for match in _BLOCK.finditer(data)]
+
+
+def body_of(block: bytes) -> bytes:
+    """What a PEM block encodes; damaged base64 gives fewer bytes, not an error."""
+    match = _BLOCK.fullmatch(block)
+    if match is None:
+        return b""
+    try:
+        return base64.b64decode(match[2], validate=False)
+    except binascii.Error:
+        return b""
 
 
 def kind_of(data: bytes) -> str:
@@ -178,15 +192,17 @@ def _parse(
             parsed = load(data)
             probe(parsed)
     except _PARSE_ERRORS as exc:
-        raise UsageError(where, f"not a valid {what} ({_reason(exc)}); fetch or make it again") from exc
+        raise UsageError(where, f"not a valid {what}{_reason(exc)}; fetch or make it again") from exc
     return parsed
 
 
 def _reason(exc: Exception) -> str:
+    # The parser's own words where they are words; its tree of tags and fields tells an operator nothing.
     text = str(exc).partition("\n")[0].strip().rstrip(".")
+    if not text or "{" in text or len(text) > 160:
+        return ""
     text = "".join(char if char.isprintable() else "?" for char in text)
-    text = text.removeprefix("error parsing asn1 value: ")
-    return (text[:1].lower() + text[1:])[:160] if text else type(exc).__name__
+    return f" ({text[:1].lower() + text[1:]})"
 
 
 def _touch(certificate: x509.Certificate) -> object:

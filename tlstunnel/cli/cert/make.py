@@ -23,7 +23,8 @@ def ca(
     intermediate: Annotated[bool, typer.Option("--intermediate", help="Below the CA in --ca, not a root.")] = False,
     parent: Annotated[Path | None, typer.Option("--ca", metavar="DIR", help="Folder of the CA above it.")] = None,
     path_length: Annotated[
-        int | None, typer.Option("--path-length", min=0, help="How many CAs may stand below it (default: any for a root).")
+        int | None,
+        typer.Option("--path-length", min=0, help="How many CAs may stand below it (default: any for a root)."),
     ] = None,
     permit: Annotated[
         list[str] | None,

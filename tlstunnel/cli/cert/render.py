@@ -27,7 +27,8 @@ def show(report: Facts) -> None:
 
 def _item(console: Console, item: Facts, *, short: bool) -> None:
     title = item.get("subject") or item.get("issuer") or item["kind"]
-    console.print(Text(title, style="bold"), Text(f"  {item['kind']}", style="dim") if title != item["kind"] else "")
+    kind = "" if title == item["kind"] else f"  ({item['kind']})"
+    console.print(Text.assemble((title, "bold"), (kind, "dim")))
     lines = {
         "certificate": _certificate_lines,
         "request": _request_lines,
