@@ -159,7 +159,11 @@ def _identity(der: bytes) -> Identity:
         elif isinstance(name, x509.RFC822Name):
             local, at, domain = _checked(name.value, "e-mail address").rpartition("@")
             emails.append(local + at + domain.lower())
-        elif isinstance(name, x509.IPAddress) and isinstance(name.value, IPv4Address | IPv6Address):
+        elif isinstance(name, x509.IPAddress):
+            if not isinstance(
+                name.value, IPv4Address | IPv6Address
+            ):  # 8 or 32 bytes are a network, for name constraints
+                raise UnusableCertificateError("IP address in the certificate is a network")
             ip_addresses.append(name.value)
 
     return Identity(
@@ -183,9 +187,7 @@ def _identity(der: bytes) -> Identity:
 def _attributes(name: x509.Name, oid: x509.ObjectIdentifier, what: str) -> tuple[str, ...]:
     values = []
     for attribute in name.get_attributes_for_oid(oid):
-        if not isinstance(attribute.value, str):
-            raise UnusableCertificateError(f"{what} in the certificate is not text")
-        if not attribute.value.isprintable():
+        if not isinstance(attribute.value, str) or not attribute.value.isprintable():
             raise UnusableCertificateError(f"{what} in the certificate holds a character that does not print")
         values.append(attribute.value)
     return tuple(values)
