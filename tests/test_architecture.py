@@ -50,7 +50,7 @@ LIBRARY_ONLY_IN: dict[str, set[str]] = {
     "rich": {"cli"},
     "prometheus_client": {"observe.metrics"},
     "h11": {"observe.admin"},
-    "OpenSSL": {"tls.context", "relay.ends", "_openssl"},
+    "OpenSSL": {"tls.context", "tls.portable", "_openssl"},
     "cryptography.hazmat.bindings": {"_openssl"},
     "cryptography": {"tls", "pki", "tls13", "_openssl"},
     "matplotlib": {"bench"},

@@ -3,7 +3,7 @@
 Why it exists: pyOpenSSL's public methods cost a Python object and a copy at every step, and a relay makes several
 steps for every chunk. Calling the same OpenSSL through the binding that pyOpenSSL itself uses costs 0.1 µs a call, and
 buffers that are allocated once serve every link of a worker. `probe()` says at start whether all that is needed is
-there; where it is not, `relay.portable` does the same work through public methods, slower.
+there; where it is not, `tls.portable` does the same work through public methods, slower.
 
 How an engine moves bytes. The scratch has two big areas that all links of a worker share:
 

@@ -24,7 +24,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class TLSEngine(Protocol):
-    """What a TLS end needs of `_openssl.Engine` or `relay.portable.PortableEngine`; see the former for the meaning."""
+    """What a TLS end needs of `_openssl.Engine` or `tls.portable.PortableEngine`; see the former for the meaning."""
 
     has_ended: bool
     failure: TLSError | None

@@ -12,10 +12,10 @@ from tlstunnel.config.model import Failover, Mode, Service
 from tlstunnel.observe.observer import Observer
 from tlstunnel.relay.ends import TLSEngine
 from tlstunnel.relay.link import Limits
-from tlstunnel.relay.portable import PortableEngine
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.server.bridge import Bridge, seconds
 from tlstunnel.server.dial import Dialer
+from tlstunnel.tls.portable import PortableEngine
 from tlstunnel.tls.store import ServiceContexts
 
 
