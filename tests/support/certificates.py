@@ -273,7 +273,8 @@ def _sign(
 
 def _name(common_name: str, ou: tuple[str, ...] = ()) -> x509.Name:
     parts = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit) for unit in ou]
-    return x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    common = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
+    return x509.Name(parts + common)
 
 
 def _store(leaf: x509.Certificate, chain: tuple[x509.Certificate, ...], key: Any) -> Pair:

@@ -167,7 +167,7 @@ def identify(data: bytes, wanted: str = "PEM") -> str:
             return answer
     if head[:15].lower().startswith((b"<!doctype html", b"<html")):
         return f"is an HTML page, not {wanted}; a download must have failed"
-    if data[:1] == b"0" and data[1:2] > b"\x7f":
+    if data[:1] == b"0" and len(data) > 1 and (data[1] & 0x80 or data[1] == len(data) - 2):
         return _identify_der(data, wanted)
     if wanted != "PEM":
         return f"is not {wanted}; a file that ends in .p12 or .pfx is meant"

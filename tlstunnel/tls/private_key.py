@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import warnings
 from typing import Any
 
@@ -32,6 +33,10 @@ _OTHER_KINDS = {
     "MLDSA65PublicKey": "ML-DSA-65",
     "MLDSA87PublicKey": "ML-DSA-87",
 }
+# Version 1 and the tag of the private value.
+_EC_VERSION = b"\x02\x01\x01\x04"
+_MISENCODED = "not encoded properly"
+_WRITE_AGAIN = "its EC key is not encoded as RFC 5915 wants it (GnuTLS 3.7 does that); write it again with openssl"
 _ENCRYPTED_BADLY = "is encrypted in a way that is not supported; write it again with openssl pkcs8 -topk8"
 
 
@@ -94,8 +99,10 @@ def load_private_key(
         raise file.error("holds an OpenSSH key; convert a copy of it with ssh-keygen -p -m PKCS8 -f COPY")
     if not block.is_encrypted:
         try:
-            return _load(block.text, None)
-        except (ValueError, TypeError):
+            return _load(_without_sign_byte(block), None)
+        except (ValueError, TypeError) as exc:
+            if _MISENCODED in str(exc):
+                raise file.error(_WRITE_AGAIN) from None
             raise file.error(f"line {block.line}: {block.label} is damaged; copy it anew") from None
         except UnsupportedAlgorithm:
             raise file.error(
@@ -115,13 +122,39 @@ def decrypt(file: SourceFile, passphrase_file: SourceFile | None, passphrases: P
         origin = attempt.origin
         try:
             opened = load(attempt.value)
-        except (ValueError, TypeError):
-            continue
         except UnsupportedAlgorithm:
             raise file.error(_ENCRYPTED_BADLY) from None
+        except (ValueError, TypeError) as exc:
+            # That the passphrase was right, and what else is wrong, cryptography says in words alone.
+            if "unknown" in str(exc).lower():
+                raise file.error(_ENCRYPTED_BADLY) from None
+            if _MISENCODED in str(exc):
+                raise file.error(_WRITE_AGAIN) from None
+            continue
         passphrases.remember(file.path, attempt)
         return opened
     raise file.error(f"is encrypted, and {origin} does not open it; correct the passphrase")
+
+
+def _without_sign_byte(block: Block) -> bytes:
+    """The block's text, repaired if it is an EC key from GnuTLS 3.7.
+
+    RFC 5915 section 3 gives the private value the length of the curve's order. GnuTLS puts a zero before it when its
+    first bit is set, so half of the keys certtool makes are a byte too long. OpenSSL does not mind, cryptography does.
+    """
+    if block.label != "EC PRIVATE KEY" or block.is_encrypted:
+        return block.text
+    head = 2 + (block.der[1] & 0x7F if block.der[1:2] >= b"\x80" else 0)
+    body = block.der[head:]
+    if not body.startswith(_EC_VERSION) or len(body) < 6 or body[4] not in (33, 49, 67) or body[5] != 0:
+        return block.text
+    repaired = body[:4] + bytes([body[4] - 1]) + body[6:]
+    length = len(repaired)
+    size = bytes([length]) if length < 0x80 else bytes([0x81, length]) if length < 0x100 else b""
+    if not size:
+        return block.text
+    encoded = base64.encodebytes(b"\x30" + size + repaired)
+    return b"-----BEGIN EC PRIVATE KEY-----\n" + encoded + b"-----END EC PRIVATE KEY-----\n"
 
 
 def _load(text: bytes, passphrase: bytes | None) -> Any:
