@@ -20,7 +20,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 SYSTEMD = "/lib/systemd/systemd"
-BOOT_GUARD_S = 120.0  # not a measure of anything: it turns a machine that hangs into a failure that says so
+BOOT_GUARD_S = 40.0  # not a measure of anything: it turns a machine that hangs into a failure that says so
+_PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 SHARED = "/opt/shared"  # the machine sees `Machine.shared` here; services that hide /tmp and /home still see it
 
 _UP_UNIT = f"""\
@@ -45,16 +46,15 @@ class Machine:
         self.shared = work / "shared"
         self.console = work / "console"
         self._pid = pid
+        self._enter = ["nsenter", f"--target={pid}", "--all", f"--root=/proc/{pid}/root", "--wd=/"]
 
     def run(
         self, *command: str, check: bool = True, environ: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as root in the machine. With `check` a failure fails the test, showing what was printed."""
-        enter = ["nsenter", f"--target={self._pid}", "--all", f"--root=/proc/{self._pid}/root", "--wd=/"]
-        path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         done = subprocess.run(
-            [*enter, *command], capture_output=True, text=True, check=False, timeout=BOOT_GUARD_S,
-            env={**path, **(environ or {})},
+            [*self._enter, *command], capture_output=True, text=True, check=False, timeout=BOOT_GUARD_S,
+            env={**_PATH, **(environ or {})},
         )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(f"{command} exited {done.returncode}: {done.stdout}{done.stderr}\n{self.tail()}")
@@ -84,8 +84,49 @@ class Machine:
         target.write_text(data)
         target.chmod(mode)
 
-    def tail(self, lines: int = 40) -> str:
-        return "\n".join(self.console.read_text(errors="replace").splitlines()[-lines:])
+    def journal(self, unit: str) -> str:
+        """What a unit, and systemd about it, has said so far."""
+        self.run("journalctl", "--sync")
+        return self.run("journalctl", f"--unit={unit}", "--output=cat", "--no-pager").stdout
+
+    def wait_for(self, unit: str, text: str, times: int = 1) -> None:
+        """Return when the unit's journal has had this text so many times; follows it, so nothing is polled."""
+        follow = ["journalctl", f"--unit={unit}", "--output=cat", "--no-pager", "--lines=all", "--follow"]
+        with subprocess.Popen([*self._enter, *follow], stdout=subprocess.PIPE, env=_PATH) as reader:
+            assert reader.stdout is not None
+            seen = b""
+            try:
+                while seen.count(text.encode()) < times:
+                    ready, _, _ = select.select([reader.stdout], [], [], BOOT_GUARD_S)
+                    more = os.read(reader.stdout.fileno(), 65536) if ready else b""
+                    assert more, f'"{text}" never came {times} times:\n{seen.decode()}\n{self.tail()}'
+                    seen += more
+            finally:
+                reader.kill()
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command in the machine and talk to it; the caller ends it."""
+        return subprocess.Popen(
+            [*self._enter, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_PATH
+        )
+
+    def processes(self, unit: str) -> dict[int, dict[str, str]]:
+        """The processes of a unit, by their pid in the machine: the fields of /proc/PID/status."""
+        group = self.show(unit, "ControlGroup")["ControlGroup"]
+        found = {}
+        for pid in self.run("cat", f"/sys/fs/cgroup{group}/cgroup.procs").stdout.split():
+            # A process on its way out is a 0 here, or gone when its turn comes.
+            text = self.run("cat", f"/proc/{pid}/status", check=False).stdout
+            if not text:
+                continue
+            found[int(pid)] = {key: value.strip() for key, _, value in (ln.partition(":") for ln in text.splitlines())}
+        return found
+
+    def tail(self) -> str:
+        """The last words of everything in the machine, for a failure's message."""
+        last = ["journalctl", "--no-pager", "--output=short-monotonic", "--lines=60"]
+        done = subprocess.run([*self._enter, *last], capture_output=True, text=True, check=False, env=_PATH)
+        return done.stdout
 
 
 def why_not() -> str | None:
@@ -163,11 +204,18 @@ def _become_systemd(work: Path) -> None:
     (units / "up.service").write_text(_UP_UNIT)
     (units / "machine.target").write_text(_TARGET)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    os.chroot(root)
-    os.chdir("/")
-    environ = {"container": "unshare", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    options_ = ["--log-target=console", "--log-level=info", "--show-status=1", "--unit=machine.target"]
-    os.execve(SYSTEMD, [SYSTEMD, "--system", *options_], environ)
+    # Not chroot: a process whose root is not its mount namespace's root may not have user namespaces (PrivateUsers=).
+    (root / "old").mkdir()
+    os.chdir(root)
+    subprocess.run(["pivot_root", ".", "old"], check=True)
+    os.chroot(".")
+    subprocess.run(["umount", "--lazy", "/old"], check=True)
+    # In what it takes for a container systemd leaves this to whoever made it. Without it credentials, which a helper
+    # process mounts, never reach the service.
+    subprocess.run(["mount", "--make-rshared", "/"], check=True)
+    environ = {"container": "unshare", **_PATH}
+    options_ = ["--log-target=journal-or-kmsg", "--log-level=info", "--show-status=1", "--unit=machine.target"]
+    os.execve(SYSTEMD, [SYSTEMD, "--system", *options_], environ)  # noqa: S606  no shell is meant
 
 
 def _mount(source: str, target: Path, *, kind: str, options: str = "") -> None:

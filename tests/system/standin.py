@@ -1,7 +1,7 @@
 """A daemon as small as can be that behaves towards systemd as tlstunnel does: `standin.py run|check CONFIG`.
 
 It puts the supervisor's building blocks together (sockets, activation, notification, limits, privileges) with workers
-that accept a connection, say one word, and hold it until the client closes, so that the units can be proved on a real
+that accept a connection and hold it until the client closes, so that the units can be proved on a real
 PID 1 apart from everything that makes a tunnel.
 """
 
@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 import tomllib
+import traceback
 from pathlib import Path
 
 from tlstunnel.address import parse_listen, parse_target
@@ -27,10 +28,14 @@ from tlstunnel.supervisor.sockets import Listeners, open_listeners
 
 SLOTS = 2
 TICK_S = 0.2
+Workers = list[tuple[int, socket.socket]]
 
 
-def load(path: str) -> Config:
-    """Just enough of a configuration: services with listen addresses, and a key that can be read."""
+def load(path: str, *, only_check: bool = False) -> Config:
+    """Just enough of a configuration: services with listen addresses, and a key that can be read.
+
+    A check runs beside the service, in a shell or from ExecReload=, where systemd 252 shows no credentials.
+    """
     try:
         tables = tomllib.loads(Path(path).read_text())["services"]
     except (tomllib.TOMLDecodeError, KeyError) as exc:
@@ -38,7 +43,7 @@ def load(path: str) -> Config:
     services = []
     for name, table in tables.items():
         listen = table["listen"] if isinstance(table["listen"], list) else [table["listen"]]
-        if "key" in table:
+        if "key" in table and not only_check:
             key = Path(os.environ["CREDENTIALS_DIRECTORY"], table["key"].removeprefix("cred:"))
             if not key.read_text().strip():
                 raise ConfigError([Problem(path, "empty key")])
@@ -67,7 +72,7 @@ def work(listeners: Listeners, slot: int, channel: socket.socket) -> None:
                 else:
                     channel.send(byte)
             elif sock in clients:
-                if not sock.recv(4096):
+                if is_over(sock):
                     clients.remove(sock)
                     sock.close()
             else:
@@ -75,8 +80,14 @@ def work(listeners: Listeners, slot: int, channel: socket.socket) -> None:
                     client, _ = sock.accept()
                 except BlockingIOError:
                     continue
-                client.send(f"slot {slot}\n".encode())
                 clients.append(client)
+
+
+def is_over(client: socket.socket) -> bool:
+    try:
+        return not client.recv(4096)
+    except ConnectionError:
+        return True
 
 
 def fork_worker(listeners: Listeners, slot: int) -> tuple[int, socket.socket]:
@@ -91,8 +102,8 @@ def fork_worker(listeners: Listeners, slot: int) -> tuple[int, socket.socket]:
             ours.close()
             work(listeners, slot, theirs)
             status = 0
-        except TunnelError as exc:
-            print(exc, file=sys.stderr, flush=True)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     theirs.close()
@@ -127,14 +138,15 @@ def run(path: str) -> int:
         if signal.SIGTERM in numbers:
             return stop(notifier, listeners, workers)
         if signal.SIGHUP in numbers:
-            config, listeners, workers = reload(path, notifier, config, listeners, workers, inherited)
+            config, listeners, workers = reload(path, notifier, (config, listeners, workers), inherited)
         ping(notifier, workers)
 
 
 def reload(
-    path: str, notifier: Notifier, config: Config, listeners: Listeners, workers: list[tuple[int, socket.socket]],
-    inherited: Inherited,
-) -> tuple[Config, Listeners, list[tuple[int, socket.socket]]]:  # fmt: skip
+    path: str, notifier: Notifier, serving: tuple[Config, Listeners, Workers], inherited: Inherited
+) -> tuple[Config, Listeners, Workers]:
+    """A new generation on the same sockets, or everything as it was."""
+    config, listeners, workers = serving
     notifier.reloading()
     try:
         config = load(path)
@@ -152,7 +164,7 @@ def reload(
     return config, new, replacements
 
 
-def ping(notifier: Notifier, workers: list[tuple[int, socket.socket]]) -> None:
+def ping(notifier: Notifier, workers: Workers) -> None:
     """The watchdog hears from us when, and only when, every worker has answered this round."""
     for _, channel in workers:
         channel.send(b"?")
@@ -168,7 +180,7 @@ def ping(notifier: Notifier, workers: list[tuple[int, socket.socket]]) -> None:
     notifier.watchdog()
 
 
-def stop(notifier: Notifier, listeners: Listeners, workers: list[tuple[int, socket.socket]]) -> int:
+def stop(notifier: Notifier, listeners: Listeners, workers: Workers) -> int:
     notifier.stopping("draining")
     for _, channel in workers:
         channel.send(b"d")
@@ -191,7 +203,7 @@ def main() -> int:
     command, path = sys.argv[1:]
     try:
         if command == "check":
-            load(path)
+            load(path, only_check=True)
             return 0
         return run(path)
     except TunnelError as exc:

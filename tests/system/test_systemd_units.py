@@ -1,0 +1,343 @@
+"""The systemd units keep their promises on a real systemd as PID 1, and say nothing that systemd objects to."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support import certificates
+from tests.support.interop import require
+from tests.support.systemd_machine import Machine, booted, why_not
+from tlstunnel.address import SystemdAddress, parse_listen
+from tlstunnel.cli.systemd import running_installation
+from tlstunnel.cli.systemd_units import Installation, system_units, user_units
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "systemd"
+MAX_EXPOSURE = 1.5
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """What the units start: a program that takes `run CONFIG` and `check CONFIG`."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+DAEMONS = [Daemon("standin", (sys.executable, str(Path(__file__).with_name("standin.py"))))]
+
+
+@pytest.fixture(params=DAEMONS, ids=lambda daemon: daemon.name)
+def daemon(request: pytest.FixtureRequest) -> Daemon:
+    return request.param
+
+
+@pytest.fixture
+def machine(tmp_path: Path, daemon: Daemon) -> Iterator[Machine]:
+    """A booted machine that has the units for this daemon, a certificate, and a key that only root can read."""
+    missing = why_not()
+    if missing and os.environ.get("TLSTUNNEL_REQUIRE_INTEROP") == "1":
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+    installation = Installation(daemon.command, running_installation(in_sandbox=True).below_home)
+    pair = certificates.server("localhost")
+    with booted(tmp_path) as machine:
+        for name, text in system_units(installation).items():
+            machine.install(name, text)
+        machine.write("/etc/tlstunnel/web.pem", pair.certificate.read_text())
+        machine.write("/etc/tlstunnel/keys/web.key", pair.key.read_text(), 0o600)
+        yield machine
+
+
+def config(*listen: str, name: str = "web") -> str:
+    addresses = ", ".join(f'"{address}"' for address in listen)
+    return (
+        f'[services.{name}]\nmode = "server"\nlisten = [{addresses}]\ntarget = "127.0.0.1:9"\n'
+        'certificate = "/etc/tlstunnel/web.pem"\nkey = "cred:keys_web.key"\n'
+    )
+
+
+def connects(machine: Machine, address: str) -> bool:
+    """Whether a listening socket takes a connection, from within the machine."""
+    program = (
+        "import socket, sys; kind, where = sys.argv[1:]\n"
+        "sock = socket.socket(socket.AF_UNIX) if kind == 'unix' else socket.socket()\n"
+        "sock.connect(where if kind == 'unix' else ('127.0.0.1', int(where)))"
+    )
+    kind, _, where = address.rpartition(":")
+    return machine.run(sys.executable, "-c", program, kind or "tcp", where, check=False).returncode == 0
+
+
+# --- what the units say ---------------------------------------------------------------------------------------------
+
+
+def test_the_units_in_the_repository_are_what_install_writes_for_a_package() -> None:
+    for folder, units in ((UNITS, system_units(Installation())), (UNITS / "user", user_units(Installation()))):
+        for name, text in units.items():
+            assert (folder / name).read_text() == text, f"{folder / name} differs from what cli/systemd_units.py makes"
+
+
+def test_systemd_finds_nothing_to_object_to(tmp_path: Path) -> None:
+    analyze = require("systemd-analyze")
+    for kind, units in (
+        ("--system", system_units(running_installation(in_sandbox=True))),
+        ("--user", user_units(running_installation(in_sandbox=False))),
+    ):
+        folder = tmp_path / kind
+        folder.mkdir()
+        for name, text in units.items():
+            (folder / name).write_text(text)
+        names = [str(folder / name) for name in units]
+        environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+        done = subprocess.run(
+            [analyze, kind, "verify", *names], capture_output=True, text=True, check=False, env=environ
+        )
+        assert (done.returncode, done.stdout + done.stderr) == (0, ""), kind
+
+
+@pytest.mark.parametrize("name", ["tlstunnel.service", "tlstunnel@.service"])
+def test_exposure_is_low_also_for_an_installation_in_a_home_directory(name: str, tmp_path: Path) -> None:
+    homely = Installation(("/home/ann/env/bin/tlstunnel",), ("/home/ann/env",))
+    for number, installation in enumerate((Installation(), homely)):
+        assert exposure(tmp_path / str(number), {name: system_units(installation)[name]}) <= MAX_EXPOSURE
+
+
+def test_socket_activation_lowers_the_exposure(tmp_path: Path) -> None:
+    plain = {"tlstunnel.service": system_units(Installation())["tlstunnel.service"]}
+    drop_in = {"tlstunnel.service.d/own.conf": (UNITS / "examples/socket-activated.conf").read_text()}
+    assert exposure(tmp_path / "activated", plain | drop_in) < exposure(tmp_path / "plain", plain)
+
+
+def exposure(folder: Path, units: dict[str, str]) -> float:
+    """What `systemd-analyze security` makes of a service and its drop-ins. It wants a root to find drop-ins in."""
+    analyze = require("systemd-analyze")
+    place = folder / "etc/systemd/system"
+    for name, text in units.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+    service = next(iter(units)).replace("@.", "@one.")
+    command = [analyze, "security", "--offline=true", f"--root={folder}", "--no-pager", service]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    return float(found[1])
+
+
+def test_the_socket_activation_example_takes_the_socket_that_the_unit_names() -> None:
+    table = tomllib.loads((UNITS / "examples/socket-activated.toml").read_text())
+    names = re.findall(r"^FileDescriptorName=(.*)$", (UNITS / "tlstunnel.socket").read_text(), re.M)
+    assert [parse_listen(table["services"]["web"]["listen"])] == [SystemdAddress(name) for name in names]
+
+
+# --- what they do ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_started_means_serving_without_root_and_with_nothing_but_its_own_key(machine: Machine) -> None:
+    machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:443"))
+    machine.systemctl("start", "tlstunnel.service")  # returns when the daemon says that it is ready
+    assert connects(machine, "443")
+    facts = machine.show("tlstunnel.service", "ActiveState", "StatusText", "MainPID")
+    assert facts["ActiveState"] == "active"
+    assert facts["StatusText"]
+    supervisor = int(facts["MainPID"])
+    processes = machine.processes("tlstunnel.service")
+    assert len(processes) >= 3, "a supervisor and two workers"
+    for pid, status in processes.items():
+        uids = {int(uid) for uid in status["Uid"].split()}
+        assert min(uids) >= 61184, "a dynamic user"
+        assert status["NoNewPrivs"] == "1"
+        assert status["Seccomp"] == "2"
+        bind_only = 1 << 10
+        assert int(status["CapPrm"], 16) == (bind_only if pid == supervisor else 0)
+        limits = machine.run("cat", f"/proc/{pid}/limits").stdout
+        assert re.search(r"Max open files +(\d+) +\1 ", limits), "the soft limit is the hard one"
+        assert re.search(r"Max core file size +0 +0 ", limits)
+    assert "-rw------- 1 root" in machine.run("ls", "-l", "/etc/tlstunnel/keys/web.key").stdout
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_stopping_ends_well_and_leaves_nothing_behind(machine: Machine) -> None:
+    machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:8443", "unix:/run/tlstunnel/web.sock"))
+    machine.systemctl("start", "tlstunnel.service")
+    assert connects(machine, "unix:/run/tlstunnel/web.sock")
+    machine.systemctl("stop", "tlstunnel.service")
+    facts = machine.show("tlstunnel.service", "ActiveState", "Result", "ExecMainStatus")
+    assert facts == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}
+    assert not connects(machine, "8443")
+    assert not machine.run("ls", "/run/tlstunnel", check=False).stdout
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_an_instance_runs_its_own_configuration(machine: Machine) -> None:
+    for name, port in (("one", 8441), ("two", 8442)):
+        machine.write(f"/etc/tlstunnel/{name}.toml", config(f"127.0.0.1:{port}", f"unix:/run/tlstunnel-{name}/s"))
+        machine.systemctl("start", f"tlstunnel@{name}.service")
+    assert connects(machine, "8441")
+    assert connects(machine, "unix:/run/tlstunnel-two/s")
+    machine.systemctl("stop", "tlstunnel@one.service")
+    assert not connects(machine, "8441")
+    assert connects(machine, "8442")
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_reload_takes_the_new_configuration_in_the_same_process(machine: Machine) -> None:
+    machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:8443"))
+    machine.systemctl("start", "tlstunnel.service")
+    before = machine.show("tlstunnel.service", "MainPID")
+    machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:8444"))
+    machine.systemctl("reload", "tlstunnel.service")
+    machine.wait_for("tlstunnel.service", "127.0.0.1:8444")
+    assert connects(machine, "8444")
+    assert machine.show("tlstunnel.service", "MainPID") == before
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_reload_of_a_wrong_configuration_fails_says_why_and_changes_nothing(machine: Machine) -> None:
+    machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:8443"))
+    machine.systemctl("start", "tlstunnel.service")
+    before = set(machine.processes("tlstunnel.service"))
+    machine.write("/etc/tlstunnel/tlstunnel.toml", "[services\n")
+    assert machine.run("systemctl", "reload", "tlstunnel.service", check=False).returncode == 1
+    assert "/etc/tlstunnel/tlstunnel.toml: " in machine.journal("tlstunnel.service")
+    assert machine.show("tlstunnel.service", "ActiveState")["ActiveState"] == "active"
+    assert set(machine.processes("tlstunnel.service")) == before
+    assert connects(machine, "8443")
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_wrong_configuration_is_not_started_again_and_again(machine: Machine) -> None:
+    machine.write("/etc/tlstunnel/tlstunnel.toml", "[services\n")
+    assert "failed" in machine.systemctl("start", "tlstunnel.service", check=False)
+    facts = machine.show("tlstunnel.service", "ActiveState", "ExecMainStatus", "NRestarts")
+    assert facts == {"ActiveState": "failed", "ExecMainStatus": "2", "NRestarts": "0"}
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_worker_that_hangs_makes_the_watchdog_start_everything_over(machine: Machine) -> None:
+    machine.install("tlstunnel.service.d/impatient.conf", "[Service]\nWatchdogSec=1s\nRestartSec=0\n")
+    machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:8443"))
+    machine.systemctl("start", "tlstunnel.service")
+    supervisor = int(machine.show("tlstunnel.service", "MainPID")["MainPID"])
+    worker = next(pid for pid in machine.processes("tlstunnel.service") if pid != supervisor)
+    machine.run("kill", "-STOP", str(worker))
+    machine.wait_for("tlstunnel.service", "Watchdog timeout")
+    machine.wait_for("tlstunnel.service", "127.0.0.1:8443", times=2)
+    assert int(machine.show("tlstunnel.service", "NRestarts")["NRestarts"]) >= 1
+    assert connects(machine, "8443")
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_drain_longer_than_the_stop_timeout_is_not_cut_short(machine: Machine, daemon: Daemon) -> None:
+    machine.install("tlstunnel.service.d/impatient.conf", "[Service]\nTimeoutStopSec=1s\n")
+    machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:8443"))
+    machine.systemctl("start", "tlstunnel.service")
+    hold = "import socket; s = socket.create_connection(('127.0.0.1', 8443)); print('open', flush=True); input()"
+    with machine.start(sys.executable, "-c", hold) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        assert client.stdout.readline() == "open\n"
+        machine.systemctl("stop", "--no-block", "tlstunnel.service")
+        # Said every fifth of a second: ten of them are two seconds, twice what the unit allows.
+        machine.wait_for("tlstunnel.service", "still draining", times=10)
+        client.communicate("\n")
+    machine.wait_for("tlstunnel.service", "Stopped tlstunnel.service")
+    assert machine.show("tlstunnel.service", "Result")["Result"] == "success"
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_connection_to_the_socket_unit_starts_the_service_and_survives_its_restart(machine: Machine) -> None:
+    machine.install("tlstunnel.service.d/own.conf", (UNITS / "examples/socket-activated.conf").read_text())
+    machine.write("/etc/tlstunnel/tlstunnel.toml", config("systemd:https"))
+    machine.systemctl("start", "tlstunnel.socket")
+    assert machine.show("tlstunnel.service", "ActiveState")["ActiveState"] == "inactive"
+    assert connects(machine, "443")
+    machine.wait_for("tlstunnel.service", "systemd:https")
+    assert machine.show("tlstunnel.service", "ActiveState")["ActiveState"] == "active"
+    for status in machine.processes("tlstunnel.service").values():
+        assert (int(status["CapPrm"], 16), int(status["CapBnd"], 16)) == (0, 0)
+    machine.systemctl("stop", "tlstunnel.service")
+    assert connects(machine, "443"), "the queue is systemd's: nobody is refused while the service is down"
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_several_sockets_of_one_name_are_all_served_and_their_paths_stay(machine: Machine) -> None:
+    socket = (
+        "[Socket]\nListenStream=127.0.0.1:8441\nListenStream=127.0.0.1:8442\n"
+        "ListenStream=/run/web.sock\nFileDescriptorName=https\n"
+    )
+    machine.install("tlstunnel.socket", socket)
+    machine.write("/etc/tlstunnel/tlstunnel.toml", config("systemd:https"))
+    machine.systemctl("start", "tlstunnel.socket", "tlstunnel.service")
+    for address in ("8441", "8442", "unix:/run/web.sock"):
+        assert connects(machine, address)
+        assert address.removeprefix("unix:") in machine.journal("tlstunnel.service")
+    machine.systemctl("stop", "tlstunnel.service")
+    assert connects(machine, "unix:/run/web.sock"), "the path is systemd's, and still there"
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_socket_that_no_service_takes_stops_the_start_and_is_named(machine: Machine) -> None:
+    machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:8443"))
+    machine.systemctl("start", "tlstunnel.socket")
+    machine.systemctl("start", "tlstunnel.service", check=False)
+    assert 'socket activation: no service listens on the socket named "https"' in machine.journal("tlstunnel.service")
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_permanent_user_of_the_same_name_is_used_so_that_keys_can_be_its_group_s(machine: Machine) -> None:
+    machine.write("/usr/lib/sysusers.d/tlstunnel.conf", (UNITS / "sysusers-tlstunnel.conf").read_text())
+    machine.run("systemd-sysusers", "tlstunnel.conf")
+    machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:8443"))
+    machine.systemctl("start", "tlstunnel.service")
+    uid = machine.run("id", "-u", "tlstunnel").stdout.strip()
+    assert all(status["Uid"].split() == [uid] * 4 for status in machine.processes("tlstunnel.service").values())
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_installing_writes_units_that_systemd_can_start_and_says_what_to_do_next(machine: Machine) -> None:
+    tunnel = str(Path(sys.executable).parent / "tlstunnel")
+    refused = machine.run(tunnel, "systemd", "install", check=False)
+    assert refused.returncode == 1, "the units there are another daemon's"
+    assert "exists and differs; --force overwrites it" in refused.stderr
+    done = machine.run(tunnel, "systemd", "install", "--force")
+    assert done.stdout.splitlines() == [
+        f"/etc/systemd/system/tlstunnel{kind}" for kind in (".service", "@.service", ".socket")
+    ]
+    assert "systemctl daemon-reload && systemctl enable --now tlstunnel.service" in done.stderr
+    machine.systemctl("daemon-reload")
+    assert f"ExecStart={tunnel} run /etc/tlstunnel/tlstunnel.toml" in machine.systemctl("cat", "tlstunnel.service")
+    machine.systemctl("enable", "tlstunnel.service")
+    assert machine.run(tunnel, "systemd", "install").returncode == 0, "the same again changes nothing"
+
+
+def test_a_dry_run_prints_every_unit_and_writes_nothing(tmp_path: Path) -> None:
+    tunnel = str(Path(sys.executable).parent / "tlstunnel")
+    command = [tunnel, "systemd", "install", "--dry-run", "--directory", str(tmp_path / "units")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for name, text in system_units(running_installation(in_sandbox=True)).items():
+        assert f"# {tmp_path}/units/{name}\n{text}" in done.stdout
+    assert not (tmp_path / "units").exists()
