@@ -247,7 +247,7 @@ class _Rig:
         from tlstunnel.observe.admin.routes import AdminSources
 
         ends = {row: pair[0] for row, pair in self._channels.items()}
-        sources = AdminSources(self._board, self._schema, self._state_blob, ends, self._log)
+        sources = AdminSources(self._board, self._schema, self._state_blob, ends, self._log, self._state.supervisor_pid)
         run_admin(sources, [self._listener])
 
     @staticmethod

@@ -14,6 +14,8 @@ from tlstunnel.observe.admin.routes import AdminSources, Routes
 
 _PARENT_CHECK_S = 1.0
 _BACKLOG = 64
+# A terminal sends SIGINT to the whole process group, and the endpoint shall answer while the others drain.
+_NOT_OURS = (signal.SIGINT, signal.SIGHUP)
 
 
 def run_admin(sources: AdminSources, sockets: Sequence[socket.socket]) -> None:
@@ -23,20 +25,21 @@ def run_admin(sources: AdminSources, sockets: Sequence[socket.socket]) -> None:
         sources: what there is to show.
         sockets: bound; owned by the supervisor, which closes and unlinks them.
     """
-    trio.run(_run, sources, sockets, os.getppid())
+    for number in _NOT_OURS:
+        signal.signal(number, signal.SIG_IGN)
+    trio.run(_run, sources, sockets)
 
 
-async def _run(sources: AdminSources, sockets: Sequence[socket.socket], supervisor_pid: int) -> None:
+async def _run(sources: AdminSources, sockets: Sequence[socket.socket]) -> None:
     listeners = []
     for each in sockets:
         each.listen(_BACKLOG)
         each.setblocking(False)
         listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(each)))
-    # A terminal sends SIGINT to the whole process group, and the endpoint shall answer while the others drain.
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGUSR1) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_tick, sources, supervisor_pid, nursery.cancel_scope)
-            nursery.start_soon(serve, listeners, Routes(sources, supervisor_pid))
+            nursery.start_soon(_tick, sources, nursery.cancel_scope)
+            nursery.start_soon(serve, listeners, Routes(sources))
             async for number in signals:
                 if number == signal.SIGTERM:
                     nursery.cancel_scope.cancel()
@@ -44,8 +47,8 @@ async def _run(sources: AdminSources, sockets: Sequence[socket.socket], supervis
                     sources.log.reopen()
 
 
-async def _tick(sources: AdminSources, supervisor_pid: int, everything: trio.CancelScope) -> None:
-    while os.getppid() == supervisor_pid:
+async def _tick(sources: AdminSources, everything: trio.CancelScope) -> None:
+    while os.getppid() == sources.supervisor_pid:
         sources.log.tick()
         await trio.sleep(_PARENT_CHECK_S)
     everything.cancel()

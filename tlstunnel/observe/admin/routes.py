@@ -44,6 +44,8 @@ class AdminSources:
     channels: dict[int, socket.socket]
     """The admin's ends of the workers' listing channels, by row of the board."""
     log: Log
+    supervisor_pid: int
+    """Our parent; once it is not any more, nothing is alive."""
 
 
 class Routes:
@@ -51,12 +53,10 @@ class Routes:
 
     Args:
         sources: where everything comes from.
-        supervisor_pid: our parent; once it is not any more, nothing is alive.
     """
 
-    def __init__(self, sources: AdminSources, supervisor_pid: int) -> None:
+    def __init__(self, sources: AdminSources) -> None:
         self._sources = sources
-        self._supervisor_pid = supervisor_pid
         self._collector = TunnelCollector(sources.board, sources.schema, sources.state)
         self._channels = Channels(sources.channels)
         self._handlers: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -90,7 +90,7 @@ class Routes:
         return Response(200, body, content_type)
 
     async def _livez(self, request: Request) -> Response:
-        if os.getppid() == self._supervisor_pid:
+        if os.getppid() == self._sources.supervisor_pid:
             return text_response(200, "alive")
         return text_response(503, "the supervisor is gone")
 
