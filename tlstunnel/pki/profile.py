@@ -7,8 +7,9 @@ the intersection of what `openssl verify -x509_strict`, NSS, GnuTLS and `cryptog
   (section 4.2.1.2) and the authority key identifier repeats the issuer's own, whatever method made that;
 - a CA has critical basicConstraints and a critical keyUsage of keyCertSign and cRLSign, nothing else;
 - a leaf has basicConstraints CA:FALSE, keyUsage digitalSignature alone (all our key exchanges are ephemeral, so keys
-  only ever sign), the extended key usage of its one purpose, and always a subjectAltName; a common name repeats one of
-  the names and is never the only place of it. If there is no subject at all the subjectAltName is critical.
+  only ever sign; but an RSA server also has keyEncipherment, without which NSS refuses it), the extended key usage of
+  its one purpose, and always a subjectAltName; a common name repeats one of the names and is never the only place of
+  it. If there is no subject at all the subjectAltName is critical.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tlstunnel.errors import UsageError
@@ -167,7 +169,8 @@ def build_leaf(
     """Make and sign a leaf; without an issuer it is self-signed."""
     builder = begin(leaf.subject, public_key, dates, issuer)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(_key_usage(digital_signature=True), critical=True)
+    enciphers = leaf.use is Use.SERVER and isinstance(public_key, rsa.RSAPublicKey)
+    builder = builder.add_extension(_key_usage(digital_signature=True, key_encipherment=enciphers), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([leaf.use.oid]), critical=False)
     builder = builder.add_extension(x509.SubjectAlternativeName(leaf.names), critical=not list(leaf.subject))
     if leaf.crl_url is not None:
@@ -233,12 +236,16 @@ def begin(
 
 
 def _key_usage(
-    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+    *,
+    digital_signature: bool = False,
+    key_encipherment: bool = False,
+    key_cert_sign: bool = False,
+    crl_sign: bool = False,
 ) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=digital_signature,
         content_commitment=False,
-        key_encipherment=False,
+        key_encipherment=key_encipherment,
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=key_cert_sign,
