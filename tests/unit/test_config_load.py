@@ -370,7 +370,7 @@ def test_a_file_that_may_not_be_read_is_the_machines_fault(tmp_path: Path) -> No
     try:
         if user == 0:  # root reads everything; somebody else cannot even enter the folder
             os.seteuid(65534)
-        with pytest.raises(FileTroubleError, match=r"cannot be read \(permission denied\); give "):
+        with pytest.raises(FileTroubleError, match=r"cannot be read \(permission denied\); let "):
             find_file("server.pem", tmp_path)
     finally:
         os.seteuid(user)

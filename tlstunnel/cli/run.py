@@ -28,9 +28,24 @@ def check(config: Path = _CONFIG) -> None:
     Exit code 0: nothing is wrong (warnings may be printed). 1: the text is right, but files it names are missing or
     unreadable here. 2: the configuration is wrong.
     """
-    from tlstunnel.config.load import load_file
+    from datetime import UTC, datetime
 
-    load_file(config)
+    from tlstunnel.config.load import examine
+    from tlstunnel.config.source import FilesError, FileSource
+    from tlstunnel.errors import ConfigError, Problem
+    from tlstunnel.tls.inspection import inspect
+    from tlstunnel.tls.passphrase import PassphraseSource
+
+    sound, error = examine(config)
+    inspection = inspect(sound, PassphraseSource.of_this_process(), now=datetime.now(UTC))
+    for warning in inspection.warnings:
+        print(f"warning: {warning}")
+    source = FileSource(str(config), config.parent)
+    problems = [Problem(source.where(finding.steps), finding.what) for finding in inspection.problems]
+    if error is not None or problems:
+        is_machine = error is None or isinstance(error, FilesError)
+        is_machine = is_machine and all(finding.is_machine for finding in inspection.problems)
+        raise (FilesError if is_machine else ConfigError)((*(error.problems if error else ()), *problems))
     print("configuration OK")
 
 

@@ -82,8 +82,8 @@ def read_tls(table: Table, default: TLSSettings) -> TLSSettings:
 
 
 def _protocol(text: str) -> str:
-    if not 0 < len(text.encode()) <= MAX_ALPN_BYTES:
-        raise ValueError(f'"{text[:40]}" is not 1 to {MAX_ALPN_BYTES} bytes long; write a protocol such as "h2"')
+    if not text.isascii() or not 0 < len(text) <= MAX_ALPN_BYTES:
+        raise ValueError(f'"{text[:40]}" is not 1 to {MAX_ALPN_BYTES} ASCII characters; write one such as "h2"')
     return text
 
 

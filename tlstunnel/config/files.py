@@ -54,7 +54,7 @@ def _trouble(path: Path) -> str | None:
     except OSError as exc:
         if exc.errno == errno.ENOENT:
             return f"there is no file {path}; create it or correct the path"
-        return f"{path} cannot be read ({os.strerror(exc.errno or 0).lower()}); give tlstunnel's user the right to"
+        return f"{path} cannot be read ({os.strerror(exc.errno or 0).lower()}); let tlstunnel's user read it"
     try:
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             return f"{path} is a folder; write the path of a file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import re
 import tomllib
@@ -29,6 +30,21 @@ def load_file(path: Path) -> Config:
     Raises:
         ConfigError: with every problem in the file, in file order. Its exit code is 1 instead of 2 where the text is
             right and only files it names are missing or unreadable.
+    """
+    config, error = examine(path)
+    if error is not None:
+        raise error
+    return config
+
+
+def examine(path: Path) -> tuple[Config, ConfigError | None]:
+    """Read a configuration file as far as it can be read: to look further into what is right beside what is wrong.
+
+    Returns:
+        The services without a problem, and all problems; if there are any, nothing must be started with the former.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not TOML.
     """
     try:
         raw = path.read_bytes()
@@ -64,10 +80,13 @@ def from_options(
     placed: dict[Steps, str] = {}
     for (section, key), option in options.items():
         placed[("services", name, key) if section == "service" else (section, key)] = option
-    return _load(OptionSource(placed, Path.cwd()), document, "command line")
+    config, error = _load(OptionSource(placed, Path.cwd()), document, "command line")
+    if error is not None:
+        raise error
+    return config
 
 
-def _load(source: Source, document: Mapping[str, object], name: str) -> Config:
+def _load(source: Source, document: Mapping[str, object], name: str) -> tuple[Config, ConfigError | None]:
     report = Report(source, document)
     root = Table(report, (), document)
     tables = {section: root.table(section) or root.empty(section) for section in SECTIONS}
@@ -79,9 +98,9 @@ def _load(source: Source, document: Mapping[str, object], name: str) -> Config:
         source=name,
     )
     root.finish(_belonging(tables))
-    _check_listens(report, config, document)
-    report.finish()
-    return config
+    _check_listens(report, config)
+    sound = tuple(service for service in config.services if not report.touches(("services", service.name)))
+    return dataclasses.replace(config, services=sound), report.error()
 
 
 def _belonging(tables: Mapping[str, Table]) -> dict[str, str]:
@@ -163,7 +182,7 @@ def _read_services(root: Table) -> tuple[Service, ...]:
     return tuple(services)
 
 
-def _check_listens(report: Report, config: Config, document: Mapping[str, object]) -> None:
+def _check_listens(report: Report, config: Config) -> None:
     """No two listeners on one address: sockets with SO_REUSEPORT would silently share its connections."""
     taken: dict[object, str] = {}
     places: list[tuple[Steps, Listen]] = []

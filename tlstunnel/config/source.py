@@ -141,19 +141,18 @@ class Report:
         """Whether a problem with exactly this key was noted."""
         return any(steps == found for found, _, _ in self._found)
 
-    def finish(self) -> None:
-        """Raise if anything was found.
+    def touches(self, steps: Steps) -> bool:
+        """Whether a problem was noted with this key or anything below it."""
+        return any(found[: len(steps)] == steps for found, _, _ in self._found)
 
-        Raises:
-            ConfigError: with all problems.
-            FilesError: the same, when all of them are the machine's.
-        """
+    def error(self) -> ConfigError | None:
+        """All problems, as `FilesError` when every one of them is the machine's; None when there is none."""
         if not self._found:
-            return
+            return None
         order = {steps: position for position, steps in enumerate(_walk(self._document))}
         self._found.sort(key=lambda found: _position(found[0], order))
         kind = FilesError if all(machine for _, _, machine in self._found) else ConfigError
-        raise kind(problem for _, problem, _ in self._found)
+        return kind(problem for _, problem, _ in self._found)
 
 
 def _walk(value: object, steps: Steps = ()) -> Iterable[Steps]:

@@ -1,0 +1,161 @@
+"""Everything a configuration names, read and tried out: what `tlstunnel check` reports besides the text itself.
+
+Starting stops at the first file that cannot be used; looking is worth more when it goes on. So each certificate, CA,
+list and setting is tried on its own, and each finding carries the key path it belongs to. Nothing is kept open and
+nothing is changed: no key log is opened, no socket bound.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from tlstunnel.config.model import BackendTLS, CertificateFiles, Config, Mode, Service, TLSSettings
+from tlstunnel.tls.certificate_checks import Use, ca_warnings, crl_problems, warnings
+from tlstunnel.tls.context import ContextError, check_settings
+from tlstunnel.tls.material import CRL, Credential, MaterialError, load_ca, load_credential, load_crls, load_system_ca
+from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.tls.store import Material, ServiceContexts
+
+T = TypeVar("T")
+Steps = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that would stop a start."""
+
+    steps: Steps
+    """The key path."""
+    what: str
+    is_machine: bool = False
+    """Whether the text and the content are right, and a file cannot be read here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found: what would stop a start, and what would not."""
+
+    problems: tuple[Finding, ...]
+    warnings: tuple[str, ...]
+    """Whole lines."""
+
+
+def inspect(config: Config, passphrases: PassphraseSource, *, now: datetime) -> Inspection:
+    """Read every file of every service, build every context, and report all that is wrong or remarkable."""
+    found = _Findings()
+    loader = _Loader(found, passphrases, now)
+    for service in config.services:
+        _Service(service, found, loader).inspect()
+    return Inspection(tuple(found.problems), tuple(dict.fromkeys(found.warnings)))
+
+
+@dataclass(slots=True)
+class _Findings:
+    problems: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def attempt(self, steps: Steps, load: Callable[[], T]) -> T | None:
+        """What loading gives, or None after a finding."""
+        try:
+            return load()
+        except MaterialError as exc:
+            self.problems.append(Finding(steps, str(exc), exc.exit_code == 1))
+        except ContextError as exc:
+            self.problems.append(Finding((*steps, exc.key), str(exc)))
+        return None
+
+
+@dataclass(slots=True)
+class _Loader:
+    """Reads credentials, each once however many names share it: nobody is asked twice for a passphrase."""
+
+    found: _Findings
+    passphrases: PassphraseSource
+    now: datetime
+    _read: dict[CertificateFiles, Credential | None] = field(default_factory=dict)
+
+    def credentials(
+        self, steps: Steps, files: Sequence[CertificateFiles], use: Use, names: Sequence[str] = ()
+    ) -> tuple[Credential, ...]:
+        read = []
+        for at, one in enumerate(files):
+            if one not in self._read:
+                key = "certificate" if one.p12 is None else "p12"
+                place = (*steps, key, at) if len(files) > 1 else (*steps, key)
+                self._read[one] = self.found.attempt(place, functools.partial(load_credential, one, self.passphrases))
+            credential = self._read[one]
+            if credential is not None:
+                self.found.warnings += warnings(credential, service_names=names, now=self.now, use=use)
+                read.append(credential)
+        return tuple(read)
+
+
+@dataclass(slots=True)
+class _Service:
+    service: Service
+    found: _Findings
+    loader: _Loader
+
+    def inspect(self) -> None:
+        service, steps = self.service, ("services", self.service.name)
+        before = len(self.found.problems)
+        if service.mode is Mode.SERVER:
+            self._settings(steps, service.tls)
+        for at, name in enumerate(service.sni):
+            if name.tls != service.tls:
+                self._settings((*steps, "sni", at), name.tls)
+        material = Material(
+            credentials=self.loader.credentials(steps, service.certificate, "server"),
+            sni=tuple(
+                self.loader.credentials((*steps, "sni", at), name.certificate, "server", name.names)
+                for at, name in enumerate(service.sni)
+            ),
+        )
+        if service.client_ca is not None:
+            material = self._client_trust(steps, material)
+        if service.backend_tls is not None:
+            below = steps if service.mode is Mode.CLIENT else (*steps, "target_tls")
+            material = self._backend(below, service.backend_tls, material)
+        if len(self.found.problems) == before:
+            # Only whole contexts show what is wrong between settings and material. Key logs are not touched.
+            quiet = dataclasses.replace(service, unsafe_keylog=False)
+            self.found.attempt(steps, lambda: ServiceContexts(quiet, material))
+
+    def _settings(self, steps: Steps, settings: TLSSettings) -> None:
+        self.found.problems += [Finding((*steps, error.key), str(error)) for error in check_settings(settings)]
+
+    def _client_trust(self, steps: Steps, material: Material) -> Material:
+        path = self.service.client_ca
+        bundle = None if path is None else self.found.attempt((*steps, "client_ca"), lambda: load_ca(path))
+        crls = self._lists(steps, self.service.crl)
+        if bundle is not None:
+            self.found.warnings += ca_warnings(bundle, now=self.loader.now)
+            self.found.warnings += crl_problems(crls, bundle, now=self.loader.now) if crls else []
+        return dataclasses.replace(material, client_ca=bundle, crls=crls)
+
+    def _backend(self, steps: Steps, backend: BackendTLS, material: Material) -> Material:
+        self._settings(steps, backend.tls)
+        bundle = self.found.attempt(
+            (*steps, "ca"), lambda: load_system_ca() if backend.ca is None else load_ca(backend.ca)
+        )
+        crls = self._lists(steps, backend.crl)
+        if bundle is not None:
+            self.found.warnings += ca_warnings(bundle, now=self.loader.now)
+            self.found.warnings += crl_problems(crls, bundle, now=self.loader.now) if crls else []
+        own = self.loader.credentials(steps, () if backend.certificate is None else (backend.certificate,), "client")
+        return dataclasses.replace(
+            material, backend_ca=bundle, backend_crls=crls, backend_credential=own[0] if own else None
+        )
+
+    def _lists(self, steps: Steps, paths: Sequence[Path]) -> tuple[CRL, ...]:
+        read: list[CRL] = []
+        for at, path in enumerate(paths):
+            place = (*steps, "crl", at) if len(paths) > 1 else (*steps, "crl")
+            read += self.found.attempt(place, functools.partial(load_crls, path)) or ()
+        return tuple(read)
