@@ -102,7 +102,7 @@ def fork_worker(listeners: Listeners, slot: int) -> tuple[int, socket.socket]:
             ours.close()
             work(listeners, slot, theirs)
             status = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001  the process ends in any case
             traceback.print_exc()
         finally:
             os._exit(status)

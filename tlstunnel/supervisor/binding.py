@@ -59,7 +59,8 @@ def resolve(address: TCPAddress) -> tuple[Endpoint, ...]:
         return (Endpoint(socket.AF_INET6, ("::", address.port, 0, 0), is_dual=True),)
     flags = socket.AI_PASSIVE | (socket.AI_NUMERICHOST if address.is_literal else 0)
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
+        # As bytes, because for text Python loads its IDNA tables, which stay in memory; hosts here are ASCII already.
+        found = socket.getaddrinfo(address.host.encode("ascii"), address.port, type=socket.SOCK_STREAM, flags=flags)
     except socket.gaierror as exc:
         raise ListenRefused(
             f'the name "{address.host}" does not resolve ({(exc.strerror or "unknown").lower()}); '
