@@ -189,6 +189,18 @@ def test_a_dsa_certificate_is_refused(tmp_path: Path) -> None:
         load(certificate=out, key=key)
 
 
+def test_a_key_for_pss_signatures_keeps_that_it_is_one(tmp_path: Path) -> None:
+    """OpenSSL refuses a certificate for RSASSA-PSS with a key that says plain RSA; parsing would lose it."""
+    key, certificate, locked = tmp_path / "pss.key", tmp_path / "pss.pem", tmp_path / "locked.key"
+    run("openssl", "genpkey", "-quiet", "-algorithm", "RSA-PSS", "-out", key)
+    run("openssl", "req", "-x509", "-key", key, "-subj", "/CN=pss", "-out", certificate)
+    credential = load(certificate=certificate, key=key)
+    assert bytes.fromhex("2a864886f70d01010a") in credential.key_der
+    run("openssl", "pkcs8", "-topk8", "-in", key, "-out", locked, "-passout", f"pass:{SECRET}")
+    with pytest.raises(MaterialError, match="read only from unencrypted PKCS#8"):
+        load(SECRET, certificate=certificate, key=locked)
+
+
 def test_revocation_lists_openssl_makes_load_as_pem_and_der(authority: Path, tmp_path: Path) -> None:
     (tmp_path / "index.txt").write_text(f"R\t300101000000Z\t200101000000Z\t{'0A' * 8}\tunknown\t/CN=x\n")
     (tmp_path / "ca.cnf").write_text(

@@ -227,23 +227,6 @@ def test_files_behind_swapped_links_are_read_where_the_links_lead_now(tmp_path: 
     assert load(files).names == ("two.example.org",)
 
 
-def test_a_key_for_pss_signatures_keeps_that_it_is_one(tmp_path: Path) -> None:
-    """OpenSSL refuses a certificate for RSASSA-PSS with a key that says plain RSA; parsing would lose it."""
-    from tests.support.interop import require
-
-    openssl = require("openssl")
-    key, certificate = tmp_path / "pss.key", tmp_path / "pss.pem"
-    subprocess.run([openssl, "genpkey", "-quiet", "-algorithm", "RSA-PSS", "-out", key], check=True)
-    subprocess.run([openssl, "req", "-x509", "-key", key, "-subj", "/CN=pss", "-out", certificate], check=True)
-    credential = load(CertificateFiles(certificate=certificate, key=key))
-    assert bytes.fromhex("2a864886f70d01010a") in credential.key_der
-    locked = tmp_path / "locked.key"
-    command = [openssl, "pkcs8", "-topk8", "-in", key, "-out", locked, "-passout", f"pass:{SECRET}"]
-    subprocess.run(command, check=True)
-    with pytest.raises(MaterialError, match="read only from unencrypted PKCS#8"):
-        load(CertificateFiles(certificate=certificate, key=locked), TLSTUNNEL_KEY_PASSPHRASE=SECRET)
-
-
 @pytest.mark.parametrize(
     ("names", "wanted", "is_covered"),
     [

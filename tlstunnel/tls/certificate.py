@@ -16,6 +16,7 @@ from tlstunnel.tls.pem import Block, SourceFile, printable
 MAX_CHAIN = 32
 """More certificates than any chain has; a file with more is a CA bundle in the wrong place."""
 
+_WEAK_DIGESTS = {"md5": "MD5", "sha1": "SHA-1"}
 _MUST_STAPLE = x509.TLSFeatureType.status_request
 # What cryptography raises for DER that is not what it claims to be; x509 has errors of its own for some extensions.
 PARSE_ERRORS = (
@@ -170,25 +171,28 @@ def is_self_issued(certificate: x509.Certificate) -> bool:
     return certificate.subject == certificate.issuer
 
 
-def has_weak_signature(certificate: x509.Certificate) -> bool:
-    """Signed with MD5 or SHA-1; a self-signed certificate's own signature proves nothing and is not looked at."""
+def signature_digest(certificate: x509.Certificate) -> str:
+    """The digest under the certificate's signature, `""` where the algorithm has its own, `"?"` if it is unknown."""
     try:
         algorithm = certificate.signature_hash_algorithm
     except UnsupportedAlgorithm:
-        return False
-    return algorithm is not None and algorithm.name in ("md5", "sha1") and not is_self_issued(certificate)
+        return "?"
+    return algorithm.name if algorithm is not None else ""
+
+
+def weak_digest(certificate: x509.Certificate) -> str | None:
+    """MD5 or SHA-1, if signed with it. A self-signed certificate's own signature proves nothing and is not judged."""
+    return None if is_self_issued(certificate) else _WEAK_DIGESTS.get(signature_digest(certificate))
 
 
 def issued(parent: x509.Certificate, child: x509.Certificate) -> bool:
-    """Whether `parent` signed `child`."""
+    """Whether `parent` signed `child`; of a signature that cannot be checked, the names are believed."""
     if parent.subject != child.issuer:
         return False
     try:
         child.verify_directly_issued_by(parent)
-    except UnsupportedAlgorithm:
-        return True
     except (ValueError, TypeError, InvalidSignature):
-        return False
+        return signature_digest(child) == "?"
     return True
 
 

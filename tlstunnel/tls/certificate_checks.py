@@ -172,18 +172,13 @@ def _strength(certificates: Sequence[x509.Certificate]) -> list[str]:
     found = []
     for place, one in enumerate(certificates):
         who = "" if place == 0 else f"{facts.label(one)}: "
-        if facts.has_weak_signature(one):
-            found.append(f"{who}its signature uses {_hash(one)}; peers will refuse it")
+        if (digest := facts.weak_digest(one)) is not None:
+            found.append(f"{who}its signature uses {digest}; peers will refuse it")
         if place and (why := unfit_for_tls(one.public_key())) is not None:
             found.append(f"{who}{why}")
     if is_rare(certificates[0].public_key()):
         found.append(f"few TLS peers know {key_type(certificates[0].public_key())}, and none before TLS 1.3")
     return found
-
-
-def _hash(certificate: x509.Certificate) -> str:
-    algorithm = certificate.signature_hash_algorithm
-    return {"md5": "MD5", "sha1": "SHA-1"}[algorithm.name] if algorithm is not None else "an unknown digest"
 
 
 def _completeness(leaf: x509.Certificate, chain: Sequence[x509.Certificate]) -> list[str]:

@@ -167,7 +167,8 @@ def identify(data: bytes, wanted: str = "PEM") -> str:
             return answer
     if head[:15].lower().startswith((b"<!doctype html", b"<html")):
         return f"is an HTML page, not {wanted}; a download must have failed"
-    if data[:1] == b"0" and len(data) > 1 and (data[1] & 0x80 or data[1] == len(data) - 2):
+    # A text may begin with 0 too; DER goes on with a sequence, a number or an identifier.
+    if data[:1] == b"0" and _der_body(data)[:1] in (b"\x30", b"\x02", b"\x06"):
         return _identify_der(data, wanted)
     if wanted != "PEM":
         return f"is not {wanted}; a file that ends in .p12 or .pfx is meant"
@@ -198,7 +199,6 @@ _STARTS = (
 # What follows the outer SEQUENCE of DER. PKCS#12 and a key begin with a version number, PKCS#7 with its own
 # identifier, a certificate or request with another SEQUENCE.
 _P12_VERSION = b"\x02\x01\x03"
-_PKCS7_OID = bytes.fromhex("06092a864886f70d0107")
 
 
 def _identify_der(data: bytes, wanted: str) -> str:
@@ -207,11 +207,9 @@ def _identify_der(data: bytes, wanted: str) -> str:
         return f"is PKCS#12, not {wanted}; name it with p12 instead of certificate and key"
     if body.startswith(b"\x02\x01"):
         return f"is a private key in DER, not {wanted}; convert it with openssl pkey -inform DER"
-    if body.startswith(_PKCS7_OID):
+    if body.startswith(b"\x06"):
         return f"is PKCS#7 in DER, not {wanted}; convert it with openssl pkcs7 -inform DER -print_certs"
-    if body.startswith(b"\x30"):
-        return f"is a certificate in DER, not {wanted}; convert it with openssl x509 -inform DER"
-    return f"looks like DER, not {wanted}; convert it with openssl"
+    return f"is a certificate in DER, not {wanted}; convert it with openssl x509 -inform DER"
 
 
 def _der_body(data: bytes) -> bytes:
