@@ -20,8 +20,9 @@ import trio.testing
 from tests.support.admin_rig import Rig, running
 from tlstunnel.observe.admin import http as admin_http
 from tlstunnel.observe.admin.http import Request, Response, serve, text_response
-from tlstunnel.observe.admin.page import amount, duration, page
+from tlstunnel.observe.admin.page import page
 from tlstunnel.observe.admin.routes import PATHS, is_host_plausible, listing_request
+from tlstunnel.observe.words import amount, duration
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def config(services: tuple[str, ...] = ("orders", "mail")) -> Config:
             )
             for name in services
         ),
-        log=Log(level="warning"),
+        log=Log(level="error"),
     )
 
 

@@ -12,10 +12,10 @@ own `Log`; all share the descriptors that `open_log` opened before the fork.
 What is left out, and how one learns of it:
 
     below the level         nothing is said
-    noise                   connections refused before TLS (stage ADMIT), and in text also failed handshakes that are
-                            the client's fault: the first `BURST` per service and reason in `INTERVAL_S`, then one
-                            line with the number of the others. JSON has a record for every connection that came past
-                            admission, so that records can be counted.
+    noise                   connections refused before TLS (stage ADMIT), and in text every one that ended before bytes
+                            could move: scanners, strangers, a backend that is down. The first `BURST` per service and
+                            reason in `INTERVAL_S` are written, then one line with the number of the others. JSON has
+                            a record for every connection that came past admission, so that records can be counted.
     no room to write        one line with the number of lines lost, as soon as there is room again
 """
 
@@ -34,7 +34,7 @@ from tlstunnel.observe.noise import INTERVAL_S, Limiter
 from tlstunnel.observe.record import ConnectionRecord
 from tlstunnel.observe.schema import ProcessSeries
 from tlstunnel.observe.sinks import MAX_WRITE, Sink, open_sink
-from tlstunnel.outcome import CloseReason, Fault, Stage
+from tlstunnel.outcome import CloseReason, Stage
 
 __all__ = ["INTERVAL_S", "Log", "open_log"]
 
@@ -234,8 +234,7 @@ class Log:
 
     def _is_noise(self, level: str, service: str, reason: CloseReason) -> bool:
         """Whether this line is one too many. Counts it if so."""
-        is_client_noise = reason.stage is Stage.HANDSHAKE and reason.fault is Fault.CLIENT and not self._is_json
-        if not is_client_noise and reason.stage is not Stage.ADMIT:
+        if self._is_json and reason.stage is not Stage.ADMIT:
             return False
         if self._noise.admits(level, service, reason.label, f"{service}: {reason.text}"):
             return False

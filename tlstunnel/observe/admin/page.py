@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+from tlstunnel.observe.words import amount, duration
+
 REFRESH_S = 5
 SOON_DAYS = 30
 _STYLE = """
@@ -43,26 +45,6 @@ def page(status: dict[str, Any]) -> str:
         "</body></html>",
     ]
     return "\n".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """The two largest units of a duration: `3d 4h`."""
-    found: list[str] = []
-    rest = int(seconds)
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if count or found or unit == "s":
-            found.append(f"{count}{unit}")
-    return " ".join(found[:2])
-
-
-def amount(count: float) -> str:
-    """Bytes in binary units."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def _services(services: Iterable[dict[str, Any]]) -> list[str]:

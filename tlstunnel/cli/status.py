@@ -1,0 +1,166 @@
+"""`tlstunnel status`: what a running tunnel says of itself, and whether all is well as an exit code."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+DEFAULT_ADMIN = "127.0.0.1:9464"
+ADMIN_OPTION = typer.Option(
+    DEFAULT_ADMIN,
+    "--admin",
+    envvar="TLSTUNNEL_ADMIN",
+    metavar="ADDR",
+    help="The tunnel's admin endpoint: HOST:PORT or unix:/path.",
+)
+WARN_OPTION = typer.Option(
+    14.0, "--warn-days", min=0, metavar="DAYS", help="Certificates that expire sooner are a problem."
+)
+
+
+@app.command()
+def status(
+    admin: str = ADMIN_OPTION,
+    warn_days: float = WARN_OPTION,
+    as_json: bool = typer.Option(False, "--json", help="Print the endpoint's document instead of tables."),
+) -> None:
+    """The state of a running tunnel.
+
+    Exit code 0: it accepts connections and no certificate expires within --warn-days. 1: anything else.
+    """
+    from tlstunnel.observe.client import AdminClient
+
+    client = AdminClient(parse_admin(admin))
+    document = client.document("/status")
+    client.close()
+    problems = problems_of(document, warn_days)
+    if as_json:
+        print(json.dumps(document, indent=2))
+    else:
+        _print_tables(document, problems, warn_days)
+    if problems:
+        raise typer.Exit(1)
+
+
+def parse_admin(text: str) -> Any:
+    """The endpoint's address.
+
+    Raises:
+        UsageError: it is not an address to connect to.
+    """
+    from tlstunnel.address import AddressError, parse_target
+    from tlstunnel.errors import UsageError
+
+    try:
+        return parse_target(text)
+    except AddressError as exc:
+        raise UsageError("--admin", str(exc)) from exc
+
+
+def problems_of(document: dict[str, Any], warn_days: float) -> list[str]:
+    """Everything that makes the exit code 1, one line each."""
+    found = []
+    if not document["ready"]:
+        found.append(f"tlstunnel is {document['phase']} and accepts no connections")
+    for each in document["certificates"]:
+        if each["days_left"] < warn_days:
+            left = f"expires in {each['days_left']:.1f} days" if each["days_left"] >= 0 else "has expired"
+            found.append(f"{each['service']}: {each['file']}: {each['role']} of {each['subject']} {left}")
+    return found
+
+
+def _print_tables(document: dict[str, Any], problems: list[str], warn_days: float) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from tlstunnel.observe.lines import printable
+    from tlstunnel.observe.words import duration
+
+    console = Console(highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=140)
+    mood = "green" if document["ready"] else "red"
+    head = Text.assemble(
+        "tlstunnel ",
+        document["version"],
+        " ",
+        (document["phase"], mood),
+        f", up {duration(document['uptime_s'])}, from {printable(document['source'] or 'the command line')}",
+    )
+    console.print(head)
+    console.print(_services(document))
+    if document["certificates"]:
+        console.print(_certificates(document, warn_days))
+    open_now = ", ".join(
+        f"{each['pid']} ({each['connections']} open{', draining' if each['draining'] else ''})"
+        for each in document["workers"]
+    )
+    restarts = document["worker_restarts"]
+    console.print(Text(f"workers: {open_now or 'none'}" + (f"; restarted {restarts} times" if restarts else "")))
+    last = document["last_reload"]
+    if last is not None:
+        result = "succeeded" if last["ok"] else "failed"
+        console.print(Text(f"last reload {result} at {last['at']}", "" if last["ok"] else "red"))
+        for error in last["errors"]:
+            console.print(Text(f"  {printable(error)}"), soft_wrap=True)
+    for problem in problems:
+        console.print(Text(f"problem: {printable(problem)}", "bold red"), soft_wrap=True)
+
+
+def _services(document: dict[str, Any]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from tlstunnel.observe.words import amount
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("service\nmode", "listens on", "target"):
+        table.add_column(name, overflow="fold")
+    for name in ("open\nlimit", "handshakes\nfailed", "forward\nreverse"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in document["services"]:
+        targets = Text("\n").join(
+            Text(target["address"], "red" if target["resting_workers"] else "") for target in each["targets"]
+        )
+        limit = each["connections"]["limit"]
+        table.add_row(
+            Text(f"{each['name']}\n{each['mode']}"),
+            Text("\n".join(each["listeners"])),
+            targets,
+            f"{each['connections']['active']:,}\n" + (f"{limit:,}" if limit else "none"),
+            Text.assemble(
+                f"{each['handshakes']['succeeded']:,}\n",
+                (f"{each['handshakes']['failed']:,}", "yellow" if each["handshakes"]["failed"] else ""),
+            ),
+            f"{amount(each['bytes']['forward'])}\n{amount(each['bytes']['reverse'])}",
+        )
+    return table
+
+
+def _certificates(document: dict[str, Any], warn_days: float) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from tlstunnel.observe.lines import printable
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("service", "role", "subject", "file"):
+        table.add_column(name, overflow="fold")
+    table.add_column("days left", justify="right")
+    for each in sorted(document["certificates"], key=lambda each: float(each["days_left"])):
+        left = each["days_left"]
+        mood = "red" if left < 0 else "yellow" if left < warn_days else ""
+        table.add_row(
+            Text(each["service"]),
+            each["role"],
+            Text(printable(each["subject"])),
+            Text(printable(each["file"])),
+            Text(f"{left:,.1f}", mood),
+        )
+    return table

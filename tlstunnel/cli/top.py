@@ -1,0 +1,176 @@
+"""`tlstunnel top`: a live view of a running tunnel in the terminal, from its admin endpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tlstunnel.cli.status import ADMIN_OPTION, parse_admin
+
+if TYPE_CHECKING:
+    from tlstunnel.cli.top_view import Wishes
+    from tlstunnel.observe.client import AdminClient
+    from tlstunnel.observe.rates import Watch
+
+app = typer.Typer(add_completion=False)
+
+TALKERS = 200
+_ESCAPE = "\x1b"
+
+
+@app.command()
+def top(
+    admin: str = ADMIN_OPTION,
+    interval: float = typer.Option(1.0, "--interval", min=0.2, max=60, metavar="SECONDS", help="Between two looks."),
+    count: int = typer.Option(0, "--count", min=0, metavar="N", help="End after so many looks; 0: when told to."),
+) -> None:
+    """A live view of a running tunnel: rates, services, top talkers, trouble, certificates.
+
+    Keys: q quits, s sorts, f and / filter, p pauses, ? helps. Where standard output is not a terminal, each look is
+    one plain line.
+    """
+    from tlstunnel.observe.client import AdminClient
+
+    client = AdminClient(parse_admin(admin))
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            if sys.stdout.isatty() and sys.stdin.isatty():
+                _run_screen(client, interval, count)
+            else:
+                _run_lines(client, interval, count)
+    finally:
+        client.close()
+
+
+def _look(client: AdminClient, watch: Watch) -> dict[str, Any]:
+    status = client.document("/status")
+    listing = client.document(f"/connections?sort=bytes&limit={TALKERS}")
+    watch.look(status, listing["connections"], time.monotonic())
+    return status
+
+
+def _run_lines(client: AdminClient, interval: float, count: int) -> None:
+    from tlstunnel.cli.top_view import plain_line
+    from tlstunnel.observe.rates import Watch
+
+    watch = Watch()
+    _look(client, watch)  # Rates need two looks.
+    number = 0
+    while not count or number < count:
+        time.sleep(interval)
+        status = _look(client, watch)
+        print(plain_line(status, watch, time.strftime("%H:%M:%S")), flush=True)
+        number += 1
+
+
+def _run_screen(client: AdminClient, interval: float, count: int) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from tlstunnel.cli.top_view import Wishes, screen
+    from tlstunnel.errors import StartupError
+    from tlstunnel.observe.rates import Watch
+
+    console = Console(highlight=False)
+    watch, wishes = Watch(), Wishes()
+    status = _look(client, watch)
+    note, looks, due = "", 0, time.monotonic() + interval
+    with _keys_at_once(sys.stdin.fileno()), Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(
+                screen(
+                    status,
+                    watch,
+                    wishes,
+                    width=console.width,
+                    height=console.height,
+                    address=str(client.address),
+                    note=note,
+                ),
+                refresh=True,
+            )
+            if select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
+                typed = os.read(sys.stdin.fileno(), 256).decode("utf-8", "ignore")
+                if not typed or not obey(typed, wishes, sorted(watch.services)):
+                    return
+                continue
+            due = time.monotonic() + interval
+            if not wishes.is_paused:
+                try:
+                    status, note = _look(client, watch), ""
+                except StartupError as exc:
+                    note = str(exc)  # A tunnel that is restarted comes back; the screen says what is missing till then.
+            looks += 1
+            if count and looks >= count:
+                return
+
+
+def obey(typed: str, wishes: Wishes, services: list[str]) -> bool:
+    """Apply keys to the wishes. Returns whether to go on.
+
+    Args:
+        typed: what the terminal sent at once: a key, or an escape sequence of a special key, which is ignored.
+        wishes: changed in place.
+        services: the names that `f` goes through.
+    """
+    if typed.startswith(_ESCAPE) and len(typed) > 1:
+        return True
+    for key in typed:
+        if wishes.is_typing:
+            _type(key, wishes)
+        elif key in ("q", "\x03", "\x04"):
+            return False
+        else:
+            _press(key, wishes, services)
+    return True
+
+
+def _type(key: str, wishes: Wishes) -> None:
+    if key in ("\r", "\n"):
+        wishes.is_typing = False
+    elif key == _ESCAPE:
+        wishes.is_typing, wishes.text = False, ""
+    elif key in ("\x7f", "\b"):
+        wishes.text = wishes.text[:-1]
+    elif key.isprintable():
+        wishes.text += key
+
+
+def _press(key: str, wishes: Wishes, services: list[str]) -> None:
+    from tlstunnel.cli.top_view import SORTS
+
+    if key == "s":
+        wishes.sort = SORTS[(SORTS.index(wishes.sort) + 1) % len(SORTS)]
+    elif key == "f":
+        choices: list[str | None] = [None, *services]
+        place = choices.index(wishes.service) if wishes.service in choices else 0
+        wishes.service = choices[(place + 1) % len(choices)]
+    elif key == "/":
+        wishes.is_typing = True
+    elif key in ("p", " "):
+        wishes.is_paused = not wishes.is_paused
+    elif key == "?":
+        wishes.shows_help = not wishes.shows_help
+    elif key == _ESCAPE:
+        wishes.shows_help, wishes.text, wishes.service = False, "", None
+
+
+@contextlib.contextmanager
+def _keys_at_once(fd: int) -> Iterator[None]:
+    """The terminal gives keys as they are pressed, and is put back as it was."""
+    import termios
+    import tty
+
+    before = termios.tcgetattr(fd)
+    try:
+        tty.setcbreak(fd)
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
