@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,7 +38,16 @@ def corpus() -> dict[str, bytes]:
     leaf = profile.build_leaf(wanted, key.public_key(), profile.validity(5), issuer=root, issuer_key=key)
     whole = bundle.Bundle(leaf, (root,), key)
     entry = index.entry_for(leaf)
+    asked = x509.CertificateSigningRequestBuilder().subject_name(leaf.subject)
+    asked = asked.add_extension(x509.SubjectAlternativeName(wanted.names), critical=False)
+    now = datetime.datetime.now(datetime.UTC)
+    revoked = x509.RevokedCertificateBuilder().serial_number(5).revocation_date(now)
+    revoked = revoked.add_extension(x509.CRLReason(x509.ReasonFlags.key_compromise), critical=False)
+    crl = x509.CertificateRevocationListBuilder().issuer_name(name).last_update(now).next_update(now)
+    crl = crl.add_revoked_certificate(revoked.build()).add_extension(x509.CRLNumber(7), critical=False)
     return {
+        "request": asked.sign(key, hashes.SHA256()).public_bytes(Encoding.DER),
+        "crl": crl.sign(key, hashes.SHA256()).public_bytes(Encoding.DER),
         "root": root.public_bytes(Encoding.DER),
         "leaf": leaf.public_bytes(Encoding.DER),
         "pem": authority.to_pem(leaf, root) + keys.to_pem(key),

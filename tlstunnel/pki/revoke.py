@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import time
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def serial_of(text: str, ca: Authority) -> int:
         UsageError: it is neither, or another CA issued the certificate in the file.
     """
     path = Path(text)
-    if path.exists():
+    if text and os.path.exists(path):
         certificate = readers.load_certificates(path)[0]
         if certificate.issuer != ca.certificate.subject:
             raise UsageError(text, f"not issued by the CA in {ca.folder}; name the folder of the CA that issued it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +44,7 @@ def show(
     """Show certificates: names, days left, key, uses, fingerprints, the pin for a rule, and whether they verify."""
     from tlstunnel.cli.cert import render
 
-    address = None if what == "-" or Path(what).exists() else _address(what)
+    address = None if what == "-" or os.path.exists(what) else _address(what)
     if address is not None:
         found, rest = _fetch(address, server_name), None
         name = name or server_name or address.host
