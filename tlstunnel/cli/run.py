@@ -54,5 +54,7 @@ def show(config: Path = _CONFIG) -> None:
     """Print the effective configuration: defaults filled in, paths absolute, no secrets. It can be run again."""
     from tlstunnel.config.effective import render_config
     from tlstunnel.config.load import load_file
+    from tlstunnel.tls.context import DEFAULT_CIPHERS, DEFAULT_GROUPS, DEFAULT_SUITES
 
-    print(render_config(load_file(config)), end="")
+    defaults = {"ciphers": DEFAULT_CIPHERS, "ciphersuites": DEFAULT_SUITES, "groups": DEFAULT_GROUPS}
+    print(render_config(load_file(config), defaults), end="")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from tlstunnel.config.model import BackendTLS, CertificateFiles, ClientAuth, Config, ServerName, Service
 from tlstunnel.config.reader import UNLIMITED
@@ -33,8 +34,13 @@ _NESTED = {"name", "certificate", "policy", "verify", "tls", "sni", "backend_tls
 _MAX_LINE = 110
 
 
-def render_config(config: Config) -> str:
-    """The whole configuration as a TOML document."""
+def render_config(config: Config, empty: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The whole configuration as a TOML document.
+
+    Args:
+        config: what to print.
+        empty: what an empty string stands for, by key; it is said in a comment.
+    """
     blocks = [_block(f"[{name}]", keys_of_section(config, name)) for name in ("process", "admin", "log")]
     for service in config.services:
         title = f"services.{render_key(service.name)}"
@@ -42,7 +48,10 @@ def render_config(config: Config) -> str:
         if service.backend_tls is not None and "target_tls" in keys_of(service.mode):
             blocks.append(_block(f"[{title}.target_tls]", _backend_keys(service.backend_tls)))
         blocks += [_block(f"[[{title}.sni]]", _sni_keys(service, entry)) for entry in service.sni]
-    return "\n".join(blocks)
+    text = "\n".join(blocks)
+    for key, meaning in empty.items():
+        text = text.replace(f'\n{key} = ""\n', f'\n{key} = ""  # {meaning}\n')
+    return text
 
 
 def keys_of_section(config: Config, name: str) -> Keys:

@@ -2,7 +2,8 @@
 
 Starting stops at the first file that cannot be used; looking is worth more when it goes on. So each certificate, CA,
 list and setting is tried on its own, and each finding carries the key path it belongs to. Nothing is kept open and
-nothing is changed: no key log is opened, no socket bound.
+nothing is changed: no key log is opened, no socket bound. What was read is handed out as well, so that a caller that
+wants to start after all need not read it twice.
 """
 
 from __future__ import annotations
@@ -37,22 +38,53 @@ class Finding:
     """Whether the text and the content are right, and a file cannot be read here."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """What was found: what would stop a start, and what would not."""
+    """What was read, what would stop a start, and what would not."""
+
+    materials: tuple[Material, ...] = field(repr=False)
+    """For each service, in order; incomplete where there are problems."""
+    contexts: tuple[ServiceContexts, ...] = field(repr=False)
+    """For each service, in order, if there is no problem at all."""
 
     problems: tuple[Finding, ...]
     warnings: tuple[str, ...]
     """Whole lines."""
 
 
-def inspect(config: Config, passphrases: PassphraseSource, *, now: datetime) -> Inspection:
-    """Read every file of every service, build every context, and report all that is wrong or remarkable."""
+def build_quietly(service: Service, material: Material) -> ServiceContexts:
+    """The contexts of a service, without opening its key log."""
+    return ServiceContexts(dataclasses.replace(service, unsafe_keylog=False), material)
+
+
+def inspect(
+    config: Config,
+    passphrases: PassphraseSource,
+    *,
+    now: datetime,
+    build: Callable[[Service, Material], ServiceContexts] = build_quietly,
+) -> Inspection:
+    """Read every file of every service, build every context, and report all that is wrong or remarkable.
+
+    Args:
+        now: the time that dates are judged by.
+        build: how a service's contexts are made.
+    """
     found = _Findings()
     loader = _Loader(found, passphrases, now)
-    for service in config.services:
-        _Service(service, found, loader).inspect()
-    return Inspection(tuple(found.problems), tuple(dict.fromkeys(found.warnings)))
+    materials = tuple(_Service(service, found, loader).inspect() for service in config.services)
+    contexts = []
+    if not found.problems:
+        # Only whole contexts show what OpenSSL has against settings and material together.
+        for service, material in zip(config.services, materials, strict=True):
+            made = found.attempt(("services", service.name), functools.partial(build, service, material))
+            contexts += [made] if made is not None else []
+    return Inspection(
+        materials=materials,
+        contexts=() if found.problems else tuple(contexts),
+        problems=tuple(found.problems),
+        warnings=tuple(dict.fromkeys(found.warnings)),
+    )
 
 
 @dataclass(slots=True)
@@ -102,9 +134,8 @@ class _Service:
     found: _Findings
     loader: _Loader
 
-    def inspect(self) -> None:
+    def inspect(self) -> Material:
         service, steps = self.service, ("services", self.service.name)
-        before = len(self.found.problems)
         if service.mode is Mode.SERVER:
             self._settings(steps, service.tls)
         for at, name in enumerate(service.sni):
@@ -122,10 +153,11 @@ class _Service:
         if service.backend_tls is not None:
             below = steps if service.mode is Mode.CLIENT else (*steps, "target_tls")
             material = self._backend(below, service.backend_tls, material)
-        if len(self.found.problems) == before:
-            # Only whole contexts show what is wrong between settings and material. Key logs are not touched.
-            quiet = dataclasses.replace(service, unsafe_keylog=False)
-            self.found.attempt(steps, lambda: ServiceContexts(quiet, material))
+        if service.unsafe_keylog:
+            self.found.warnings.append(
+                f"{service.name}: unsafe_keylog is on: who reads SSLKEYLOGFILE reads all traffic"
+            )
+        return material
 
     def _settings(self, steps: Steps, settings: TLSSettings) -> None:
         self.found.problems += [Finding((*steps, error.key), str(error)) for error in check_settings(settings)]
