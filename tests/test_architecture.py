@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outcome": set(),
     "address": {"errors"},
     "proxy_protocol": {"errors"},
-    "_openssl": {"errors", "outcome"},
+    "_openssl": {"_openssl"},
     "starttls": {"errors"},
     "relay": {"_openssl", "outcome"},
     "tls": {"errors", "outcome", "address", "_openssl", "config.model"},

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from tlstunnel._openssl import RECORD, Scratch, TLSError
@@ -29,12 +30,13 @@ class TLSEngine(Protocol):
     has_ended: bool
     failure: TLSError | None
     is_fat: bool
+    may_answer: bool
 
     def handshake(self, received: int) -> bool: ...
     def decrypt(self, received: int) -> int: ...
-    def encrypt(self, size: int) -> None: ...
-    def output(self) -> Any: ...
-    def consume(self, count: int) -> None: ...
+    def send(self, size: int, send: Callable[[Any, int], int]) -> bool: ...
+    def flush(self, send: Callable[[Any, int], int]) -> bool: ...
+    def output_size(self) -> int: ...
     def close(self) -> None: ...
     def slim(self) -> None: ...
     def free(self) -> None: ...
@@ -219,8 +221,7 @@ class TLSEnd(PlainEnd):
         if is_complete and self.is_server and self.engine.version() == "TLSv1.3":
             # All that is queued now are session tickets. A client that never reads, and closes with tickets unread,
             # resets the connection and with it what it sent itself: they wait for the first bytes it is sent.
-            output = self.engine.output()
-            self._withheld = 0 if output is None else len(output)
+            self._withheld = self.engine.output_size()
         else:
             self.flush()
         return is_complete
@@ -248,36 +249,26 @@ class TLSEnd(PlainEnd):
     def _take(self, received: int) -> int:
         engine = self.engine
         size = engine.decrypt(received)
-        if engine.has_ended:
-            self.failure = engine.failure
-            self.at_eof = True
-            self.is_readable = False
-        # Reading may produce something to send, such as the answer to a key update.
-        if not self.has_pending:
-            output = engine.output()
-            if output is not None and len(output) > self._withheld:
+        if engine.may_answer:
+            if engine.has_ended:
+                self.failure = engine.failure
+                self.at_eof = True
+                self.is_readable = False
+            if not self.has_pending and engine.output_size() > self._withheld:
                 self.flush()
         return size
 
     def send(self, size: int) -> None:
-        self.engine.encrypt(size)
-        self.flush()
+        if not self.engine.send(size, self.sock.send):
+            self.has_pending = True
+            self.is_writable = False
 
     def flush(self) -> None:
-        engine = self.engine
-        output = engine.output()
         self._withheld = 0
-        if output is not None:
-            try:
-                sent = self.sock.send(output, _DONTWAIT)
-            except BlockingIOError:
-                sent = 0
-            whole = sent == len(output)
-            engine.consume(sent)
-            if not whole:
-                self.has_pending = True
-                self.is_writable = False
-                return
+        if not self.engine.flush(self.sock.send):
+            self.has_pending = True
+            self.is_writable = False
+            return
         self.has_pending = False
         if self._fin_is_due:
             self._fin_is_due = False

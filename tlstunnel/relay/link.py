@@ -25,7 +25,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from tlstunnel._openssl import CHUNK, Scratch, TLSError
+from tlstunnel._openssl import CHUNK, FAT, Scratch, TLSError
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import PlainEnd
 from tlstunnel.relay.farewell import Farewell
@@ -51,6 +51,35 @@ class Limits:
         self.idle_s, self.half_close_s, self.is_strict = idle_s, half_close_s, is_strict
 
 
+class Flow:
+    """One direction of a link."""
+
+    __slots__ = ("cell", "chunk", "moved", "sink", "source", "state")
+
+    def __init__(self, source: PlainEnd, sink: PlainEnd, cell: int) -> None:
+        self.source, self.sink, self.cell = source, sink, cell
+        self.moved = 0
+        self.chunk = START_CHUNK
+        """How much is read at once."""
+        self.state = Direction.FLOWING
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its end has begun: what is flushed may now complete it."""
+        return self.state is not Direction.FLOWING
+
+    def advance(self) -> None:
+        """Bring the direction's end as far as it can go now."""
+        sink = self.sink
+        if self.state is Direction.FLOWING and self.source.at_eof:
+            self.state = after(self.state, Event.EOF)
+        if self.state is Direction.ENDING and not sink.has_pending:
+            if not sink.is_shut:
+                sink.shut()
+            if not sink.has_pending:
+                self.state = after(self.state, Event.FLUSHED)
+
+
 class Link:
     """Joins a client's end and a backend's end, until `finish`.
 
@@ -62,9 +91,8 @@ class Link:
     """
 
     __slots__ = (
-        "_cells", "_forward_cell", "_is_bulk", "_is_finished", "_is_slim", "_limits", "_on_closed", "_on_finished",
-        "_reactor", "_reverse_cell", "_scratch", "_stamp", "backend", "client", "deadline", "ends_at", "forward",
-        "forward_bytes", "reverse", "reverse_bytes",
+        "_cells", "_is_finished", "_is_slim", "_limits", "_on_closed", "_on_finished", "_reactor", "_scratch",
+        "_stamp", "backend", "client", "deadline", "ends_at", "forward", "reverse",
     )  # fmt: skip
 
     def __init__(
@@ -86,15 +114,14 @@ class Link:
         self.client = client
         self.backend = backend
         self._limits = limits
-        self._cells, self._forward_cell, self._reverse_cell = cells, forward_cell, reverse_cell
+        self._cells = cells
         self._on_finished, self._on_closed = on_finished, on_closed
         self._is_finished = False
         self._is_slim = True
-        self._is_bulk = False
         self._scratch = scratch
         self.ends_at = ends_at
-        self.forward = self.reverse = Direction.FLOWING
-        self.forward_bytes = self.reverse_bytes = 0
+        self.forward = Flow(client, backend, forward_cell)
+        self.reverse = Flow(backend, client, reverse_cell)
         self._stamp = reactor.now
         self.deadline = min(ends_at, reactor.now + limits.idle_s)
 
@@ -106,10 +133,11 @@ class Link:
         reactor.hold(self)
         try:
             # What came with the last flight of a handshake lies decrypted nowhere yet, and no edge will report it.
-            for source, sink in ((self.client, self.backend), (self.backend, self.client)):
-                size = source.buffered()
+            for flow in (self.forward, self.reverse):
+                sink = flow.sink
+                size = flow.source.buffered()
                 if size:
-                    self._count(source, size)
+                    self._count(flow, size)
                     sink.send(size)
         except OSError as exc:
             self._finish_broken(sink, exc)
@@ -124,12 +152,20 @@ class Link:
     def on_ready(self, fd: int, events: int) -> None:
         if self._is_finished:
             return
-        client, backend = self.client, self.backend
-        if fd == client.fd:
-            client.note(events)
-        elif fd == backend.fd:
-            backend.note(events)
-        if self._move(client, backend) and self._move(backend, client):
+        if fd == self.client.fd:
+            incoming, outgoing = self.forward, self.reverse
+        elif fd == self.backend.fd:
+            incoming, outgoing = self.reverse, self.forward
+        else:
+            if self._move(self.forward) and self._move(self.reverse):
+                self._settle()
+            return
+        end = incoming.source
+        end.note(events)
+        if outgoing.sink.has_pending and not self._move(outgoing):
+            return
+        # A small exchange ends here: everything was taken and given, so nothing follows from it.
+        if self._move(incoming) and (end.at_eof or end.is_readable or incoming.sink.has_pending or outgoing.is_ending):
             self._settle()
 
     def on_deadline(self, now: float) -> None:
@@ -153,8 +189,9 @@ class Link:
 
     # Bytes.
 
-    def _move(self, source: PlainEnd, sink: PlainEnd) -> bool:
+    def _move(self, flow: Flow) -> bool:
         """Move at most one chunk from source to sink. False when that ended the link."""
+        source, sink = flow.source, flow.sink
         active = sink
         try:
             if sink.has_pending:
@@ -164,14 +201,13 @@ class Link:
                 self._stamp = self._reactor.now
                 if sink.has_pending:
                     return True
-            if not source.is_readable:
-                return True
-            active = source
-            size = source.receive(self._chunk(source))
-            if size:
-                active = sink
-                self._count(source, size)
-                sink.send(size)
+            if source.is_readable:
+                active = source
+                size = source.receive(flow.chunk)
+                if size:
+                    active = sink
+                    self._count(flow, size)
+                    sink.send(size)
             return True
         except OSError as exc:
             self._finish_broken(active, exc)
@@ -179,52 +215,48 @@ class Link:
             self._finish_tls(active, exc)
         return False
 
-    def _chunk(self, source: PlainEnd) -> int:
-        """How much to read at once. The right to whole chunks goes back when the link is quiet or ends."""
-        if self._is_bulk:
-            return CHUNK
-        moved = self.forward_bytes if source is self.client else self.reverse_bytes
-        if moved < PROVEN or not self._scratch.bulk_left:
-            return START_CHUNK
-        self._is_bulk, self._is_slim = True, False
-        self._scratch.bulk_left -= 1
-        self.deadline = min(self.deadline, self._reactor.now + QUIET_S)
-        return CHUNK
+    def _count(self, flow: Flow, size: int) -> None:
+        self._stamp = self._reactor.now
+        flow.moved += size
+        self._cells[flow.cell] += size
+        if size > FAT:
+            self._note_bulk(flow)
+
+    def _note_bulk(self, flow: Flow) -> None:
+        """A long chunk moved: there will be something to give back, and the flow may have earned bigger ones."""
+        if self._is_slim:
+            self._is_slim = False
+            self.deadline = min(self.deadline, self._reactor.now + QUIET_S)
+        if flow.chunk == START_CHUNK and flow.moved >= PROVEN and self._scratch.bulk_left:
+            flow.chunk = CHUNK
+            self._scratch.bulk_left -= 1
 
     def _slim(self) -> None:
-        """Give back what bulk left behind."""
+        """Give back the right to whole chunks."""
         self._is_slim = True
-        if self._is_bulk:
-            self._is_bulk = False
-            self._scratch.bulk_left += 1
-
-    def _count(self, source: PlainEnd, size: int) -> None:
-        self._stamp = self._reactor.now
-        if source is self.client:
-            self.forward_bytes += size
-            self._cells[self._forward_cell] += size
-        else:
-            self.reverse_bytes += size
-            self._cells[self._reverse_cell] += size
+        for flow in (self.forward, self.reverse):
+            if flow.chunk == CHUNK:
+                flow.chunk = START_CHUNK
+                self._scratch.bulk_left += 1
 
     # What follows from them.
 
     def _settle(self) -> None:
         client, backend = self.client, self.backend
         if client.at_eof or backend.at_eof:
-            for end in (client, backend):
-                if end.failure is not None and not (backend if end is client else client).has_pending:
-                    self._finish_tls(end, end.failure)
+            for flow in (self.forward, self.reverse):
+                failure = flow.source.failure
+                if failure is not None and not flow.sink.has_pending:
+                    self._finish_tls(flow.source, failure)
                     return
-                if end.is_truncated and self._limits.is_strict:
-                    self.finish(CloseReason.TRUNCATED_STRICT, "client" if end is client else "backend")
+                if flow.source.is_truncated and self._limits.is_strict:
+                    self.finish(CloseReason.TRUNCATED_STRICT, "client" if flow.source is client else "backend")
                     return
             before = self.state
-            try:
-                self.forward = self._advance(self.forward, client, backend)
-                self.reverse = self._advance(self.reverse, backend, client)
-            except OSError:
-                pass  # the peer reset after its end: its own direction is over, and that is what shutting down says
+            for flow in (self.forward, self.reverse):
+                # A peer that reset after its own end says the same as one that took our FIN.
+                with contextlib.suppress(OSError):
+                    flow.advance()
             state = self.state
             if state is LinkState.FINISHED:
                 is_truncated = client.is_truncated or backend.is_truncated
@@ -232,28 +264,13 @@ class Link:
                 return
             if state is not before:
                 self._aim()
-        elif self._is_slim and (client.is_fat or backend.is_fat):
-            self._is_slim = False
-            self.deadline = min(self.deadline, self._reactor.now + QUIET_S)
         if (client.is_readable and not backend.has_pending) or (backend.is_readable and not client.has_pending):
             self._reactor.again(self)
-
-    @staticmethod
-    def _advance(state: Direction, source: PlainEnd, sink: PlainEnd) -> Direction:
-        """Bring one direction as far as it can go now."""
-        if state is Direction.FLOWING and source.at_eof:
-            state = after(state, Event.EOF)
-        if state is Direction.ENDING and not sink.has_pending:
-            if not sink.is_shut:
-                sink.shut()
-            if not sink.has_pending:
-                state = after(state, Event.FLUSHED)
-        return state
 
     @property
     def state(self) -> LinkState:
         """Open, half-closed or finished."""
-        return link_state(self.forward, self.reverse)
+        return link_state(self.forward.state, self.reverse.state)
 
     def _aim(self) -> None:
         """Set the deadline to the next moment at which something may be due."""
@@ -268,7 +285,7 @@ class Link:
     def _finish_broken(self, end: PlainEnd, error: OSError) -> None:
         """A socket failed. When that side had been told everything already, nothing is lost by it."""
         is_client = end is self.client
-        told = self.reverse if is_client else self.forward
+        told = (self.reverse if is_client else self.forward).state
         if told is Direction.CLOSED and end.at_eof:
             self.finish(CloseReason.FINISHED)
         elif isinstance(error, TimeoutError):

@@ -254,7 +254,7 @@ class Connection:
 
     def _live_bytes(self) -> tuple[int, int]:
         link = self.link
-        return (0, 0) if link is None else (link.forward_bytes, link.reverse_bytes)
+        return (0, 0) if link is None else (link.forward.moved, link.reverse.moved)
 
     # What resumes it.
 
@@ -347,7 +347,7 @@ class Connection:
 
     def _on_link_finished(self, link: Link, reason: CloseReason, detail: str, error: Exception | None) -> None:
         record = self.record
-        record.bytes_forward, record.bytes_reverse = link.forward_bytes, link.reverse_bytes
+        record.bytes_forward, record.bytes_reverse = link.forward.moved, link.reverse.moved
         if error is not None:
             self.runtime.worker.on_crash(error)
         self._report(reason, detail)

@@ -6,6 +6,7 @@ workers take over the same sockets, while the old one's drain.
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from tlstunnel.observe import listing
 from tlstunnel.observe.board import Board, Row
 from tlstunnel.observe.log import Log
 from tlstunnel.observe.schema import Schema
-from tlstunnel.observe.state import CertificateState, ServiceState
+from tlstunnel.observe.state import CertificateState, ServiceState, StateBlob
 from tlstunnel.server import channel, worker
 from tlstunnel.supervisor import privileges
 from tlstunnel.supervisor.children import Child, fork
@@ -128,7 +129,7 @@ class Generation:
         else:
             privileges.shed()
 
-    def start_admin(self, board: Board, state: object, rows: Rows, log: Log, others: list[Child]) -> int:
+    def start_admin(self, board: Board, state: StateBlob, rows: Rows, log: Log, others: list[Child]) -> int:
         """Fork the admin process; its pid."""
         inherited = [child.channel for child in others]
 
@@ -143,7 +144,15 @@ class Generation:
                 end.close()
             sockets = self.listeners.keep_admin()
             self._become()
-            run_admin(AdminSources(board, self.schema, state, dict(rows.admin_ends), log), sockets)  # type: ignore[arg-type]
+            sources = AdminSources(
+                board=board,
+                schema=self.schema,
+                state=state,
+                channels=dict(rows.admin_ends),
+                log=log,
+                supervisor_pid=os.getppid(),
+            )
+            run_admin(sources, sockets)
             return 0
 
         return fork(body)

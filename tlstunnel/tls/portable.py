@@ -8,6 +8,8 @@ name is verified by `cryptography` instead, once the handshake is complete.
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from typing import Any
 
 from OpenSSL import SSL
@@ -31,6 +33,7 @@ class PortableEngine:
         else:
             self._connection.set_connect_state()
         self.is_fat = False
+        self.may_answer = True
         self.has_ended = False
         self.failure: TLSError | None = None
 
@@ -75,24 +78,30 @@ class PortableEngine:
             self.failure = _failure(exc)
         return total
 
-    def encrypt(self, size: int) -> None:
+    def send(self, size: int, send: Callable[[Any, int], int]) -> bool:
         data = bytes(self._scratch.plain[:size])
         try:
             while data:
                 data = data[self._connection.send(data) :]
         except SSL.Error as exc:
             raise _failure(exc) from None
+        return self.flush(send)
 
-    def output(self) -> Any:
+    def flush(self, send: Callable[[Any, int], int]) -> bool:
+        if self.output_size():
+            try:
+                sent = send(self._output, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            del self._output[:sent]
+        return not self._output
+
+    def output_size(self) -> int:
         while True:
             try:
                 self._output += self._connection.bio_read(65536)
             except SSL.WantReadError:
-                break
-        return memoryview(bytes(self._output)) if self._output else None
-
-    def consume(self, count: int) -> None:
-        del self._output[:count]
+                return len(self._output)
 
     def close(self) -> None:
         try:

@@ -1,0 +1,60 @@
+"""The binding beneath pyOpenSSL: where it is, whether it has what we need, and its error queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL import SSL
+
+try:
+    from cryptography.hazmat.bindings.openssl.binding import Binding
+
+    lib: Any = Binding.lib
+    ffi: Any = Binding.ffi
+except (ImportError, AttributeError):  # another cryptography than we know: the portable engine takes over
+    lib = ffi = None
+
+_NEEDED = (
+    "BIO_free BIO_get_mem_data BIO_new BIO_new_mem_buf BIO_read BIO_s_mem BIO_set_mem_eof_return BIO_write "
+    "ERR_clear_error ERR_get_error ERR_reason_error_string OPENSSL_free SSL_CIPHER_get_name "
+    "SSL_CTX_set1_curves_list SSL_CTX_set_alpn_select_cb SSL_do_handshake SSL_free SSL_get0_alpn_selected "
+    "SSL_get0_group_name SSL_get0_param SSL_get1_session SSL_get_current_cipher SSL_get_error "
+    "SSL_get_peer_certificate SSL_get_verify_result SSL_get_version SSL_new SSL_read SSL_SESSION_free "
+    "SSL_session_reused SSL_set_SSL_CTX SSL_set_accept_state SSL_set_bio SSL_set_connect_state SSL_set_session "
+    "SSL_set_tlsext_host_name SSL_shutdown SSL_write X509_free X509_VERIFY_PARAM_set1_host "
+    "X509_VERIFY_PARAM_set1_ip X509_VERIFY_PARAM_set_hostflags i2d_X509_bio"
+).split()
+
+
+def probe() -> str | None:
+    """What the binding lacks that the fast engine needs, as text for a warning; `None` when all is there."""
+    if lib is None:
+        return "cryptography has no OpenSSL binding that we know"
+    missing = [name for name in _NEEDED if not hasattr(lib, name)]
+    if missing:
+        return f"cryptography's OpenSSL binding lacks {', '.join(missing)}"
+    context = SSL.Context(SSL.TLS_METHOD)
+    if not hasattr(context, "_context"):
+        return "pyOpenSSL's Context has no _context"
+    return None
+
+
+class TLSError(Exception):
+    """A TLS session failed. `reasons` are OpenSSL's reason strings, the first cause first; `verify_code` is its
+    verdict on the peer's certificate (0: no objection)."""
+
+    def __init__(self, reasons: tuple[str, ...], verify_code: int = 0) -> None:
+        self.reasons, self.verify_code = reasons, verify_code
+        super().__init__(reasons, verify_code)
+
+    def __str__(self) -> str:
+        return ", ".join(self.reasons) or "unknown TLS error"
+
+
+def drain_errors() -> tuple[str, ...]:
+    """Empty OpenSSL's error queue into its reason strings, the first cause first."""
+    reasons = []
+    while code := lib.ERR_get_error():
+        text = lib.ERR_reason_error_string(code)
+        reasons.append(ffi.string(text).decode("ascii", "replace") if text != ffi.NULL else f"error {code:x}")
+    return tuple(reasons)

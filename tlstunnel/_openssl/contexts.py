@@ -1,0 +1,65 @@
+"""What the public Context cannot do. Each function takes a pyOpenSSL Context that no session was made from yet."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from OpenSSL import SSL
+
+from tlstunnel._openssl.binding import TLSError, drain_errors
+from tlstunnel._openssl.binding import ffi as _ffi
+from tlstunnel._openssl.binding import lib as _lib
+
+
+def set_groups(context: SSL.Context, groups: str) -> None:
+    """Set the key-exchange groups, in order of preference. Raises TLSError for a name OpenSSL does not know."""
+    if _lib.SSL_CTX_set1_curves_list(context._context, groups.encode("ascii")) != 1:
+        raise TLSError(drain_errors())
+
+
+_ALPN_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.POINTER(ctypes.c_ubyte),
+    ctypes.c_void_p,
+    ctypes.c_uint,
+    ctypes.c_void_p,
+)
+
+
+def set_alpn_choice(context: SSL.Context, protocols: tuple[str, ...], *, is_required: bool) -> object:
+    """Server: choose the first of our protocols that the client offers (RFC 7301 section 3.2).
+
+    The callback is a ctypes one: pyOpenSSL's need memory that is writable and executable, which systemd's
+    MemoryDenyWriteExecute= forbids; ctypes takes libffi's prepared trampolines. The object returned must live as long
+    as the context.
+    """
+    ours = [(name.encode("ascii"), ctypes.create_string_buffer(name.encode("ascii"))) for name in protocols]
+    refusal = _lib.SSL_TLSEXT_ERR_ALERT_FATAL if is_required else _lib.SSL_TLSEXT_ERR_NOACK
+
+    def choose(_ssl: Any, out: Any, out_size: Any, offered: Any, size: int, _arg: Any) -> int:
+        theirs = _split_alpn(ctypes.string_at(offered, size))
+        for name, kept in ours:
+            if name in theirs:
+                out[0] = ctypes.cast(kept, ctypes.c_void_p)
+                out_size[0] = len(name)
+                return int(_lib.SSL_TLSEXT_ERR_OK)
+        return int(refusal)
+
+    callback = _ALPN_CALLBACK(choose)
+    address = ctypes.cast(callback, ctypes.c_void_p).value
+    pointer = _ffi.cast(_ffi.typeof(_lib.SSL_CTX_set_alpn_select_cb).args[1], address)
+    _lib.SSL_CTX_set_alpn_select_cb(context._context, pointer, _ffi.NULL)
+    return callback, ours
+
+
+def _split_alpn(wire: bytes) -> list[bytes]:
+    """The protocols of an ALPN extension, each behind its length byte. OpenSSL has checked the lengths."""
+    names, at = [], 0
+    while at < len(wire):
+        end = at + 1 + wire[at]
+        names.append(wire[at + 1 : end])
+        at = end
+    return names
