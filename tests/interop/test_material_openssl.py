@@ -245,6 +245,19 @@ def test_an_ec_key_with_a_sign_byte_loads_or_says_how_to_write_it_again(tmp_path
     assert load(certificate=out, key=again).key_der == plain.key_der
 
 
+def test_pkcs12_from_the_library_of_firefox_loads(made: Path, tmp_path: Path) -> None:
+    """NSS writes BER, with lengths left open."""
+    run(
+        "openssl", "pkcs12", "-export", "-in", made / "server.pem", "-inkey", made / "server.key", "-name", "n",
+        "-passout", f"pass:{SECRET}", "-out", tmp_path / "in.p12",
+    )  # fmt: skip
+    run("certutil", "-N", "--empty-password", "-d", tmp_path)
+    run("pk12util", "-i", tmp_path / "in.p12", "-W", SECRET, "-d", tmp_path)
+    run("pk12util", "-o", tmp_path / "out.p12", "-n", "n", "-W", SECRET, "-d", tmp_path)
+    assert (tmp_path / "out.p12").read_bytes()[:2] == b"\x30\x80"
+    assert load(SECRET, p12=tmp_path / "out.p12").names == ("www.example.org", "192.0.2.7")
+
+
 def test_a_java_key_store_loads_as_pkcs12_and_is_named_as_jks(tmp_path: Path) -> None:
     new = ["-genkeypair", "-keyalg", "EC", "-groupname", "secp256r1", "-alias", "a", "-dname", "CN=j"]
     new += ["-ext", "san=dns:j.example", "-storepass", SECRET, "-validity", "90"]

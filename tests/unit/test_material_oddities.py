@@ -122,6 +122,11 @@ def test_pkcs12_with_a_certificate_of_an_unknown_kind_is_refused(tmp_path: Path)
         load(Place(tmp_path).p12(content))
 
 
+def test_pkcs12_that_is_not_strict_der_loads_without_a_word(tmp_path: Path) -> None:
+    content = made.p12(PAIR).read_bytes() + b"\0\0"
+    assert load(Place(tmp_path).p12(content)).certificate_der == PAIR.leaf_der
+
+
 def test_an_encryption_that_is_not_supported_is_not_called_a_wrong_passphrase(tmp_path: Path) -> None:
     def unsupported(_: bytes) -> object:
         raise UnsupportedAlgorithm("scrypt")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -142,10 +143,10 @@ def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: Passphra
     exposed = _exposed(secret, "the passphrase")
     try:
         # Many are made without a passphrase; asking for one would be a riddle.
-        opened = pkcs12.load_pkcs12(file.data, None)
+        opened = _open_p12(file.data, None)
         exposed += _exposed(file, "the private key")
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        opened = decrypt(file, secret, passphrases, lambda word: pkcs12.load_pkcs12(file.data, word))
+        opened = decrypt(file, secret, passphrases, lambda word: _open_p12(file.data, word))
     if opened.key is None:
         raise file.error("holds no private key; export it with its key (openssl pkcs12 -export -inkey ...)")
     bags = ([opened.cert] if opened.cert else []) + list(opened.additional_certs)
@@ -157,6 +158,13 @@ def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: Passphra
         raise file.error(f"a certificate in it {facts.reason(exc)}") from exc
     read = [file] if secret is None else [file, secret]
     return _Parts(file, file, certificates, opened.key, pkcs8(opened.key), False, exposed, read).assemble()
+
+
+def _open_p12(data: bytes, passphrase: bytes | None) -> pkcs12.PKCS12KeyAndCertificates:
+    with warnings.catch_warnings():
+        # Browsers and Java write BER, which cryptography reads with a sigh.
+        warnings.simplefilter("ignore")
+        return pkcs12.load_pkcs12(data, passphrase)
 
 
 def _certificates(file: SourceFile, blocks: list[Block]) -> list[x509.Certificate]:
