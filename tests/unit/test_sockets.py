@@ -233,7 +233,7 @@ def test_a_port_in_use_names_the_program_that_has_it() -> None:
         message = refusal(config(f"127.0.0.1:{port}"))
         other.communicate("\n")
     assert message == (
-        f"service web: cannot listen on 127.0.0.1:{port}: in use by python (pid {other.pid}); "
+        f"service web: cannot listen on 127.0.0.1:{port}: in use by {Path(sys.executable).name} (pid {other.pid}); "
         "stop it or choose another port"
     )
 
