@@ -152,7 +152,8 @@ class Connection:
 
     def _on_change_cipher_spec(self, record: Record) -> None:
         # Middleboxes expect this record of TLS 1.2; it means nothing and is dropped (section 5, appendix D.4).
-        if record.fragment != b"\1" or self.state in (State.START, State.CONNECTED):
+        may_come = not self._transcript.is_empty and self.state is not State.CONNECTED
+        if record.fragment != b"\1" or not may_come:
             raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a change_cipher_spec record may not come here")
         self._channel.tell(record)
 

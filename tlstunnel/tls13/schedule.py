@@ -74,6 +74,11 @@ class Transcript:
         """Append a message with its header."""
         self._messages.append((name, raw))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no message was sent or received yet."""
+        return not self._messages
+
     def hash(self, algorithm: hashes.HashAlgorithm, more: bytes = b"") -> bytes:
         """The hash of everything so far, and of `more` bytes that are not part of it yet."""
         return digest(algorithm, b"".join(raw for _, raw in self._messages) + more)
