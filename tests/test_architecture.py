@@ -49,7 +49,7 @@ LIBRARY_ONLY_IN: dict[str, set[str]] = {
     "typer": {"cli"},
     "rich": {"cli"},
     "prometheus_client": {"observe.metrics"},
-    "h11": {"observe.admin"},
+    "h11": {"observe.admin", "server.embedded"},
     "OpenSSL": {"tls.context", "tls.portable", "_openssl"},
     "cryptography.hazmat.bindings": {"_openssl"},
     "cryptography": {"tls", "pki", "tls13", "_openssl"},

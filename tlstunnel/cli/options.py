@@ -175,15 +175,20 @@ def add_command(app: typer.Typer, mode: Mode, summary: str, start: Callable[[Con
     def command(**given: Any) -> None:
         start(read(mode, given))
 
+    command.__signature__ = inspect.Signature(parameters(mode))  # type: ignore[attr-defined]
+    app.command(mode.value, help=summary)(command)
+
+
+def parameters(mode: Mode, titles: tuple[str, ...] | None = None) -> list[inspect.Parameter]:
+    """The options of a command as parameters for typer: of all panels, or of those with these titles."""
     defaults = _defaults(mode)
-    parameters = [
+    return [
         _parameter(option, panel, defaults.get((option.section, option.key)))
         for panel in PANELS
+        if titles is None or panel.title in titles
         for option in panel.options
         if mode in option.modes
     ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    app.command(mode.value, help=summary)(command)
 
 
 def _parameter(option: Option, panel: Panel, default: object) -> inspect.Parameter:

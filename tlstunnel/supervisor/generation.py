@@ -178,6 +178,10 @@ class Generation:
             states += _certificates(service.name, material, self.loaded_at)
         return tuple(states)
 
+    def bound(self) -> dict[str, tuple[str, ...]]:
+        """The addresses each service listens on, with real ports."""
+        return {name: tuple(each.bound for each in listeners) for name, listeners in self.listeners.services.items()}
+
     def ready_lines(self) -> list[str]:
         """One line for each listener, as the contract words it."""
         lines = []

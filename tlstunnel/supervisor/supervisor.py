@@ -16,11 +16,13 @@ Nothing leaves draining except the end. A reload that fails changes nothing, say
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 from tlstunnel._version import VERSION
 from tlstunnel.config.model import Config
@@ -38,7 +40,7 @@ from tlstunnel.supervisor.limits import descriptor_budget, raise_descriptor_limi
 from tlstunnel.supervisor.sdnotify import Notifier
 from tlstunnel.supervisor.showing import Showing
 from tlstunnel.supervisor.sockets import open_listeners
-from tlstunnel.supervisor.workforce import Workforce
+from tlstunnel.supervisor.workforce import Workforce, how_it_ended
 from tlstunnel.tls import inventory
 from tlstunnel.tls.passphrase import PassphraseSource
 
@@ -48,15 +50,24 @@ EXTEND_S = 15.0
 STATUS_S = 5.0
 
 
-def run(config: Config) -> int:
+OnReady = Callable[[dict[str, tuple[str, ...]]], None]
+OnChildEnd = Callable[[int, int], None]
+
+
+def run(config: Config, *, on_ready: OnReady | None = None, on_child_end: OnChildEnd | None = None) -> int:
     """Run a configuration until it is told to stop; the exit status.
+
+    Args:
+        on_ready: called once when every worker is, with the bound addresses of each service.
+        on_child_end: called with pid and exit status of a child that is not the supervisor's own, if the caller forked
+            one (the supervisor reaps them all).
 
     Raises:
         TunnelError: it could not start. Nothing is left behind.
     """
     notifier = Notifier.from_environment()
     try:
-        return _Supervisor(config, notifier).run()
+        return _Supervisor(config, notifier, on_ready, on_child_end).run()
     except TunnelError as exc:
         notifier.failed(str(exc).splitlines()[0])
         raise
@@ -65,8 +76,10 @@ def run(config: Config) -> int:
 
 
 class _Supervisor:
-    def __init__(self, config: Config, notifier: Notifier) -> None:
-        self._notifier = notifier
+    def __init__(
+        self, config: Config, notifier: Notifier, on_ready: OnReady | None, on_child_end: OnChildEnd | None
+    ) -> None:
+        self._notifier, self._on_ready, self._on_child_end = notifier, on_ready, on_child_end
         self._passphrases = PassphraseSource.of_this_process()
         inherited = take_inherited()
         material = inventory.take(config, self._passphrases)
@@ -119,6 +132,8 @@ class _Supervisor:
             self._phase = "ready"
         self._show()
         self._notifier.ready(self._showing.status_text(generation))
+        if self._on_ready is not None:
+            self._on_ready(generation.bound())
         self._schedule()
         while self._phase != "draining" or self._workforce.children:
             self._step()
@@ -145,9 +160,11 @@ class _Supervisor:
             else:
                 with contextlib.suppress(BlockingIOError):
                     self._wakeup.recv(4096)
-        for pid, how in self._workforce.reap():
+        for pid, status in self._workforce.reap():
             if pid == self._admin_pid:
-                self._on_admin_end(how)
+                self._on_admin_end(how_it_ended(status))
+            elif self._on_child_end is not None:
+                self._on_child_end(pid, os.waitstatus_to_exitcode(status))
         while self._signals:
             self._obey(self._signals.pop(0))
         now = time.monotonic()

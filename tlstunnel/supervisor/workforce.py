@@ -60,9 +60,9 @@ class Workforce:
             elif kind == "failed":
                 child.failure = str(report.get("text", ""))[:500]
 
-    def reap(self) -> list[tuple[int, str]]:
-        """Bury the workers that have ended. Returns other children that have: pid and how."""
-        others: list[tuple[int, str]] = []
+    def reap(self) -> list[tuple[int, int]]:
+        """Bury the workers that have ended. Returns other children that have: pid and wait status."""
+        others: list[tuple[int, int]] = []
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -72,7 +72,7 @@ class Workforce:
                 return others
             child = self.children.pop(pid, None)
             if child is None:
-                others.append((pid, how_it_ended(status)))
+                others.append((pid, status))
                 continue
             self.hear(child)
             child.channel.close()

@@ -20,6 +20,7 @@ from OpenSSL import SSL, crypto
 
 from tlstunnel import _openssl
 from tlstunnel.config.model import ClientAuth, TLSSettings
+from tlstunnel.tls.certificate import load_certificate
 from tlstunnel.tls.material import CRL, CABundle, Credential
 
 DEFAULT_SUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -89,7 +90,7 @@ def server_context(
     if client_auth is not ClientAuth.NONE and client_ca is not None:
         mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if client_auth is ClientAuth.REQUIRED else 0)
         raw.set_verify(mode)
-        names = [x509.load_der_x509_certificate(der) for der in client_ca.certificates_der]
+        names = [load_certificate(der) for der in client_ca.certificates_der]
         raw.set_client_ca_list([crypto.X509.from_cryptography(ca).get_subject() for ca in names])
         _trust(raw, client_ca, crls)
     kept = None
@@ -204,10 +205,10 @@ def _set_groups(raw: SSL.Context, settings: TLSSettings) -> None:
 
 def _use(raw: SSL.Context, credential: Credential) -> None:
     try:
-        raw.use_certificate(x509.load_der_x509_certificate(credential.certificate_der))
+        raw.use_certificate(load_certificate(credential.certificate_der))
         raw.use_privatekey(load_der_private_key(credential.key_der, None))  # type: ignore[arg-type]
         for der in credential.chain_der:
-            raw.add_extra_chain_cert(x509.load_der_x509_certificate(der))
+            raw.add_extra_chain_cert(load_certificate(der))
     except SSL.Error as exc:
         raise ContextError("certificate", f"{credential.source}: OpenSSL refuses it: {_words(exc)}") from None
 
@@ -216,7 +217,7 @@ def _trust(raw: SSL.Context, ca: CABundle, crls: Sequence[CRL]) -> None:
     store = raw.get_cert_store()
     assert store is not None  # noqa: S101 - a context that we made has one
     for der in ca.certificates_der:
-        store.add_cert(crypto.X509.from_cryptography(x509.load_der_x509_certificate(der)))
+        store.add_cert(crypto.X509.from_cryptography(load_certificate(der)))
     if crls:
         for crl in crls:
             store.add_crl(x509.load_der_x509_crl(crl.der))
