@@ -260,8 +260,8 @@ SERVICES = """One listener (or several) and where its connections go. The name i
 `-`; it stands in log lines and metrics. A daemon has at least one service.
 """
 PASSTHROUGH = """TLS is routed by the server name that the client asks for, and not terminated: there is no key here,
-and the certificate is the target's own. Beside the keys of every mode there is `sni`, whose entries hold only `names` and
-`target`; other names go to the service's own `target`."""
+and the certificate is the target's own. Beside the keys of every mode there is `sni`, whose entries hold only `names`
+and `target`; other names go to the service's own `target`."""
 RULES = """A rule is a table, and matches a certificate when every field in it does. Of several rules any is enough:
 `allow = [{ cn = "billing" }, { ou = "ops", uri = "spiffe://example.org/ns/*/admin" }]`. A rule in `deny` that matches
 refuses, whatever the others say.

@@ -1,0 +1,127 @@
+"""Addresses: what each form means, what is refused, and that what is printed is read back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlstunnel.address import (
+    MAX_UNIX_PATH,
+    AddressError,
+    SystemdAddress,
+    TCPAddress,
+    UnixAddress,
+    parse_listen,
+    parse_target,
+)
+
+BOTH = {
+    "127.0.0.1:80": TCPAddress("127.0.0.1", 80),
+    "[::1]:80": TCPAddress("::1", 80),
+    "[fe80::1%eth0]:80": TCPAddress("fe80::1%eth0", 80),
+    "db.example.org:5433": TCPAddress("db.example.org", 5433),
+    "db.example.org.:5433": TCPAddress("db.example.org.", 5433),
+    "_service.example:1": TCPAddress("_service.example", 1),
+    "localhost:65535": TCPAddress("localhost", 65535),
+    "unix:/run/a b.sock": UnixAddress("/run/a b.sock"),
+}
+LISTEN_ONLY = {
+    ":8443": TCPAddress("", 8443),
+    ":0": TCPAddress("", 0),
+    "127.0.0.1:0": TCPAddress("127.0.0.1", 0),
+    "systemd:https": SystemdAddress("https"),
+}
+REFUSED = [
+    "",
+    ":",
+    "80",
+    "host",
+    "host:",
+    "host:http",
+    "host:-1",
+    "host:+1",
+    "host: 1",
+    "host:65536",
+    "host:000001",
+    "host:٨٠",
+    "::1:80",
+    "[::1]",
+    "[127.0.0.1]:80",
+    "[fe80::1%]:80",
+    "[]:80",
+    "1.2.3:80",
+    "300.1.1.1:80",
+    "-host:80",
+    "host-:80",
+    "a..b:80",
+    "a b:80",
+    "http://host:80",
+    "host/path:80",
+    "x" * 254 + ":80",
+    "unix:",
+    "unix:relative",
+    "unix:/a\0b",
+    "unix:/" + "x" * MAX_UNIX_PATH,
+    "systemd:",
+    "systemd:a:b",
+    "systemd:a b",
+]
+
+
+@pytest.mark.parametrize(("text", "address"), BOTH.items())
+def test_a_form_for_both_sides_is_read(text: str, address: object) -> None:
+    assert parse_listen(text) == parse_target(text) == address
+
+
+@pytest.mark.parametrize(("text", "address"), LISTEN_ONLY.items())
+def test_a_form_to_listen_on_is_no_target(text: str, address: object) -> None:
+    assert parse_listen(text) == address
+    with pytest.raises(AddressError, match="; "):
+        parse_target(text)
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_no_address_is_refused_on_both_sides(text: str) -> None:
+    for parse in (parse_listen, parse_target):
+        with pytest.raises(AddressError):
+            parse(text)
+
+
+@pytest.mark.parametrize("text", [*BOTH, *LISTEN_ONLY])
+def test_an_address_is_printed_as_it_is_read(text: str) -> None:
+    assert str(parse_listen(text)) == text
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_an_address_or_an_address_error(text: str) -> None:
+    for parse in (parse_listen, parse_target):
+        try:
+            address = parse(text)
+        except AddressError:
+            continue
+        assert parse(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1:1", "127.255.0.1:1", "[::1]:1", "localhost:1", "LOCALHOST.:1", "a.localhost:1", "unix:/a"]
+)
+def test_what_stays_on_this_machine_is_loopback(text: str) -> None:
+    assert parse_listen(text).is_loopback
+
+
+@pytest.mark.parametrize(
+    "text", [":1", "0.0.0.0:1", "[::]:1", "10.0.0.1:1", "localhost.example.org:1", "notlocalhost:1", "systemd:a"]
+)
+def test_what_may_leave_this_machine_is_not(text: str) -> None:
+    assert not parse_listen(text).is_loopback
+
+
+@pytest.mark.parametrize(
+    ("text", "is_literal"),
+    [("127.0.0.1:1", True), ("[::1]:1", True), ("host:1", False), (":1", False), ("unix:/a", True)],
+)
+def test_only_names_have_to_be_resolved(text: str, is_literal: bool) -> None:
+    address = parse_listen(text)
+    assert not isinstance(address, SystemdAddress)
+    assert address.is_literal is is_literal
