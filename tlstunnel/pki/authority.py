@@ -20,6 +20,7 @@ beside that file is worthless and is made again.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,14 @@ class Authority:
             UsageError: the CA's name constraints forbid one of its names.
             StartupError: a file cannot be written.
         """
-        constraints.check(leaf.names, (self.certificate, *self.chain, self.root), where=str(self.folder))
+        issuers = (self.certificate, *self.chain, self.root)
+        constraints.check(leaf.names, issuers, where=str(self.folder))
+        wanted = constraints.names_to_check(leaf.names, leaf.subject)
+        if any(constraints.violation(wanted, issuer) for issuer in issuers):
+            if leaf.use is profile.Use.CLIENT:
+                constraints.check(wanted, issuers, where=str(self.folder))
+            # A server's common name only repeats an address: better without it than refused because of it.
+            leaf = dataclasses.replace(leaf, subject=x509.Name([]))
         made = profile.build_leaf(leaf, public_key, dates, issuer=self.certificate, issuer_key=self.key)
         self.record(made, deliver=deliver)
         return made

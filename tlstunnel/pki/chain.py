@@ -185,7 +185,8 @@ def _problems_as_issuer(issuer: x509.Certificate, who: str, place: int, path: Se
             found.append(f"{who} may not sign certificates")
     except x509.ExtensionNotFound:
         pass  # section 4.2.1.3: then the key is good for everything
-    reason = constraints.violation(alternative_names(path[0]), issuer)
+    wanted = constraints.names_to_check(alternative_names(path[0]), path[0].subject)
+    reason = constraints.violation(wanted, issuer)
     return found if reason is None else [*found, f"{who}: {reason.partition(';')[0]}"]
 
 
@@ -228,7 +229,7 @@ def strict_opinion(verdict: Verdict, use: Use, host: str | None = None) -> str |
             else:
                 builder.build_client_verifier().verify(leaf, above[:-1])
         except (verification.VerificationError, ValueError, UnsupportedAlgorithm) as exc:
-            return names.printable(str(exc)).removeprefix("validation failed: ")
+            return names.printable(str(exc)).removeprefix("validation failed: ").partition(" (encountered")[0]
     return None
 
 

@@ -7,6 +7,7 @@ learns of a forbidden name from us and not from a failed handshake.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ _ALL_ADDRESSES = (
     x509.IPAddress(ipaddress.ip_network("0.0.0.0/0")),
     x509.IPAddress(ipaddress.ip_network("::/0")),
 )
+_HOST_LIKE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)+")
 _ALL_HOSTS = x509.DNSName("")
 
 
@@ -35,8 +37,10 @@ def parse(permit: Iterable[str], exclude: Iterable[str]) -> Subtrees:
     permitted = tuple(dict.fromkeys(_parse_one(text, "--permit") for text in permit))
     excluded = tuple(dict.fromkeys(_parse_one(text, "--exclude") for text in exclude))
     kinds = {type(name) for name in permitted}
-    if permitted and x509.IPAddress not in kinds:
-        excluded += _ALL_ADDRESSES
+    if permitted:
+        # Each version by itself: GnuTLS takes a permitted IPv4 network to say nothing about IPv6.
+        versions = {name.value.version for name in permitted if isinstance(name, x509.IPAddress)}
+        excluded += tuple(tree for tree in _ALL_ADDRESSES if tree.value.version not in versions)
     if permitted and x509.DNSName not in kinds:
         excluded += (_ALL_HOSTS,)
     return Subtrees(permitted, tuple(dict.fromkeys(excluded)))
@@ -57,6 +61,19 @@ def _parse_one(text: str, where: str) -> x509.GeneralName:
     if found.value.startswith("*."):
         raise UsageError(where, f'"{text}" needs no star: "{found.value[2:]}" stands for everything below it')
     return found
+
+
+def names_to_check(alternative: Iterable[x509.GeneralName], subject: x509.Name) -> tuple[x509.GeneralName, ...]:
+    """The names that constraints apply to: the alternative names, and a common name that looks like a host name.
+
+    OpenSSL holds such a common name against the constraints if there is no host name among the alternative names
+    (X509_check_host(3)), be it an IPv4 address or a client's name with dots.
+    """
+    alternative = tuple(alternative)
+    common_name = names.common_name(subject)
+    if common_name is None or any(isinstance(name, x509.DNSName) for name in alternative):
+        return alternative
+    return (*alternative, x509.DNSName(common_name)) if _HOST_LIKE.fullmatch(common_name) else alternative
 
 
 def check(wanted: Iterable[x509.GeneralName], issuers: Iterable[x509.Certificate], *, where: str) -> None:
@@ -84,7 +101,7 @@ def violation(wanted: Iterable[x509.GeneralName], issuer: x509.Certificate) -> s
             allowed = ", ".join(names.short(tree) or "nothing" for tree in permitted)
             return f'the CA may not vouch for "{names.short(name)}"; choose a name within {allowed}'
         for tree in found.excluded_subtrees or ():
-            if type(tree) is type(name) and is_within(name, tree):
+            if type(tree) is type(name) and (is_within(name, tree) or _reaches(name, tree)):
                 what = names.short(tree) or "every host name"
                 return f'the CA may not vouch for "{names.short(name)}": {what} is excluded; choose another name'
     return None
@@ -110,6 +127,13 @@ def is_within(name: x509.GeneralName, tree: x509.GeneralName) -> bool:
         except ValueError:
             return False
     return False
+
+
+def _reaches(name: x509.GeneralName, tree: x509.GeneralName) -> bool:
+    # A wildcard also stands for the excluded host itself: *.example.org for bad.example.org.
+    if not isinstance(name, x509.DNSName) or not isinstance(tree, x509.DNSName) or not name.value.startswith("*."):
+        return False
+    return tree.value.removeprefix(".").lower().partition(".")[2] == name.value[2:].lower()
 
 
 def _host_within(host: str, tree: str) -> bool:

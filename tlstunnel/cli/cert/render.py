@@ -27,6 +27,8 @@ def show(report: Facts) -> None:
 
 def _item(console: Console, item: Facts, *, short: bool) -> None:
     title = item.get("subject") or item.get("issuer") or item["kind"]
+    if title == "(empty)" and item["names"]:
+        title = item["names"][0]
     kind = "" if title == item["kind"] else f"  ({item['kind']})"
     console.print(Text.assemble((title, "bold"), (kind, "dim")))
     lines = {
