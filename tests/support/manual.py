@@ -217,7 +217,7 @@ def options_page() -> str:
         for option in panel.options:
             metavar = f" {option.metavar}" if option.metavar else ""
             default = defaults[option.modes[0]].get((option.section, option.key))
-            shown = "" if default in (None, "", False) else f"`{default}`"
+            shown = "" if default in (None, "", False, []) else f"`{default}`"
             key = option.key if option.section == "service" else f"{option.section}.{option.key}"
             commands = "both" if len(option.modes) > 1 else option.modes[0].value
             often = " Repeatable." if option.kind in (options.Kind.MANY, options.Kind.COMMAS) else ""

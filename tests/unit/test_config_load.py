@@ -243,6 +243,7 @@ def test_names_take_what_they_do_not_say_from_their_service(load: Load) -> None:
             client_auth = "required"
             client_ca = "ca.pem"
             allow_cn = "a"
+            deny = [{{ ou = "z" }}]
             alpn = "h2"
             [[services.web.sni]]
             names = "ONE.example.org."
@@ -250,14 +251,41 @@ def test_names_take_what_they_do_not_say_from_their_service(load: Load) -> None:
             [[services.web.sni]]
             names = "two.example.org"
             allow_cn = "b"
+            alpn = []
+            [[services.web.sni]]
+            names = "three.example.org"
+            deny = [{{ cn = "x" }}]
+            [[services.web.sni]]
+            names = "four.example.org"
+            deny = []
             """
         )
     )
-    one, two = web.sni
+    one, two, three, four = web.sni
     assert one.names == ("one.example.org",)
     assert (one.certificate, one.targets, one.policy) == (web.certificate, web.targets, web.policy)
     assert one.tls == TLSSettings(min_version="1.3", alpn=("h2",))
-    assert two.policy == Policy(allow=(Rule(cn="b"),))
+    assert two.policy == Policy(allow=(Rule(cn="b"),), deny=web.policy.deny)
+    assert two.tls.alpn == ()
+    assert three.policy == Policy(allow=(Rule(cn="a"),), deny=(Rule(cn="x"),))
+    assert four.policy == Policy(allow=(Rule(cn="a"),))
+
+
+def test_a_name_that_only_denies_does_not_admit_more_than_its_service(load: Load) -> None:
+    web = service(
+        load(
+            f"""[services.web]\n{SERVER}
+            client_auth = "optional"
+            anonymous = "deny"
+            client_ca = "ca.pem"
+            allow_cn = "a"
+            [services.web.sni]
+            names = "a.example.org"
+            anonymous = "allow"
+            """
+        )
+    )
+    assert web.sni[0].policy == Policy(allow=(Rule(cn="a"),), anonymous=True)
 
 
 def test_passthrough_routes_names_to_targets_anywhere(load: Load) -> None:
@@ -282,6 +310,11 @@ def test_rsa_may_stand_beside_ecdsa_with_one_passphrase_for_both(load: Load, tmp
     assert (ecdsa.certificate, ecdsa.key) == (tmp_path / "server.pem", tmp_path / "server.key")
     assert (rsa.certificate, rsa.key) == (tmp_path / "rsa.pem", tmp_path / "rsa.key")
     assert ecdsa.key_passphrase_file == rsa.key_passphrase_file == tmp_path / "pass.txt"
+
+
+def test_what_has_no_effect_and_says_so_is_accepted(load: Load) -> None:
+    web = service(load(f"[services.web]\n{SERVER}allow_any = false\nmax_connections = 'unlimited'"))
+    assert (web.policy, web.max_connections) == (Policy(), None)
 
 
 def test_optional_without_a_rule_admits_every_verified_certificate(load: Load) -> None:

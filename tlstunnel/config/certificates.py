@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from tlstunnel.address import Target, TCPAddress
@@ -68,7 +68,7 @@ def read_tls(table: Table, default: TLSSettings) -> TLSSettings:
         ciphers=table.string("ciphers", default.ciphers),
         ciphersuites=table.string("ciphersuites", default.ciphersuites),
         groups=table.string("groups", default.groups),
-        alpn=table.each("alpn", _protocol) or default.alpn,
+        alpn=table.each("alpn", _protocol, may_be_empty=True) if table.has("alpn") else default.alpn,
         alpn_required=table.boolean("alpn_required", default.alpn_required),
     )
     if settings.min_version > settings.max_version:
@@ -123,6 +123,8 @@ def check_name(text: str) -> str:
     """A host name for SNI, or `*.` and a name; lower case, without a final dot."""
     name = text.lower().rstrip(".")
     labels = name.removeprefix("*.").split(".")
+    if _is_address(name):
+        raise ValueError(f'"{text}" is an address, which no client sends as a server name; write a host name')
     if not name.isascii():
         raise ValueError(f'"{text}" is not ASCII; write the name in its xn-- form')
     if len(name) > 253 or not all(_is_label(label) for label in labels):
@@ -130,11 +132,13 @@ def check_name(text: str) -> str:
     return name
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_label(label: str) -> bool:
     return 0 < len(label) <= 63 and label.replace("-", "").replace("_", "").isalnum() and label.strip("-") == label
-
-
-def files_of(certificates: Sequence[CertificateFiles]) -> tuple[Path, ...]:
-    """Every file that is read for these certificates."""
-    found = [path for c in certificates for path in (c.certificate, c.key, c.p12, c.key_passphrase_file)]
-    return tuple(dict.fromkeys(path for path in found if path is not None))

@@ -87,7 +87,7 @@ def _backend_keys(backend: BackendTLS) -> Keys:
 def _policy_keys(policy: Policy, auth: ClientAuth) -> Keys:
     if auth is ClientAuth.NONE:
         return {}
-    keys: Keys = {"allow": _rules(policy.allow) or None, "deny": _rules(policy.deny) or None}
+    keys: Keys = {"allow": _rules(policy.allow) or None, "deny": _rules(policy.deny)}
     keys["allow_any"] = policy.allow_any
     if auth is ClientAuth.OPTIONAL:
         keys["anonymous"] = "allow" if policy.anonymous else "deny"
@@ -128,7 +128,8 @@ def _written(name: str, value: object) -> object:
     if isinstance(value, enum.StrEnum):
         return value.value
     if isinstance(value, tuple):
-        return [_written("", item) for item in value] or None
+        items = [_written("", item) for item in value]
+        return items if items or name == "alpn" else None
     return value if isinstance(value, bool | int | str) else str(value)
 
 

@@ -95,8 +95,8 @@ class Table:
         self._report.add(steps, what, machine=machine)
 
     def is_faulty(self, key: str) -> bool:
-        """Whether a problem was noted with this very key, so that what follows from its value is not worth saying."""
-        return self._report.has((*self._steps, key))
+        """Whether a problem was noted with this key, so that what follows from its value is not worth saying."""
+        return self._report.touches((*self._steps, key))
 
     def spell(self, key: str, value: object = None) -> str:
         """How the operator writes this key, for the part of a message that says what would be right."""
@@ -164,14 +164,14 @@ class Table:
             return default
         return next(iter(self._parse(key, self._values[key], parse)), default)
 
-    def each(self, key: str, parse: Callable[[str], T]) -> tuple[T, ...]:
+    def each(self, key: str, parse: Callable[[str], T], *, may_be_empty: bool = False) -> tuple[T, ...]:
         """A string or an array of strings, each of which `parse` understands. Empty when the key is not written."""
         if not self.has(key):
             return ()
         value = self._values[key]
         if not isinstance(value, list):
             return self._parse(key, value, parse)
-        if not value:
+        if not value and not may_be_empty:
             self.problem(key, "the array is empty; write at least one string, or leave the key out")
         return tuple(item for at, text in enumerate(value) for item in self._parse(key, text, parse, at))
 
@@ -263,7 +263,7 @@ class Table:
         self.problem(key, f"{show(value)} is {kind_of(value)}; {right}")
         return None
 
-    def tables(self, key: str, right: str) -> tuple[Table, ...]:
+    def tables(self, key: str, right: str, *, may_be_empty: bool = True) -> tuple[Table, ...]:
         """An array of tables; one table alone counts as an array of one."""
         if not self.has(key):
             return ()
@@ -273,6 +273,8 @@ class Table:
         if not isinstance(value, list):
             self.problem(key, f"{show(value)} is {kind_of(value)}; {right}")
             return ()
+        if not value and not may_be_empty:
+            self.problem(key, f"the array is empty; {right}, or leave the key out")
         found = []
         for at, item in enumerate(value):
             if isinstance(item, dict):

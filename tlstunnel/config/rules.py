@@ -20,7 +20,7 @@ def read_client_policy(table: Table, auth: ClientAuth, inherited: Policy | None 
     Args:
         table: where the rules are written.
         auth: whether certificates are asked for.
-        inherited: what holds when this table writes no rules at all.
+        inherited: what holds for each of allow, deny and anonymous that this table does not write.
     """
     policy = Policy(
         allow=_rules(table, "allow"),
@@ -34,13 +34,11 @@ def read_client_policy(table: Table, auth: ClientAuth, inherited: Policy | None 
     if auth is ClientAuth.NONE:
         _refuse_idle_rules(table, policy, written)
         return Policy()
-    if inherited is not None and not written:
-        return inherited
+    if inherited is not None:
+        policy = _inherit(policy, inherited, written)
     if policy.allow_any and policy.allow:
         table.problem("allow_any", "lets every verified certificate in, so the other rules say nothing; remove one")
-    if policy.allow or policy.allow_any or any(key.startswith("allow_") and key != "allow_any" for key in written):
-        return policy
-    if "allow" in written:
+    if policy.allow or policy.allow_any or any(table.is_faulty(key) for key in written):
         return policy
     if auth is ClientAuth.OPTIONAL and policy.anonymous:
         # Who shows no certificate is let in; to turn away those who show a verified one would protect nothing.
@@ -58,6 +56,16 @@ def read_server_policy(table: Table) -> Policy | None:
     """The rules a server's certificate must meet on top of chain and name; None when there are none."""
     rules = _rules(table, "verify")
     return Policy(allow=rules) if rules else None
+
+
+def _inherit(policy: Policy, inherited: Policy, written: list[str]) -> Policy:
+    if not any(key.startswith("allow") for key in written):
+        policy = dataclasses.replace(policy, allow=inherited.allow, allow_any=inherited.allow_any)
+    if "deny" not in written:
+        policy = dataclasses.replace(policy, deny=inherited.deny)
+    if "anonymous" not in written:
+        policy = dataclasses.replace(policy, anonymous=inherited.anonymous)
+    return policy
 
 
 def _example(table: Table) -> str:
@@ -83,7 +91,8 @@ def _refuse_idle_rules(table: Table, policy: Policy, written: list[str]) -> None
 
 def _rules(table: Table, key: str) -> tuple[Rule, ...]:
     """Rules as tables under `key`, then the short keys, each of whose values is a rule of its own."""
-    rules = [_read_rule(item) for item in table.tables(key, 'write rules as tables: [{ cn = "billing" }]')]
+    tables = table.tables(key, 'write rules as tables: [{ cn = "billing" }]', may_be_empty=key == "deny")
+    rules = [_read_rule(item) for item in tables]
     if key != "deny":
         for field in SHORT_FIELDS:
             rules += table.each(f"{key}_{field}", functools.partial(_rule, field))

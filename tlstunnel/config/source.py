@@ -137,10 +137,6 @@ class Report:
         problem = Problem(printable(self.source.where(steps)), printable(what))
         self._found.append((steps, problem, machine))
 
-    def has(self, steps: Steps) -> bool:
-        """Whether a problem with exactly this key was noted."""
-        return any(steps == found for found, _, _ in self._found)
-
     def touches(self, steps: Steps) -> bool:
         """Whether a problem was noted with this key or anything below it."""
         return any(found[: len(steps)] == steps for found, _, _ in self._found)

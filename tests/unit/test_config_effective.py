@@ -1,0 +1,150 @@
+"""What `show` prints is complete, and is read back as the same configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tlstunnel.address import parse_listen, parse_target
+from tlstunnel.config.effective import render_config
+from tlstunnel.config.load import load_file
+from tlstunnel.config.model import (
+    Admin,
+    BackendTLS,
+    CertificateFiles,
+    ClientAuth,
+    Config,
+    Failover,
+    Log,
+    Mode,
+    Process,
+    ProxyProtocol,
+    ServerName,
+    Service,
+    Timeouts,
+    TLSSettings,
+)
+from tlstunnel.tls.policy import Policy, Rule
+
+TIMES = Timeouts(handshake_s=0.5, connect_s=None, idle_s=90.0, half_close_s=7200.0, drain_s=0.0, max_lifetime_s=86400.0)
+TLS = TLSSettings(
+    min_version="1.3", ciphers="A:B", ciphersuites="C", groups="D", alpn=("h2", 'odd "name"'), alpn_required=True
+)
+PIN = "sha256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+POLICY = Policy(
+    allow=(Rule(cn='a "quoted" name'), Rule(ou="ops", uri="spiffe://example.org/ns/*/x"), Rule(spki_pin=PIN)),
+    deny=(Rule(email="mallory@example.org"), Rule(ip="192.0.2.0/24"), Rule(dns="*.example.org")),
+    anonymous=False,
+)
+
+
+def everything(folder: Path) -> Config:
+    """A configuration in which nothing is as by default."""
+
+    def file(name: str) -> Path:
+        (folder / name).touch()
+        return folder / name
+
+    pairs = tuple(
+        CertificateFiles(
+            certificate=file(f"{name}.pem"), key=file(f"{name}.key"), key_passphrase_file=file(f"{name}.pass")
+        )
+        for name in ("ecdsa", "rsa")
+    )
+    limits = {"max_connections": 10, "max_connections_per_ip": 2}
+    own_backend = BackendTLS(
+        ca=file("ca.pem"),
+        server_name="db.example.org",
+        verify=Policy(allow=(Rule(cn="db"), Rule(ou="x", dns="db.example.org"))),
+        certificate=CertificateFiles(p12=file("own.p12"), key_passphrase_file=file("own.pass")),
+        crl=(file("a.crl"), file("b.crl")),
+        tls=TLS,
+    )
+    server = Service(
+        name="web.1",
+        mode=Mode.SERVER,
+        listen=tuple(map(parse_listen, (":8443", "[::1]:0", "unix:/run/a b.sock", "systemd:web"))),
+        targets=tuple(map(parse_target, ("app.example.org:1", "unix:/run/b.sock"))),
+        failover=Failover.ROUND_ROBIN,
+        certificate=pairs,
+        client_auth=ClientAuth.OPTIONAL,
+        client_ca=file("clients-ca.pem"),
+        crl=(file("c.crl"),),
+        policy=POLICY,
+        tls=TLS,
+        sni=(
+            ServerName(
+                names=("a.example.org", "*.a.example.org"),
+                certificate=pairs[:1],
+                targets=(parse_target("127.0.0.1:2"),),
+                policy=Policy(allow_any=True),
+                tls=TLSSettings(),
+            ),
+        ),
+        backend_tls=own_backend,
+        timeouts=TIMES,
+        proxy_protocol=ProxyProtocol.V2,
+        accept_proxy_protocol=True,
+        strict_close=True,
+        unsafe_target=True,
+        unsafe_keylog=True,
+        **limits,
+    )
+    client = Service(
+        name="db",
+        mode=Mode.CLIENT,
+        listen=(parse_listen(":5432"),),
+        targets=(parse_target("db.example.org:5433"),),
+        backend_tls=own_backend,
+        timeouts=TIMES,
+        unsafe_listen=True,
+        **limits,
+    )
+    router = Service(
+        name="router",
+        mode=Mode.PASSTHROUGH,
+        listen=(parse_listen(":443"),),
+        targets=(parse_target("10.0.0.7:443"),),
+        sni=(
+            ServerName(
+                names=("b.example.org",),
+                certificate=(),
+                targets=(parse_target("10.0.0.8:443"),),
+                policy=Policy(),
+                tls=TLSSettings(),
+            ),
+        ),
+    )
+    return Config(
+        services=(server, client, router),
+        process=Process(workers=3, user="tls", group="tls", max_connections=100, reload_poll_s=None),
+        admin=Admin(listen=parse_listen(":9464"), unsafe_admin=True),
+        log=Log(format="json", level="debug", target=f"file:{folder}/tunnel.log"),
+    )
+
+
+def test_a_configuration_without_defaults_is_read_back_as_the_same(tmp_path: Path) -> None:
+    config = everything(tmp_path)
+    path = tmp_path / "shown.toml"
+    path.write_text(render_config(config))
+    assert dataclasses.replace(load_file(path), source=config.source) == config
+
+
+def test_defaults_are_filled_in(tmp_path: Path) -> None:
+    (tmp_path / "server.pem").touch()
+    path = tmp_path / "tunnel.toml"
+    path.write_text('[services.web]\nlisten = ":1"\ntarget = "127.0.0.1:2"\ncertificate = "server.pem"\n')
+    web = tomllib.loads(render_config(load_file(path)))["services"]["web"]
+    assert web["certificate"] == f"{tmp_path}/server.pem"
+    assert (web["idle_timeout"], web["max_lifetime"], web["max_connections"]) == ("1h", "never", "unlimited")
+    assert (web["client_auth"], web["target_tls"], web["unsafe_target"]) == ("none", False, False)
+
+
+@pytest.mark.parametrize("empty", ["ciphers", "ciphersuites", "groups"])
+def test_what_an_empty_list_stands_for_is_said_in_a_comment(tmp_path: Path, empty: str) -> None:
+    text = render_config(everything(tmp_path), {empty: "ONE:TWO"})
+    assert f'{empty} = ""  # ONE:TWO\n' in text
+    assert tomllib.loads(text) == tomllib.loads(render_config(everything(tmp_path)))
