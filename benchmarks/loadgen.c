@@ -13,14 +13,15 @@
  *     seal BYTES FIRST CONNS          encrypt an upload of BYTES now, to be sent by the next `upload`
  *     upload BYTES FIRST CONNS        BYTES on each of them, client to backend
  *     ask BYTES FIRST CONNS           request such a download and never read it
- *     shake COUNT CONNS full|resume   COUNT times connect, handshake, one byte echoed, close; CONNS at a time
+ *     shake COUNT CONNS full|resume   COUNT times connect, handshake, one byte echoed, close; CONNS at a time; with
+ *                                     `libssl` as a fourth word never by the cheap client of shake.h
  *     close                           close what is held
  *     stop                            end the command under way early (any input does) and say how far it came
  *
  * A load generator that is slower than the proxy measures itself. Four things keep this one faster. Downloads are not
  * decrypted: record headers are read and added up, and the kernel throws the bodies away uncopied (MSG_TRUNC on TCP).
- * Uploads can be encrypted ahead of the measurement (`seal`). The server's chain is not verified, only its signature.
- * And every answer carries this process's own CPU time, so that the claim can be checked for each row. Integrity is
+ * Uploads can be encrypted ahead of the measurement (`seal`). Handshakes are made by a client that leaves out what the
+ * server cannot see (shake.h). And every answer carries this process's own CPU time, so that the claim can be checked for each row. Integrity is
  * not its business, only counts are; that every byte arrives unchanged is what the interop tests prove.
  *
  * Counting records without decrypting them works because a TLS 1.3 record holds 17 bytes more than its data, and
@@ -34,6 +35,7 @@
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +46,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "shake.h"
+
 enum { EVENTS = 256, OPENING = 64, STALL_MS = 60000, RECORD = 16384, OVERHEAD = 17, MAX_CONNS = 60000 };
 enum phase { CLOSED, CONNECTING, SHAKING, OPEN };
 enum work { OPENS, ECHOES, BULK, SHAKES };
@@ -53,6 +57,8 @@ struct conn {
     enum phase phase;
     SSL *ssl;
     SSL_SESSION *session;           /* the newest ticket, offered when resuming */
+    struct shake *quick;            /* in the place of `ssl` for handshakes alone; kept for its ticket */
+    int is_quick;
     unsigned char head[9];          /* the command of the exchange under way */
     int head_left;
     uint64_t fill_left;             /* filler still to be sent after it */
@@ -70,6 +76,7 @@ static struct conn *conns[MAX_CONNS];
 static int held, next_open, poller;
 static struct sockaddr_in target = {.sin_family = AF_INET};
 static SSL_CTX *context;            /* NULL without TLS */
+static int quick_possible, quick_wanted;
 static unsigned char filler[256 * 1024], scratch[64 * 1024];
 
 /* The command under way. */
@@ -79,7 +86,7 @@ static uint64_t echo_size, bytes;
 static int resuming;
 static double *samples;
 static char failure[256];
-static const char *suite, *group;
+static const char *suite, *group, *asked_suite, *asked_group;
 
 static double now(void)
 {
@@ -130,6 +137,8 @@ static void shut(struct conn *c)
         SSL_free(c->ssl);
         c->ssl = NULL;
     }
+    if (c->is_quick && c->quick->stage == SHAKEN)
+        send(c->fd, c->quick->out, c->quick->out_size, MSG_NOSIGNAL);  /* close_notify */
     close(c->fd);
     free(c->sealed);
     c->sealed = NULL;
@@ -160,7 +169,12 @@ static int dial(struct conn *c)
     c->phase = CONNECTING;
     c->counting = c->record_have = 0;
     c->body_left = 0;
-    if (context != NULL) {
+    c->is_quick = quick_wanted && work == SHAKES;
+    if (c->is_quick) {
+        if (c->quick == NULL && (c->quick = calloc(1, sizeof *c->quick)) == NULL)
+            return -1;
+        shake_begin(c->quick, resuming);
+    } else if (context != NULL) {
         c->ssl = SSL_new(context);
         SSL_set_fd(c->ssl, c->fd);
         SSL_set_app_data(c->ssl, c);
@@ -308,11 +322,38 @@ static int next_exchange(struct conn *c)
         begin(c, 0, 0, echo_size, echo_size);
         return 1;
     }
-    resumed += c->ssl != NULL && SSL_session_reused(c->ssl);
+    resumed += c->is_quick ? c->quick->resumed : c->ssl != NULL && SSL_session_reused(c->ssl);
     if (work == SHAKES)
         shut(c);
     start(c);
     return 0;
+}
+
+/* The handshake by the cheap client, from ClientHello to the echoed byte. */
+static int advance_quick(struct conn *c)
+{
+    struct shake *s = c->quick;
+    for (;;) {
+        while (s->out_sent < s->out_size) {
+            size_t upto = s->out_sent < s->out_break ? s->out_break : s->out_size;
+            int sent = write_raw(c, s->out + s->out_sent, upto - s->out_sent);
+            if (sent <= 0)
+                return sent;
+            s->out_sent += (size_t)sent;
+        }
+        int64_t got = recv_or_wait(c, s->in + s->in_size, sizeof s->in - s->in_size, 0);
+        if (got <= 0)
+            return (int)got;
+        s->in_size += (size_t)got;
+        errno = EPROTO;
+        int result = shake_feed(s);
+        if (result != 0) {
+            bytes += result > 0;
+            suite = asked_suite, group = asked_group;   /* it accepts no other */
+            c->want = 0;
+            return result > 0 ? next_exchange(c) : -1;
+        }
+    }
 }
 
 static int advance(struct conn *c)
@@ -322,8 +363,10 @@ static int advance(struct conn *c)
         /* Asking again is how connect(2) says whether it has finished, and why not. */
         if (connect(c->fd, (struct sockaddr *)&target, sizeof target) < 0 && errno != EISCONN)
             return errno == EALREADY || errno == EINPROGRESS ? 0 : -1;
-        c->phase = c->ssl ? SHAKING : OPEN;
+        c->phase = c->ssl || c->is_quick ? SHAKING : OPEN;
     }
+    if (c->is_quick)
+        return advance_quick(c);
     if (c->phase == SHAKING) {
         if ((result = verdict(c, SSL_do_handshake(c->ssl))) <= 0)
             return result;
@@ -434,7 +477,7 @@ static void make_conns(int upto)
 
 static void obey(char *line)
 {
-    char word[16] = "", how[16] = "";
+    char word[16] = "", how[16] = "", by[16] = "";
     unsigned long long amount = 0, a = 0, b = 0, c = 0;
     double since = now(), cpu_since = cpu();
     int cut_short = 0;
@@ -452,7 +495,8 @@ static void obey(char *line)
             shut(conns[--held]);
     } else if (strcmp(word, "open") == 0 || strcmp(word, "shake") == 0) {
         work = word[0] == 'o' ? OPENS : SHAKES;
-        sscanf(line, "%*s %*s %llu %15s", &a, how);
+        sscanf(line, "%*s %*s %llu %15s %15s", &a, how, by);
+        quick_wanted = quick_possible && strcmp(by, "libssl") != 0;
         resuming = strcmp(how, "resume") == 0;
         int width = work == OPENS ? OPENING : (int)a, used = work == OPENS ? (int)amount : width;
         make_conns(held + used);
@@ -530,6 +574,7 @@ int main(int argc, char **argv)
     target.sin_port = htons((uint16_t)atoi(argv[1]));
     memset(filler, 'e', sizeof filler);
     if (tls) {
+        asked_suite = argv[2], asked_group = argv[3];
         context = SSL_CTX_new(TLS_client_method());
         if (!SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) || !SSL_CTX_set_ciphersuites(context, argv[2])
             || !SSL_CTX_set1_groups_list(context, argv[3])) {
@@ -541,6 +586,7 @@ int main(int argc, char **argv)
         SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
         SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
         SSL_CTX_sess_set_new_cb(context, keep_ticket);
+        quick_possible = shake_setup(context, argv[2], argv[3]);
     }
     poller = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event want = {.events = EPOLLIN, .data.ptr = NULL};

@@ -15,7 +15,8 @@ def make(directory: Path) -> None:
         raise BenchmarkError("openssl: not installed; it makes the certificate")
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{directory}/server.key")
     name = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "30")
-    argv = ["openssl", "req", "-x509", *curve, *name, "-out", f"{directory}/server.pem"]
+    end_entity = ("-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=critical,digitalSignature")
+    argv = ["openssl", "req", "-x509", *curve, *name, *end_entity, "-out", f"{directory}/server.pem"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchmarkError(f"openssl: {done.stderr.strip()}")

@@ -152,8 +152,8 @@ def _noted(result: RowResult, name: str, sites: Mapping[str, Site]) -> Iterator[
     try:
         yield
     except BenchmarkError as exc:
-        said = sites[name].proxy.last_words() if name in sites else ""
-        result.failures[name] = f"{exc}" + (f"; it said: {said.splitlines()[-1]}" if said else "")
+        said = sites[name].proxy.last_line() if name in sites else ""
+        result.failures[name] = f"{exc}" + (f"; it said: {said}" if said else "")
         result.samples.pop(name, None)
 
 

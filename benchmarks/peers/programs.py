@@ -6,6 +6,7 @@ one target, no logging, otherwise what the distribution ships.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -55,6 +56,9 @@ class Running:
     def last_words(self) -> str:
         """The end of what it has written so far."""
         return (self.place / "log").read_text(errors="replace").strip()[-1000:]
+
+    def last_line(self) -> str:
+        return self.last_words().rpartition("\n")[2]
 
     def stop(self) -> None:
         process.end(self.process)
@@ -135,7 +139,7 @@ class Peer:
                     if probe.connect_ex(("127.0.0.1", running.port)) == 0:
                         return
             time.sleep(0.02)
-        raise BenchmarkError(f"{self.name}: does not listen: {running.last_words() or 'says nothing'}")
+        raise BenchmarkError(f"{self.name}: does not listen: {running.last_line() or 'says nothing'}")
 
 
 def _free_port() -> int:
@@ -173,10 +177,12 @@ def _nginx(setting: Setting, where: Path, port: int) -> tuple[list[str], str]:
 
 
 def _hitch(setting: Setting, where: Path, port: int) -> tuple[list[str], str]:
+    # Hitch refuses to serve as root; what it needs of the files it reads before it changes its user.
+    user = 'user = "nobody"\n' if os.geteuid() == 0 else ""
     return ["/usr/sbin/hitch", f"--config={where}/proxy.conf"], (
         f'frontend = "[127.0.0.1]:{port}"\nbackend = "[127.0.0.1]:{setting.backend_port}"\n'
         f'pem-file = "{where}/both.pem"\nworkers = 1\ndaemon = off\ntls-protos = TLSv1.3\n'
-        f'ciphersuites = "{setting.suite}"\necdh-curve = "{setting.group}"\nocsp-dir = ""\nquiet = on\n'
+        f'ciphersuites = "{setting.suite}"\necdh-curve = "{setting.group}"\nocsp-dir = ""\nquiet = on\n{user}'
     )
 
 
