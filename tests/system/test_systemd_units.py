@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import site
 import subprocess
 import sys
 import tomllib
@@ -16,8 +17,10 @@ from tests.support import certificates
 from tests.support.interop import require
 from tests.support.systemd_machine import Machine, booted, why_not
 from tlstunnel.address import SystemdAddress, parse_listen
+from tlstunnel.cli import systemd
 from tlstunnel.cli.systemd import running_installation
-from tlstunnel.cli.systemd_units import Installation, system_units, user_units
+from tlstunnel.cli.systemd_units import Installation, quote, system_units, user_units
+from tlstunnel.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "systemd"
@@ -141,6 +144,59 @@ def test_the_socket_activation_example_takes_the_socket_that_the_unit_names() ->
     table = tomllib.loads((UNITS / "examples/socket-activated.toml").read_text())
     names = re.findall(r"^FileDescriptorName=(.*)$", (UNITS / "tlstunnel.socket").read_text(), re.M)
     assert [parse_listen(table["services"]["web"]["listen"])] == [SystemdAddress(name) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("word", "written"),
+    [
+        ("/usr/bin/tlstunnel", "/usr/bin/tlstunnel"),
+        ("/opt/my tunnel/bin", '"/opt/my tunnel/bin"'),
+        ("/opt/100%/$x", "/opt/100%%/$$x"),
+        ('/opt/"q"\\', '"/opt/\\"q\\"\\\\"'),
+    ],
+)
+def test_a_path_is_written_so_that_systemd_reads_it_back(word: str, written: str) -> None:
+    assert quote(word) == written
+
+
+@pytest.mark.parametrize(
+    ("prefix", "base", "bound"),
+    [
+        ("/opt/tlstunnel", "/usr", ()),
+        ("/home/ann/env", "/usr", ("/home/ann/env",)),
+        ("/home/ann/env", "/home/ann/python", ("/home/ann/env", "/home/ann/python")),
+        ("/home/ann/python/env", "/home/ann/python", ("/home/ann/python",)),
+        ("/root/env", "/usr", ("/root/env",)),
+    ],
+)
+def test_what_is_needed_of_a_home_directory_stays_visible_and_nothing_else(
+    prefix: str, base: str, bound: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "__file__", f"{prefix}/lib/tlstunnel/cli/systemd.py")
+    monkeypatch.setattr(sys, "prefix", prefix)
+    monkeypatch.setattr(sys, "base_prefix", base)
+    installation = running_installation(in_sandbox=True)
+    assert installation.below_home == bound
+    text = system_units(installation)["tlstunnel.service"]
+    assert re.findall(r"^BindReadOnlyPaths=(.*)$", text, re.M) == list(bound)
+    assert ("ProtectHome=tmpfs" in text) == bool(bound)
+
+
+def test_an_installation_that_a_service_cannot_reach_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/tmp/try/env")
+    with pytest.raises(UsageError) as caught:
+        running_installation(in_sandbox=True)
+    assert str(caught.value) == (
+        'tlstunnel systemd install: "/tmp/try/env" is in a temporary directory, which services do not see; '
+        "install it for everybody, in a directory such as /opt/tlstunnel"
+    )
+    monkeypatch.undo()
+    user_site = f"{site.getusersitepackages()}/tlstunnel"
+    monkeypatch.setattr(systemd, "__file__", f"{user_site}/cli/systemd.py")
+    with pytest.raises(UsageError) as caught:
+        running_installation(in_sandbox=True)
+    assert f'"{user_site}" is installed for one user only' in str(caught.value)
+    assert running_installation(in_sandbox=False).command
 
 
 # --- what they do ---------------------------------------------------------------------------------------------------
@@ -336,6 +392,26 @@ def test_installing_writes_units_that_systemd_can_start_and_says_what_to_do_next
     assert f"ExecStart={TUNNEL} run /etc/tlstunnel/tlstunnel.toml" in machine.systemctl("cat", "tlstunnel.service")
     machine.systemctl("enable", "tlstunnel.service")
     assert machine.run(TUNNEL, "systemd", "install").returncode == 0, "the same again changes nothing"
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_users_own_manager_runs_it_too(machine: Machine) -> None:
+    home = {"HOME": "/root", "XDG_RUNTIME_DIR": "/run/user/0"}
+    manager = "[Service]\nType=notify\nDelegate=yes\nExecStart=/lib/systemd/systemd --user\nEnvironment="
+    machine.install("manager.service", manager + " ".join(f"{name}={value}" for name, value in home.items()))
+    machine.run("mkdir", "-p", home["XDG_RUNTIME_DIR"])
+    text = config("127.0.0.1:8443", "unix:/run/user/0/tlstunnel/web.sock")
+    text = text.replace("cred:keys_web.key", "/etc/tlstunnel/keys/web.key")
+    machine.write("/root/.config/tlstunnel/tlstunnel.toml", text)
+    machine.run(TUNNEL, "systemd", "install", "--user", environ=home)
+    machine.systemctl("start", "manager.service")
+    machine.run("systemctl", "--user", "start", "tlstunnel.service", environ=home)
+    assert connects(machine, "8443")
+    assert connects(machine, "unix:/run/user/0/tlstunnel/web.sock")
+    machine.run("systemctl", "--user", "reload", "tlstunnel.service", environ=home)
+    machine.run("systemctl", "--user", "stop", "tlstunnel.service", environ=home)
+    assert not connects(machine, "8443")
 
 
 def test_a_dry_run_prints_every_unit_and_writes_nothing(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def user_units(installation: Installation) -> dict[str, str]:
     }
 
 
-def _life(installation: Installation, config: str, runtime: str) -> str:
+def _life(installation: Installation, config: str, runtime: str, *, below: str = "/run") -> str:
     return f"""\
 Type=notify
 ExecStart={installation.words} run {config}
@@ -78,7 +78,7 @@ RestartPreventExitStatus=2
 LimitNOFILE=262144
 # A core dump would hold private keys.
 LimitCORE=0
-# /run/{runtime}, for unix sockets to listen on.
+# {below}/{runtime}, for unix sockets to listen on.
 RuntimeDirectory={runtime}
 RuntimeDirectoryMode=0755
 """
@@ -96,7 +96,7 @@ RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
-# With this one call the workers give up the capability above, which only the supervisor needs; it can only lower.
+# With this one call workers give up whatever capabilities the supervisor has; it can only lower.
 SystemCallFilter=capset
 SystemCallErrorNumber=EPERM
 KeyringMode=private
@@ -145,19 +145,14 @@ WantedBy=multi-user.target
 
 
 def _user_service(installation: Installation, description: str, config: str, runtime: str) -> str:
-    filters = "".join(
-        f"{line}\n"
-        for line in _FILTERS.splitlines()
-        if line != "SystemCallFilter=capset" and not line.startswith("# With this one call")
-    )
     return f"""\
 [Unit]
 Description={description}
 
 [Service]
-{_life(installation, config, runtime)}
+{_life(installation, config, runtime, below="%t")}
 # What a user's manager may do: filter system calls. Namespaces and other users are root's to give.
-{filters}
+{_FILTERS}
 [Install]
 WantedBy=default.target
 """
