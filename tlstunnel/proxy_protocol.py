@@ -159,12 +159,15 @@ def encode_v1(source: End, destination: End) -> bytes:
 
 
 def encode_v2(source: End, destination: End, tlvs: TLVs | None = None, *, crc32c: bool = False) -> bytes:
-    """A header of version 2 for a client's connection, without addresses unless both ends are of one kind.
+    """A header of version 2 for a client's connection.
+
+    Unless both ends are IP addresses or both unix sockets, it is LOCAL and empty, which is what HAProxy writes then; it
+    refuses PROXY without a family. What is refused elsewhere: unix addresses by HAProxy 2.6, and more than 107 bytes by
+    nginx 1.22, so send TLVs only where they are asked for.
 
     Raises:
         ValueError: a host is not an IP literal, a port is none, or something is longer than its field.
     """
-    kind, addresses = 0x00, b""
     if isinstance(source, Endpoint) and isinstance(destination, Endpoint):
         family, hosts = _in_one_family(source, destination)
         kind = 0x11 if family == socket.AF_INET else 0x21
@@ -174,6 +177,8 @@ def encode_v2(source: End, destination: End, tlvs: TLVs | None = None, *, crc32c
             raise ValueError(f"a unix socket's path is longer than {_UNIX} bytes")
         kind = 0x31
         addresses = source.path.ljust(_UNIX, b"\0") + destination.path.ljust(_UNIX, b"\0")
+    else:
+        return _HEAD.pack(_V2_SIGNATURE, 0x20, 0, 0)
     following = addresses + (_encode_tlvs(tlvs) if tlvs else b"") + (_tlv(_CRC32C, bytes(4)) if crc32c else b"")
     if len(following) > MAX_HEADER - 16:
         raise ValueError(f"PROXY protocol header is longer than {MAX_HEADER} bytes")
@@ -181,11 +186,6 @@ def encode_v2(source: End, destination: End, tlvs: TLVs | None = None, *, crc32c
     if crc32c:
         header = header[:-4] + checksum(header).to_bytes(4, "big")
     return header
-
-
-def encode_local() -> bytes:
-    """The header of a connection that is our own, such as a health check (section 2.2)."""
-    return _HEAD.pack(_V2_SIGNATURE, 0x20, 0, 0)
 
 
 def checksum(data: bytes) -> int:

@@ -36,7 +36,6 @@ ends = st.one_of(
     st.tuples(v4_endpoints, v4_endpoints),
     st.tuples(v6_endpoints, v6_endpoints),
     st.tuples(unix_endpoints, unix_endpoints),
-    st.just((None, None)),
 )
 texts = st.none() | st.text(st.characters(codec="utf-8"), max_size=40)
 tlv_values = st.builds(

@@ -16,7 +16,6 @@ from tlstunnel.proxy_protocol import (
     TLVs,
     UnixEndpoint,
     checksum,
-    encode_local,
     encode_v1,
     encode_v2,
     parse,
@@ -168,7 +167,6 @@ class TestVersion2:
             (UnixEndpoint(b"/run/client"), UnixEndpoint(b"/run/server")),
             (UnixEndpoint(b""), UnixEndpoint(b"x" * 108)),
             (UnixEndpoint(b"\0abstract"), UnixEndpoint(b"/run/server")),
-            (None, None),
         ],
     )
     @pytest.mark.parametrize("crc32c", [False, True])
@@ -183,15 +181,14 @@ class TestVersion2:
         assert encode_v2(CLIENT, SERVER) == v2(0x11, ADDRESSES)
         assert encode_v2(CLIENT6, SERVER6)[13:16] == b"\x21\0\x24"
         assert encode_v2(UnixEndpoint(b"a"), UnixEndpoint(b"b"))[13:17] == b"\x31\0\xd8a"
-        assert encode_v2(None, None) == SIGNATURE + b"\x21\0\0\0"
-        assert encode_local() == SIGNATURE + b"\x20\0\0\0"
+        assert encode_v2(None, None) == SIGNATURE + b"\x20\0\0\0"
         ssl = SSLInfo(has_certificate=True, verify=0, version="TLSv1.3", cn="a")
-        assert encode_v2(None, None, TLVs(ssl=ssl))[16:] == (
+        assert encode_v2(CLIENT, SERVER, TLVs(ssl=ssl))[28:] == (
             tlv(0x20, b"\x03\0\0\0\0" + tlv(0x21, b"TLSv1.3") + tlv(0x22, b"a"))
         )
 
     def test_local_counts_for_nothing_whatever_it_holds(self) -> None:
-        for data in (encode_local(), v2(0x11, ADDRESSES + b"junk", command=0x20), v2(0, b"junk", command=0x20)):
+        for data in (encode_v2(None, None), v2(0x11, ADDRESSES + b"junk", command=0x20), v2(0, b"junk", command=0x20)):
             header = read(data)
             assert header.is_local
             assert (header.source, header.destination, header.tlvs) == (None, None, TLVs())
@@ -291,9 +288,13 @@ class TestWriting:
         header = read(encode_v1(Endpoint("fe80::1%eth0", 1), Endpoint("fe80::2%eth0", 2)))
         assert header.source == ("fe80::1", 1)
 
-    def test_ends_of_different_kinds_say_nothing(self) -> None:
-        assert encode_v2(CLIENT, UnixEndpoint(b"/run/a")) == encode_v2(None, None)
-        assert encode_v2(CLIENT, None) == encode_v2(None, None)
+    @pytest.mark.parametrize(
+        ("source", "destination"), [(None, None), (CLIENT, UnixEndpoint(b"/run/a")), (CLIENT, None), (None, SERVER)]
+    )
+    def test_ends_that_cannot_be_told_make_a_local_header(self, source: Endpoint, destination: Endpoint) -> None:
+        """With everything left out, as a receiver has to discard it."""
+        header = read(encode_v2(source, destination, EVERYTHING, crc32c=True))
+        assert (header.is_local, header.tlvs, header.size) == (True, TLVs(), 16)
 
     @pytest.mark.parametrize("encode", [encode_v1, encode_v2])
     @pytest.mark.parametrize(
@@ -314,9 +315,9 @@ class TestWriting:
         ("source", "tlvs", "problem"),
         [
             (UnixEndpoint(b"x" * 109), TLVs(), "a unix socket's path is longer than 108 bytes"),
-            (None, TLVs(unique_id=bytes(129)), "unique id is longer than 128 bytes"),
-            (None, TLVs(authority="x" * 65536), "TLV 0x02 is longer than 65535 bytes"),
-            (None, TLVs(authority="x" * 20_000), "PROXY protocol header is longer than 16400 bytes"),
+            (UnixEndpoint(b""), TLVs(unique_id=bytes(129)), "unique id is longer than 128 bytes"),
+            (UnixEndpoint(b""), TLVs(authority="x" * 65536), "TLV 0x02 is longer than 65535 bytes"),
+            (UnixEndpoint(b""), TLVs(authority="x" * 20_000), "PROXY protocol header is longer than 16400 bytes"),
         ],
     )
     def test_what_does_not_fit_is_not_written(self, source: UnixEndpoint, tlvs: TLVs, problem: str) -> None:
