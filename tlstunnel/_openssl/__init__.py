@@ -26,5 +26,17 @@ next, innocent call look as if it had failed.
 from tlstunnel._openssl.binding import TLSError, probe
 from tlstunnel._openssl.contexts import set_alpn_choice, set_groups
 from tlstunnel._openssl.engine import CHUNK, FAT, RECORD, Engine, Scratch
+from tlstunnel._openssl.protocol import TLSEngine
 
-__all__ = ["CHUNK", "FAT", "RECORD", "Engine", "Scratch", "TLSError", "probe", "set_alpn_choice", "set_groups"]
+__all__ = [
+    "CHUNK",
+    "FAT",
+    "RECORD",
+    "Engine",
+    "Scratch",
+    "TLSEngine",
+    "TLSError",
+    "probe",
+    "set_alpn_choice",
+    "set_groups",
+]

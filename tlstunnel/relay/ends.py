@@ -15,68 +15,33 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any, Protocol
 
-from tlstunnel._openssl import RECORD, Scratch, TLSError
+from tlstunnel._openssl import RECORD, Scratch, TLSEngine, TLSError
 from tlstunnel.relay.reactor import HUNG_UP, READABLE, WRITABLE
 
 _DONTWAIT = socket.MSG_DONTWAIT
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-class TLSEngine(Protocol):
-    """What a TLS end needs of `_openssl.Engine` or `tls.portable.PortableEngine`; see the former for the meaning."""
-
-    has_ended: bool
-    failure: TLSError | None
-    is_fat: bool
-    may_answer: bool
-
-    def handshake(self, received: int) -> bool: ...
-    def decrypt(self, received: int) -> int: ...
-    def send(self, size: int, send: Callable[[Any, int], int]) -> bool: ...
-    def flush(self, send: Callable[[Any, int], int]) -> bool: ...
-    def output_size(self) -> int: ...
-    def close(self) -> None: ...
-    def slim(self) -> None: ...
-    def free(self) -> None: ...
-    def version(self) -> str: ...
-    def cipher(self) -> str: ...
-    def group(self) -> str: ...
-    def is_resumed(self) -> bool: ...
-    def alpn(self) -> str: ...
-    def peer_certificate(self) -> bytes | None: ...
-    def switch(self, context: Any) -> None: ...
-    def expect(self, host: str, *, is_ip: bool, send_name: str | None) -> None: ...
-    def session(self) -> Any: ...
-    def resume(self, session: Any) -> None: ...
-
-
 class PlainEnd:
     """An end that speaks plaintext."""
 
     __slots__ = (
-        "_hung_up",
-        "_pending",
-        "_plain",
-        "at_eof",
-        "fd",
-        "has_pending",
-        "is_readable",
-        "is_shut",
-        "is_writable",
-        "sock",
-    )
+        "_hung_up", "_pending", "_plain", "_watch_room", "at_eof", "fd", "has_pending", "is_readable", "is_shut",
+        "is_writable", "sock",
+    )  # fmt: skip
     failure: TLSError | None = None
     is_truncated = False
     is_fat = False
     is_tls = False
 
-    def __init__(self, sock: socket.SocketType, scratch: Scratch) -> None:
+    def __init__(self, sock: socket.SocketType, scratch: Scratch, watch_room: Callable[[int], None]) -> None:
+        """`watch_room` is called with the descriptor once, when the socket first does not take everything."""
         self.sock = sock
+        self._watch_room: Callable[[int], None] | None = watch_room
         self.fd = sock.fileno()
         self._plain = scratch.plain
-        self._pending: bytes | None = None
+        self._pending: memoryview | None = None
         self._hung_up = False
         self.is_readable = False
         self.is_writable = True  # a socket starts with an empty send buffer
@@ -120,9 +85,16 @@ class PlainEnd:
         except BlockingIOError:
             sent = 0
         if sent < size:
-            self._pending = bytes(self._plain[sent:size])
-            self.has_pending = True
-            self.is_writable = False
+            self._pending = memoryview(bytes(self._plain[sent:size]))
+            self._block()
+
+    def _block(self) -> None:
+        """The socket is full: what is pending waits for room."""
+        self.has_pending = True
+        self.is_writable = False
+        if self._watch_room is not None:
+            self._watch_room(self.fd)
+            self._watch_room = None
 
     def flush(self) -> None:
         """Send more of what was kept."""
@@ -135,7 +107,7 @@ class PlainEnd:
             sent = 0
         if sent < len(pending):
             self._pending = pending[sent:]
-            self.is_writable = False
+            self._block()
         else:
             self._pending = None
             self.has_pending = False
@@ -143,6 +115,10 @@ class PlainEnd:
     def shut(self) -> None:
         """Say that nothing more will be sent; the other direction goes on. Only when nothing is pending."""
         self.say_fin()
+
+    def say_goodbye(self) -> None:
+        """The same where `close` follows at once and sends the FIN."""
+        self.is_shut = True
 
     def say_fin(self) -> None:
         """Send the FIN alone: an alert was the last word, or the stream was cut."""
@@ -176,8 +152,16 @@ class TLSEnd(PlainEnd):
     __slots__ = ("_fin_is_due", "_wire", "_withheld", "engine", "failure", "is_server", "is_truncated")
     is_tls = True
 
-    def __init__(self, sock: socket.SocketType, scratch: Scratch, engine: TLSEngine, *, is_server: bool) -> None:
-        super().__init__(sock, scratch)
+    def __init__(
+        self,
+        sock: socket.SocketType,
+        scratch: Scratch,
+        watch_room: Callable[[int], None],
+        engine: TLSEngine,
+        *,
+        is_server: bool,
+    ) -> None:
+        super().__init__(sock, scratch, watch_room)
         self.is_server = is_server
         self._withheld = 0
         self.engine = engine
@@ -240,34 +224,35 @@ class TLSEnd(PlainEnd):
                 return 0
             if not self._hung_up:
                 self.is_readable = False
-        return self._take(count)
+        size = self.engine.decrypt(count)
+        if self.engine.may_answer:
+            self._answer()
+        return size
 
     def buffered(self) -> int:
         """Decrypt what came together with the end of the handshake."""
-        return self._take(0)
-
-    def _take(self, received: int) -> int:
-        engine = self.engine
-        size = engine.decrypt(received)
-        if engine.may_answer:
-            if engine.has_ended:
-                self.failure = engine.failure
-                self.at_eof = True
-                self.is_readable = False
-            if not self.has_pending and engine.output_size() > self._withheld:
-                self.flush()
+        size = self.engine.decrypt(0)
+        self._answer()
         return size
+
+    def _answer(self) -> None:
+        """Take note of the end, and send what reading has produced, such as the answer to a key update."""
+        engine = self.engine
+        if engine.has_ended:
+            self.failure = engine.failure
+            self.at_eof = True
+            self.is_readable = False
+        if not self.has_pending and engine.output_size() > self._withheld:
+            self.flush()
 
     def send(self, size: int) -> None:
         if not self.engine.send(size, self.sock.send):
-            self.has_pending = True
-            self.is_writable = False
+            self._block()
 
     def flush(self) -> None:
         self._withheld = 0
         if not self.engine.flush(self.sock.send):
-            self.has_pending = True
-            self.is_writable = False
+            self._block()
             return
         self.has_pending = False
         if self._fin_is_due:
@@ -278,6 +263,11 @@ class TLSEnd(PlainEnd):
         """Send close_notify, and the FIN behind it: nothing can follow close_notify (RFC 8446 section 6.1)."""
         self.is_shut = True
         self._fin_is_due = True
+        self.engine.close()
+        self.flush()
+
+    def say_goodbye(self) -> None:
+        self.is_shut = True
         self.engine.close()
         self.flush()
 

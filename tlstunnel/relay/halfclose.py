@@ -17,6 +17,9 @@ from enum import Enum
 class Direction(Enum):
     """The state of one direction of a link."""
 
+    # There is one object for each member; hashing it by identity spares a call into Python for every look-up.
+    __hash__ = object.__hash__
+
     FLOWING = "flowing"
     ENDING = "ending"
     CLOSED = "closed"
@@ -24,6 +27,8 @@ class Direction(Enum):
 
 class Event(Enum):
     """What happens to a direction."""
+
+    __hash__ = object.__hash__
 
     EOF = "eof"
     FLUSHED = "flushed"

@@ -30,7 +30,7 @@ from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import PlainEnd
 from tlstunnel.relay.farewell import Farewell
 from tlstunnel.relay.halfclose import Direction, Event, LinkState, after, link_state
-from tlstunnel.relay.reactor import Reactor
+from tlstunnel.relay.reactor import EPOLLIN, Reactor
 
 START_CHUNK = 64 * 1024
 PROVEN = 16 * 1024 * 1024
@@ -68,14 +68,17 @@ class Flow:
         """Whether its end has begun: what is flushed may now complete it."""
         return self.state is not Direction.FLOWING
 
-    def advance(self) -> None:
-        """Bring the direction's end as far as it can go now."""
+    def advance(self, *, is_last: bool) -> None:
+        """Bring the direction's end as far as it can go now. The last direction's FIN is left to `close`."""
         sink = self.sink
         if self.state is Direction.FLOWING and self.source.at_eof:
             self.state = after(self.state, Event.EOF)
         if self.state is Direction.ENDING and not sink.has_pending:
             if not sink.is_shut:
-                sink.shut()
+                if is_last:
+                    sink.say_goodbye()
+                else:
+                    sink.shut()
             if not sink.has_pending:
                 self.state = after(self.state, Event.FLUSHED)
 
@@ -137,7 +140,8 @@ class Link:
                 sink = flow.sink
                 size = flow.source.buffered()
                 if size:
-                    self._count(flow, size)
+                    flow.moved += size
+                    self._cells[flow.cell] += size
                     sink.send(size)
         except OSError as exc:
             self._finish_broken(sink, exc)
@@ -161,7 +165,10 @@ class Link:
                 self._settle()
             return
         end = incoming.source
-        end.note(events)
+        if events == EPOLLIN:  # nearly always
+            end.is_readable = True
+        else:
+            end.note(events)
         if outgoing.sink.has_pending and not self._move(outgoing):
             return
         # A small exchange ends here: everything was taken and given, so nothing follows from it.
@@ -206,7 +213,11 @@ class Link:
                 size = source.receive(flow.chunk)
                 if size:
                     active = sink
-                    self._count(flow, size)
+                    self._stamp = self._reactor.now
+                    flow.moved += size
+                    self._cells[flow.cell] += size
+                    if size > FAT:
+                        self._note_bulk(flow)
                     sink.send(size)
             return True
         except OSError as exc:
@@ -214,13 +225,6 @@ class Link:
         except TLSError as exc:
             self._finish_tls(active, exc)
         return False
-
-    def _count(self, flow: Flow, size: int) -> None:
-        self._stamp = self._reactor.now
-        flow.moved += size
-        self._cells[flow.cell] += size
-        if size > FAT:
-            self._note_bulk(flow)
 
     def _note_bulk(self, flow: Flow) -> None:
         """A long chunk moved: there will be something to give back, and the flow may have earned bigger ones."""
@@ -253,10 +257,16 @@ class Link:
                     self.finish(CloseReason.TRUNCATED_STRICT, "client" if flow.source is client else "backend")
                     return
             before = self.state
-            for flow in (self.forward, self.reverse):
-                # A peer that reset after its own end says the same as one that took our FIN.
-                with contextlib.suppress(OSError):
-                    flow.advance()
+            is_over = client.at_eof and backend.at_eof and not client.has_pending and not backend.has_pending
+            try:
+                self.forward.advance(is_last=is_over)
+                self.reverse.advance(is_last=is_over)
+            except OSError as exc:
+                # The peer whose turn it was to hear our FIN has reset.
+                if not is_over:
+                    self._finish_broken(backend if self.forward.state is Direction.ENDING else client, exc)
+                    return
+                self.forward.state = self.reverse.state = Direction.CLOSED
             state = self.state
             if state is LinkState.FINISHED:
                 is_truncated = client.is_truncated or backend.is_truncated
@@ -290,14 +300,12 @@ class Link:
             self.finish(CloseReason.FINISHED)
         elif isinstance(error, TimeoutError):
             self.finish(CloseReason.CLIENT_TIMEOUT if is_client else CloseReason.BACKEND_TIMEOUT)
-        elif isinstance(error, ConnectionError):
-            self.finish(CloseReason.CLIENT_RESET if is_client else CloseReason.BACKEND_RESET)
         else:
-            self.finish(
-                CloseReason.CLIENT_RESET if is_client else CloseReason.BACKEND_RESET, error.strerror or str(error)
-            )
+            detail = "" if isinstance(error, ConnectionError) else error.strerror or str(error)
+            self.finish(CloseReason.CLIENT_RESET if is_client else CloseReason.BACKEND_RESET, detail)
 
     def _finish_tls(self, end: PlainEnd, error: TLSError) -> None:
+        """A session failed: by the peer's alert, or because the peer broke the protocol."""
         is_client = end is self.client
         if any("alert" in reason for reason in error.reasons):
             self.finish(CloseReason.CLIENT_ALERT if is_client else CloseReason.BACKEND_ALERT, str(error))

@@ -4,9 +4,10 @@ Theory of operation. A pair of trio tasks for each connection costs twice what t
 event loop of its own. An epoll descriptor is itself readable when something it watches is ready: one trio task waits
 for that and then calls `turn()`, which serves everything that is ready and returns. The reactor knows nothing of trio.
 
-Descriptors are registered once, edge-triggered, for everything (`watch`); what the edges said is kept as state in the
-ends (`is_readable`, `is_writable`). So no interest mask ever changes and a connection costs one epoll_ctl for each
-descriptor. The price is a duty: whoever stops before the kernel said EAGAIN, or gave less than was asked for, has to
+Descriptors are registered once, edge-triggered (`watch`); what the edges said is kept as state in the ends
+(`is_readable`, `is_writable`). A mask only ever grows: a socket that once did not take everything is from then on also
+watched for room (`watch_room`), which most never are, and so are spared the edge that says they have room at the start.
+The price of edges is a duty: whoever stops before the kernel said EAGAIN, or gave less than was asked for, has to
 come back by itself. That is what `again()` is for. A link that has more to move than one turn allows is served once
 in each turn, after everything that the kernel reported, so a bulk flow delays a small exchange by one chunk at most.
 
@@ -25,7 +26,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+EPOLLIN = select.EPOLLIN
+EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+EDGES_AND_ROOM = EDGES | select.EPOLLOUT
 READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 HUNG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
@@ -72,6 +75,10 @@ class Reactor:
         """Report the descriptor's edges to the handler until it is forgotten."""
         self._epoll.register(fd, events)
         self._handlers[fd] = handler
+
+    def watch_room(self, fd: int) -> None:
+        """From now on report room in the socket's send buffer too; at once if there is some."""
+        self._epoll.modify(fd, EDGES_AND_ROOM)
 
     def hand_over(self, fd: int, handler: Handler) -> None:
         """Another handler takes over a watched descriptor."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -27,6 +28,7 @@ from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
 from tlstunnel.relay.farewell import Farewell
 from tlstunnel.relay.link import Link
+from tlstunnel.relay.reactor import EDGES_AND_ROOM
 from tlstunnel.server.dial import Dialer, DialError, dial_error
 from tlstunnel.server.runtime import ServiceRuntime, describe
 from tlstunnel.tls.peer import UnusableCertificateError, identity
@@ -74,11 +76,13 @@ class Connection:
         self._is_over = False
         self._started = reactor.now
         if runtime.is_server:
-            self.client: PlainEnd = TLSEnd(sock, worker.scratch, runtime.server_engine(), is_server=True)
+            self.client: PlainEnd = TLSEnd(
+                sock, worker.scratch, reactor.watch_room, runtime.server_engine(), is_server=True
+            )
             self._steps: Steps = self._serve()
             self._wait_until(runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
         else:
-            self.client = PlainEnd(sock, worker.scratch)
+            self.client = PlainEnd(sock, worker.scratch, reactor.watch_room)
             self._steps = self._originate()
             self._wait_until(runtime.connect_s, CloseReason.BACKEND_CONNECT_TIMEOUT)
         runtime.open += 1
@@ -98,7 +102,8 @@ class Connection:
         self._identify_client(client)
         yield from self._dial()
         assert self._backend_sock is not None  # noqa: S101
-        backend = PlainEnd(self._backend_sock, self.runtime.worker.scratch)
+        worker = self.runtime.worker
+        backend = PlainEnd(self._backend_sock, worker.scratch, worker.reactor.watch_room)
         self._link(backend)
 
     def _originate(self) -> Steps:
@@ -107,7 +112,8 @@ class Connection:
         dialer = yield from self._dial()
         assert self._backend_sock is not None  # noqa: S101
         engine: Any = runtime.client_engine()
-        backend = TLSEnd(self._backend_sock, runtime.worker.scratch, engine, is_server=False)
+        worker = runtime.worker
+        backend = TLSEnd(self._backend_sock, worker.scratch, worker.reactor.watch_room, engine, is_server=False)
         self.backend, self._backend_sock = backend, None
         self._name_server(engine, dialer)
         self._wait_until(runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
@@ -122,8 +128,8 @@ class Connection:
     def _dial(self) -> Generator[None, None, Dialer]:
         """Reach a backend: the targets in order, all within connect_timeout. Leaves it in `_backend_sock`."""
         runtime, record = self.runtime, self.record
-        reactor, observer = runtime.worker.reactor, runtime.worker.observer
-        started = reactor.now
+        observer = runtime.worker.observer
+        started = time.monotonic()
         self._wait_until(runtime.connect_s, CloseReason.BACKEND_CONNECT_TIMEOUT)
         failure: DialError | None = None
         for dialer in runtime.dial_order():
@@ -136,7 +142,7 @@ class Connection:
                 self._drop_backend_sock()
                 failure = exc
                 continue
-            record.connect_s = reactor.now - started
+            record.connect_s = time.monotonic() - started
             observer.dialed(record)
             return dialer
         assert failure is not None  # noqa: S101 - a service has a target
@@ -150,11 +156,12 @@ class Connection:
             return
         self._backend_sock, is_connected = begun
         # On loopback the connection is there when the call returns, although the call says it is in progress.
-        is_connected = is_connected or dialer.check(self._backend_sock)
-        reactor.watch(self._backend_sock.fileno(), self)
-        while not is_connected:
+        if is_connected or dialer.is_there(self._backend_sock):
+            reactor.watch(self._backend_sock.fileno(), self)
+            return
+        reactor.watch(self._backend_sock.fileno(), self, EDGES_AND_ROOM)
+        while not dialer.check(self._backend_sock):
             yield
-            is_connected = dialer.check(self._backend_sock)
 
     def _dial_slowly(self, dialer: Dialer) -> Steps:
         runtime = self.runtime
@@ -176,7 +183,7 @@ class Connection:
         record.resumed = engine.is_resumed()
         if self.runtime.service.tls.alpn:
             record.alpn = engine.alpn()
-        record.handshake_s = self.runtime.worker.reactor.now - self._started
+        record.handshake_s = time.monotonic() - self._started
         self.runtime.worker.observer.handshake_done(record)
 
     def _identify_client(self, client: TLSEnd) -> None:

@@ -111,6 +111,15 @@ class Dialer:
             return None  # a unix socket's queue is full: the backend is slow to accept
         raise dial_error(self.target, OSError(code, os.strerror(code)))
 
+    @staticmethod
+    def is_there(sock: socket.SocketType) -> bool:
+        """Whether a socket that `begin` started is connected."""
+        try:
+            sock.getpeername()
+        except OSError:
+            return False
+        return True
+
     def check(self, sock: socket.SocketType) -> bool:
         """After an edge on a socket that `begin` started: whether it is connected; False means not yet.
 
@@ -120,11 +129,7 @@ class Dialer:
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise dial_error(self.target, OSError(code, os.strerror(code)))
-        try:
-            sock.getpeername()
-        except OSError:
-            return False
-        return True
+        return self.is_there(sock)
 
     def slowly(self, timeout_s: float) -> Callable[[], Awaitable[socket.SocketType]]:
         """The async function that connects where `begin` could not.

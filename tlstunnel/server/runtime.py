@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tlstunnel import _openssl
-from tlstunnel._openssl import Scratch
+from tlstunnel._openssl import Scratch, TLSEngine
 from tlstunnel.config.model import Failover, Mode, Service
 from tlstunnel.observe.observer import Observer
-from tlstunnel.relay.ends import TLSEngine
 from tlstunnel.relay.link import Limits
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.server.bridge import Bridge, seconds

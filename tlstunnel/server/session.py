@@ -134,7 +134,7 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
     scratch = Scratch()
     make: Callable[..., Engine | PortableEngine] = Engine if probe() is None else PortableEngine
     engine = make(context.raw, scratch, is_server=False)
-    end = TLSEnd(sock, scratch, engine, is_server=False)
+    end = TLSEnd(sock, scratch, _wait_ourselves, engine, is_server=False)
     name = backend_tls.server_name or (target.host if isinstance(target, TCPAddress) else "localhost")
     is_ip = TCPAddress(name, 1).is_literal
     engine.expect(name, is_ip=is_ip, send_name=None if is_ip else name.rstrip("."))
@@ -177,6 +177,10 @@ async def _dial(dialer: Dialer, timeout_s: float) -> socket.SocketType:
     except DialError as exc:
         raise SessionError(exc.detail) from None
     raise SessionError(f"{dialer.target}: not accepted within connect_timeout")
+
+
+def _wait_ourselves(_fd: int) -> None:
+    """trio waits for room where the reactor would."""
 
 
 def _broken(error: Exception) -> str:
