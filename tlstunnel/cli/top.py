@@ -106,7 +106,8 @@ def _run_screen(client: AdminClient, interval: float, count: int) -> None:
                 try:
                     status, note = _look(client, watch), ""
                 except StartupError as exc:
-                    note = str(exc)  # A tunnel that is restarted comes back; the screen says what is missing till then.
+                    # A tunnel that is restarted comes back; until then the screen says why it stands still.
+                    note = f"no answer, asking again: {getattr(exc.__cause__, 'strerror', None) or exc}"
             looks += 1
             if count and looks >= count:
                 return
