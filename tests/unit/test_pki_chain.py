@@ -195,6 +195,16 @@ def test_a_certificate_is_described_in_full(root: Authority, tmp_path: Path) -> 
     assert soon["remarks"] == ["expires in 3 days; renew it"]
 
 
+def test_a_system_store_with_a_damaged_certificate_is_still_of_use(
+    root: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store.pem"
+    broken = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    store.write_bytes(broken + authority.to_pem(root.certificate) + broken)
+    monkeypatch.setenv("SSL_CERT_FILE", str(store))
+    assert chain.load_system_store() == (store, (root.certificate,))
+
+
 def test_a_strangers_names_cannot_move_the_cursor() -> None:
     assert names.printable("a\x1b[2Jb\n\u202e") == "a\\x1b[2Jb\\x0a\\x202e"
 

@@ -51,7 +51,7 @@ class Authority:
     @property
     def anchor(self) -> Path:
         """The file that peers must trust."""
-        return self.folder / ("root.pem" if self.chain else "ca.pem")
+        return anchor_of(self.folder)
 
     def sign(
         self, leaf: profile.Leaf, public_key: keys.PublicKey, dates: profile.Validity, *, deliver: Deliver
@@ -170,6 +170,12 @@ def load(folder: Path | str, passphrase: Passphrase | None = None) -> Authority:
     if (folder / "root.pem").exists():
         return Authority(folder, made, certificates, readers.load_certificates(folder / "root.pem")[0], key)
     return Authority(folder, made, (), made, key)
+
+
+def anchor_of(folder: Path) -> Path:
+    """The file of a CA folder that peers must trust: the root's certificate."""
+    root = folder / "root.pem"
+    return root if root.exists() else folder / "ca.pem"
 
 
 def load_certificates(folder: Path) -> tuple[x509.Certificate, ...]:

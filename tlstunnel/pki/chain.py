@@ -67,14 +67,14 @@ def system_store() -> Path | None:
     return next((Path(path) for path in candidates if path and os.path.exists(path)), None)
 
 
-def load_store(path: Path) -> tuple[x509.Certificate, ...]:
-    """Trusted certificates; in a system's store those we cannot read are left out.
+def load_system_store() -> tuple[Path | None, tuple[x509.Certificate, ...]]:
+    """The CAs this machine trusts and the file they are in. Those we cannot read are left out.
 
     Raises:
-        StartupError: it cannot be read.
-        UsageError: it holds none.
+        StartupError: the file cannot be read.
     """
-    return readers.certificates(files.read(path), where=str(path))
+    path = system_store()
+    return path, () if path is None else readers.readable_certificates(files.read(path))
 
 
 def verify(

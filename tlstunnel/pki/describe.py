@@ -13,7 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
-from tlstunnel.pki import authority, chain, index, keys, names, profile
+from tlstunnel.pki import authority, chain, index, keys, names, profile, readers
 
 EXPIRES_SOON_DAYS = 14
 
@@ -58,7 +58,7 @@ def certificate(found: x509.Certificate, *, now: datetime.datetime | None = None
         "path_length": _path_length(found),
         "permitted": [],
         "excluded": [],
-        "serial": index.serial_text(found.serial_number),
+        "serial": index.serial_text(readers.serial(found)),
         "sha256": found.fingerprint(hashes.SHA256()).hex(":").upper(),
         "sha1": found.fingerprint(hashes.SHA1()).hex(":").upper(),  # noqa: S303 - many tools still show this one
         "spki_pin": spki_pin(found),

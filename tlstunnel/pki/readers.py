@@ -144,6 +144,23 @@ def certificates(data: bytes, *, where: str) -> tuple[x509.Certificate, ...]:
     )
 
 
+def readable_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
+    """Those certificates of a PEM file that can be read; a system's trust store need not be perfect to be of use."""
+    found: list[x509.Certificate] = []
+    for label, block in blocks(data):
+        if label == b"CERTIFICATE":
+            with contextlib.suppress(UsageError):
+                found += certificates(block, where="")
+    return tuple(found)
+
+
+def serial(certificate: x509.Certificate) -> int:
+    """The serial number, without a word about one that is zero or negative (RFC 5280 section 4.1.2.2 forbids both)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return certificate.serial_number
+
+
 def request(data: bytes, *, where: str) -> x509.CertificateSigningRequest:
     """The certificate request in these bytes, PEM or DER; its signature is not checked here.
 

@@ -72,7 +72,7 @@ def serial_of(text: str, ca: Authority) -> int:
         certificate = readers.load_certificates(path)[0]
         if certificate.issuer != ca.certificate.subject:
             raise UsageError(text, f"not issued by the CA in {ca.folder}; name the folder of the CA that issued it")
-        return certificate.serial_number
+        return readers.serial(certificate)
     digits = text.replace(":", "").removeprefix("0x")
     try:
         return int(digits, 16) if len(digits) <= 40 and digits.isalnum() else _neither(text)

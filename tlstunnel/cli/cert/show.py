@@ -28,7 +28,10 @@ def show(
         typer.Argument(metavar="FILE|HOST:PORT", help="Certificates, a request, a CRL, a key, a PKCS#12; a server."),
     ],
     ca: Annotated[
-        Path | None, typer.Option("--ca", metavar="PEM", help="The CAs to verify against (default: the system's).")
+        Path | None,
+        typer.Option(
+            "--ca", metavar="PEM|DIR", help="The CAs to verify against, or a CA's folder (default: the system's)."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Host name the certificate must be for (default: HOST).")
@@ -122,12 +125,17 @@ def _certificates(found: Sequence[Certificate]) -> list[Facts]:
 
 
 def _chain(found: Sequence[Certificate], ca: Path | None, host: str | None) -> Facts:
-    from tlstunnel.pki import chain, describe, names
+    from tlstunnel.pki import authority, chain, describe, names, readers
 
-    store = chain.system_store() if ca is None else ca
-    anchors = () if store is None else chain.load_store(store)
+    if ca is None:
+        store, anchors = chain.load_system_store()
+    else:
+        store = authority.anchor_of(ca) if ca.is_dir() else ca
+        anchors = readers.load_certificates(store)
     verdict = chain.verify(found[0], found[1:], anchors, host=host)
-    strict = chain.strict_opinion(verdict, describe.use_of(found[0]), host) if verdict.verifies else None
+    strict = None
+    if verdict.verifies and not authority.is_ca(found[0]):
+        strict = chain.strict_opinion(verdict, describe.use_of(found[0]), host)
     return {
         "verifies": verdict.verifies,
         "trusted": verdict.trusted,
