@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import warnings
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID, ObjectIdentifier
+from OpenSSL import SSL, crypto
 
 from tests.support.hostile_certificates import (
     CN,
@@ -268,3 +274,61 @@ def test_a_repr_names_the_identity_and_holds_no_certificate() -> None:
 )
 def test_a_strangers_text_is_one_short_word_or_quoted(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key_bits", "is_critical", "is_accepted"),
+    [(2048, False, True), (2048, True, False), (1024, False, False)],
+)
+def test_openssl_refuses_what_is_left_to_it(key_bits: int, is_critical: bool, is_accepted: bool) -> None:
+    """Small keys and unknown critical extensions end the handshake, so they never get as far as an identity."""
+    client_key = rsa.generate_private_key(65537, key_bits)
+    unknown = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\0")
+    ca = issued("a CA", key(), x509.BasicConstraints(ca=True, path_length=None), is_critical=True)
+    leaf = issued("billing", client_key, unknown, is_critical=is_critical)
+
+    server, client = SSL.Context(SSL.TLS_SERVER_METHOD), SSL.Context(SSL.TLS_CLIENT_METHOD)
+    client.set_cipher_list(b"DEFAULT@SECLEVEL=0")  # the client may do as it likes
+    for context, own_key, own in ((server, key(), ca), (client, client_key, leaf)):
+        context.use_certificate(own)
+        context.use_privatekey(own_key)
+    store = server.get_cert_store()
+    assert store is not None
+    store.add_cert(crypto.X509.from_cryptography(ca))
+    server.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+    ends = SSL.Connection(server, None), SSL.Connection(client, None)
+    ends[0].set_accept_state()
+    ends[1].set_connect_state()
+    if is_accepted:
+        shake_hands(*ends)
+        shown = ends[0].get_peer_certificate(as_cryptography=True)
+        assert shown is not None
+        assert identity(shown.public_bytes(Encoding.DER)).common_names == ("billing",)
+    else:
+        with pytest.raises(SSL.Error, match="certificate verify failed"):
+            shake_hands(*ends)
+
+
+def issued(name: str, own_key: Any, extension: x509.ExtensionType, *, is_critical: bool) -> x509.Certificate:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(CN, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(CN, "a CA")]))
+        .public_key(own_key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(extension, is_critical)
+        .sign(key(), hashes.SHA256())
+    )
+
+
+def shake_hands(server: SSL.Connection, client: SSL.Connection) -> None:
+    for _ in range(3):
+        for end, other in ((client, server), (server, client)):
+            with contextlib.suppress(SSL.WantReadError):
+                end.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                other.bio_write(end.bio_read(65536))
