@@ -136,7 +136,10 @@ def why_not() -> str | None:
     for program in (SYSTEMD, "unshare", "nsenter", "mount"):
         if shutil.which(program) is None:
             return f"booting a systemd needs {program}"
-    return None
+    # Root in a container may lack what it takes, or be kept from it.
+    probe = ["unshare", "--mount", "--pid", "--cgroup", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    return f"booting a systemd needs namespaces and mounts: {done.stderr.strip()}" if done.returncode else None
 
 
 @contextlib.contextmanager

@@ -379,18 +379,26 @@ def test_a_permanent_user_of_the_same_name_is_used_so_that_keys_can_be_its_group
 @pytest.mark.root
 @pytest.mark.slow
 def test_installing_writes_units_that_systemd_can_start_and_says_what_to_do_next(machine: Machine) -> None:
+    machine.run("rm", "-r", "/etc/tlstunnel/keys")
     machine.write("/etc/systemd/system/tlstunnel.socket", "# edited\n")
     refused = machine.run(TUNNEL, "systemd", "install", check=False)
     assert refused.returncode == 1
     assert "/etc/systemd/system/tlstunnel.socket: exists and differs; --force overwrites it" in refused.stderr
     done = machine.run(TUNNEL, "systemd", "install", "--force")
     assert done.stdout.splitlines() == [
-        f"/etc/systemd/system/tlstunnel{kind}" for kind in (".service", "@.service", ".socket")
+        *(f"/etc/systemd/system/tlstunnel{kind}" for kind in (".service", "@.service", ".socket")),
+        "/etc/tlstunnel/keys",
     ]
+    assert machine.run("stat", "--format=%A %U", "/etc/tlstunnel/keys").stdout == "drwx------ root\n"
     assert "systemctl daemon-reload && systemctl enable --now tlstunnel.service" in done.stderr
     machine.systemctl("daemon-reload")
     assert f"ExecStart={TUNNEL} run /etc/tlstunnel/tlstunnel.toml" in machine.systemctl("cat", "tlstunnel.service")
-    machine.systemctl("enable", "tlstunnel.service")
+    machine.write(
+        "/etc/tlstunnel/tlstunnel.toml",
+        '[services.db]\nmode = "client"\nlisten = "unix:/run/tlstunnel/s"\ntarget = "localhost:9"\n',
+    )
+    machine.systemctl("enable", "--now", "tlstunnel.service")
+    assert connects(machine, "unix:/run/tlstunnel/s"), "an empty key directory is enough"
     assert machine.run(TUNNEL, "systemd", "install").returncode == 0, "the same again changes nothing"
 
 

@@ -43,7 +43,15 @@ def install(
     if dry_run:
         print("\n".join(f"# {target / name}\n{text}" for name, text in units.items()), end="")
         return
-    _write(target, units, force=force)
+    try:
+        _write(target, units, force=force)
+        if not user and directory is None:
+            _make_key_directory()
+    except OSError as exc:
+        reason = os.strerror(exc.errno or 0).lower()
+        raise StartupError(
+            f"{exc.filename or target}: {reason}; run this as root, or with --user for your own manager"
+        ) from exc
     for line in _next_steps(installation, user=user, target=target):
         print(line, file=sys.stderr)
 
@@ -92,31 +100,33 @@ def _user_directory() -> Path:
 
 
 def _write(target: Path, units: dict[str, str], *, force: bool) -> None:
-    try:
-        for name, text in units.items():
-            path = target / name
-            if not force and path.exists() and path.read_text() != text:
-                raise StartupError(
-                    f"{path}: exists and differs; --force overwrites it (changes of your own belong into a drop-in: "
-                    f"systemctl edit {name})"
-                )
-        target.mkdir(parents=True, exist_ok=True)
-        for name, text in units.items():
-            (target / name).write_text(text)
-            print(target / name)
-    except OSError as exc:
-        reason = os.strerror(exc.errno or 0).lower()
-        raise StartupError(
-            f"{exc.filename or target}: {reason}; run this as root, or with --user for your own manager"
-        ) from exc
+    for name, text in units.items():
+        path = target / name
+        if not force and path.exists() and path.read_text() != text:
+            raise StartupError(
+                f"{path}: exists and differs; --force overwrites it (changes of your own belong into a drop-in: "
+                f"systemctl edit {name})"
+            )
+    target.mkdir(parents=True, exist_ok=True)
+    for name, text in units.items():
+        (target / name).write_text(text)
+        print(target / name)
+
+
+def _make_key_directory() -> None:
+    """Make the directory that LoadCredential= names: without it systemd refuses to start, with an odd message."""
+    keys = Path(CONFIG_DIRECTORY, "keys")
+    if not keys.exists():
+        Path(CONFIG_DIRECTORY).mkdir(mode=0o755, exist_ok=True)
+        keys.mkdir(mode=0o700)
+        print(keys)
 
 
 def _next_steps(installation: Installation, *, user: bool, target: Path) -> list[str]:
     config = Path(target.parent.parent, "tlstunnel") if user else Path(CONFIG_DIRECTORY)
     control = "systemctl --user" if user else "systemctl"
-    steps = [] if user else [f"install -d -m 0755 {config} && install -d -m 0700 {config}/keys"]
     keys = "keys by path" if user else f'keys in {config}/keys, as "cred:keys_NAME"'
-    steps += [
+    steps = [
         f"write {config}/tlstunnel.toml ({keys})",
         f"{installation.words} check {config}/tlstunnel.toml",
         f"{control} daemon-reload && {control} enable --now tlstunnel.service",
