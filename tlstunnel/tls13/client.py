@@ -169,7 +169,6 @@ class Client(Connection):
         )
         self._read_with(self._server_handshake)
         if not self._is_early():
-            self._send_compatible_ccs()
             self._write_with(self._client_handshake)
         self.state = State.WAIT_EE
 
@@ -284,9 +283,11 @@ class Client(Connection):
         verify(message.scheme, load_public_key(self.server_chain[0]), content, message.signature)
         self.server_scheme = message.scheme
         text = "the signature verifies with the public key of the server's certificate over the signed content"
-        self._witness(CheckNote(self.role, "server CertificateVerify", text, (("signed content", content),)))
+        self._witness(CheckNote(self.role, HandshakeType.CERTIFICATE_VERIFY, text, (("signed content", content),)))
         if self.config.verify is not None:
-            self._witness(CheckNote(self.role, "server certificate", self.config.verify(self.server_chain)))
+            verdict = self.config.verify(self.server_chain)
+            kind = HandshakeType.CERTIFICATE
+            self._witness(CheckNote(self.role, kind, verdict.text, passed=verdict.trusted))
         self.state = State.WAIT_FINISHED
 
     def _on_finished(self, message: Finished, before: bytes) -> None:
@@ -301,6 +302,7 @@ class Client(Connection):
         )
         self._derive("exporter_master_secret", "exp master")
         self._read_with(server_keys)
+        self._send_compatible_ccs()
         if self._is_early():
             self._send(EndOfEarlyData())
             self._write_with(known(self._client_handshake))

@@ -10,8 +10,18 @@ from tlstunnel.tls13.names import CipherSuite, NamedGroup, SignatureScheme
 from tlstunnel.tls13.session import Session
 from tlstunnel.tls13.signature import Credential
 
-ChainVerifier = Callable[[tuple[bytes, ...]], str]
-"""Takes a chain in DER, returns a sentence on what it verified, raises `Violation` with the alert to send."""
+
+@dataclass(frozen=True, slots=True)
+class ChainVerdict:
+    """Whether a chain is trusted, and a sentence that says why."""
+
+    trusted: bool
+    text: str
+
+
+ChainVerifier = Callable[[tuple[bytes, ...]], ChainVerdict]
+"""Takes a chain in DER. It raises `Violation`, with the alert to send, to refuse a chain; one that is returned as not
+trusted is only noted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +39,7 @@ class ClientConfig:
     credential: Credential | None = None
     """What to answer a CertificateRequest with; None answers with an empty list."""
     verify: ChainVerifier | None = None
-    """Decides whether the server's chain is trusted; None believes anybody who holds the key."""
+    """Judges the server's chain; None believes anybody who holds the key."""
     session: Session | None = None
     """A session to resume."""
     ticket_age_ms: int = 0

@@ -245,7 +245,10 @@ class Connection:
         """Add a message to the transcript, unless it comes after the handshake."""
         hashed = None
         if self.state is not State.CONNECTED:
-            self._transcript.add(message_name(raw[0]), raw)
+            name = message_name(raw[0])
+            # Both ends send a Finished, so the RFC says whose it means.
+            is_finished = raw[0] == HandshakeType.FINISHED
+            self._transcript.add(f"{sender.value} {name}" if is_finished else name, raw)
             hashed = self._hash() if self.suite is not None else None
         self._witness(MessageNote(sender, message, raw, hashed, epoch))
 
@@ -267,8 +270,8 @@ class Connection:
         return keys
 
     def _next_keys(self, keys: TrafficKeys, owner: Role) -> TrafficKeys:
-        secret = known(self._schedule).next_traffic_secret(keys.name, keys.secret)
-        return self._keys(owner, keys.suite, secret, keys.name, keys.epoch)
+        name, secret = known(self._schedule).next_traffic_secret(keys.name, keys.secret)
+        return self._keys(owner, keys.suite, secret, name, keys.epoch)
 
     def _read_with(self, keys: TrafficKeys) -> None:
         if self._partial:
@@ -294,7 +297,7 @@ class Connection:
         self._witness(
             CheckNote(
                 self.role,
-                f"{self.role.other.value} Finished",
+                HandshakeType.FINISHED,
                 f"HMAC(finished_key, Transcript-Hash before this message) equals verify_data, where finished_key = "
                 f'HKDF-Expand-Label({base.name}, "finished", "", Hash.length)',
                 (("finished_key", key), ("Transcript-Hash", before), ("verify_data", expected)),

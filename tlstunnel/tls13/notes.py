@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tlstunnel.tls13.messages import Message
+from tlstunnel.tls13.names import HandshakeType
 
 
 class Role(Enum):
@@ -82,12 +83,17 @@ class SharedSecretNote:
 
 @dataclass(frozen=True, slots=True)
 class CheckNote:
-    """An end verified something: who, what, by which means, with these values. A check that fails ends it all."""
+    """An end verified something: who, about which message, by which means, with these values.
+
+    A check that fails ends the connection, so it leaves no note; but a chain that is not trusted may be let pass, and
+    then `passed` says so.
+    """
 
     by: Role
-    what: str
+    about: HandshakeType
     text: str
-    values: tuple[tuple[str, bytes | str], ...] = ()
+    values: tuple[tuple[str, bytes], ...] = ()
+    passed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

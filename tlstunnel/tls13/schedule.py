@@ -149,11 +149,14 @@ class KeySchedule:
         )
         return value
 
-    def next_traffic_secret(self, name: str, secret: bytes) -> bytes:
-        """The traffic secret after a KeyUpdate (RFC 8446 section 7.2)."""
+    def next_traffic_secret(self, name: str, secret: bytes) -> tuple[str, bytes]:
+        """The name and value of the traffic secret after a KeyUpdate (RFC 8446 section 7.2)."""
+        stem, _, number = name.rpartition("_")
+        following = f"{stem}_{int(number) + 1}"
         value = self._expand(secret, "traffic upd", b"")
-        self._tell(name, f'HKDF-Expand-Label({name}, "traffic upd", "", Hash.length)', (("secret", secret),), value)
-        return value
+        formula = f'HKDF-Expand-Label({name}, "traffic upd", "", Hash.length)'
+        self._tell(following, formula, (("secret", secret),), value)
+        return following, value
 
     def _derived(self) -> tuple[bytes, str]:
         empty = digest(self.algorithm, b"")

@@ -148,7 +148,7 @@ class Server(Connection):
             raise Violation(AlertDescription.DECRYPT_ERROR, "the PSK binder is wrong")
         text = 'HMAC(HKDF-Expand-Label(binder_key, "finished", "", Hash.length), Transcript-Hash up to the binders)'
         values = (("Transcript-Hash up to the binders", truncated), ("binder", expected))
-        self._witness(CheckNote(self.role, "PSK binder", f"the binder equals {text}", values))
+        self._witness(CheckNote(self.role, HandshakeType.CLIENT_HELLO, f"the binder equals {text}", values))
 
     def _accepts_early_data(self, offer: ClientOffer, choice: Choice) -> bool:
         session = choice.session
@@ -264,9 +264,11 @@ class Server(Connection):
         content = signed_content(Role.CLIENT, before)
         verify(message.scheme, load_public_key(self.client_chain[0]), content, message.signature)
         text = "the signature verifies with the public key of the client's certificate over the signed content"
-        self._witness(CheckNote(self.role, "client CertificateVerify", text, (("signed content", content),)))
+        self._witness(CheckNote(self.role, HandshakeType.CERTIFICATE_VERIFY, text, (("signed content", content),)))
         if self.config.verify_client is not None:
-            self._witness(CheckNote(self.role, "client certificate", self.config.verify_client(self.client_chain)))
+            verdict = self.config.verify_client(self.client_chain)
+            kind = HandshakeType.CERTIFICATE
+            self._witness(CheckNote(self.role, kind, verdict.text, passed=verdict.trusted))
         self.state = State.WAIT_FINISHED
 
     def _on_finished(self, message: Finished, before: bytes) -> None:

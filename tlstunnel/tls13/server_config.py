@@ -35,7 +35,7 @@ class ServerConfig:
     alpn: tuple[str, ...] = ()
     client_auth: ClientAuth = ClientAuth.NONE
     verify_client: ChainVerifier | None = None
-    """Decides whether a client's chain is trusted; None believes anybody who holds the key."""
+    """Judges a client's chain; None believes anybody who holds the key."""
     authorities: tuple[bytes, ...] = ()
     """Names of CAs, in DER, for CertificateRequest."""
     tickets: int = 1

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from tlstunnel.errors import UsageError
 from tlstunnel.tls13.failure import Violation
 from tlstunnel.tls13.names import AlertDescription, SignatureScheme, scheme_name
 from tlstunnel.tls13.notes import Role
@@ -60,6 +62,19 @@ class Credential:
         if isinstance(self.key, ec.EllipticCurvePrivateKey):
             return self.key.sign(content, ec.ECDSA(_ECDSA[scheme][1]))
         return self.key.sign(content)
+
+
+def make_credential(chain: Sequence[x509.Certificate], key: object, where: str) -> Credential:
+    """A credential of certificates and a key that were loaded from files.
+
+    Raises:
+        UsageError: the key is of a kind that cannot sign here, or not the key of the first certificate.
+    """
+    if not isinstance(key, PrivateKey):
+        raise UsageError(where, "a key of this kind cannot sign here; give an ECDSA, RSA or Ed25519 key")
+    if key.public_key() != chain[0].public_key():
+        raise UsageError(where, "not the key of the certificate; give the two that belong together")
+    return Credential(tuple(each.public_bytes(Encoding.DER) for each in chain), key)
 
 
 def load_public_key(certificate: bytes) -> PublicKey:
