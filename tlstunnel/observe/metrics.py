@@ -97,6 +97,7 @@ FAMILIES = {
             "gauge",
             "When the configuration in use was loaded, in Unix time.",
         ),
+        Family("config_last_reload_successful", "gauge", "1 unless the last attempt to reload failed."),
         Family("worker_restarts", "counter", "Workers that died and were replaced."),
         Family("workers", "gauge", "Worker processes that are running."),
         Family("draining", "gauge", "1 while tlstunnel is stopping and finishes open links."),
@@ -144,6 +145,8 @@ class TunnelCollector(Collector):
         services = list(self._services(snapshot))
         yield from _service_metrics(snapshot, services, self._schema)
         yield from _process_metrics(snapshot, self._schema)
+        last = state.last_reload if state is not None else None
+        yield _metric("config_last_reload_successful", (((), int(last is None or last.ok)),))
         if state is not None:
             yield from _certificate_metrics(state)
             yield from _build_metrics(state)
