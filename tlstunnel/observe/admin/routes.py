@@ -79,7 +79,7 @@ class Routes:
         except Exception:  # noqa: BLE001 - the one place where our own bugs end; the answer and the log say so
             self._sources.log.message(
                 "error",
-                "internal_error",
+                "crash",
                 "admin: an error of ours, please report this",
                 traceback=traceback.format_exc(),
             )
