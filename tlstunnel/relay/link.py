@@ -63,11 +63,6 @@ class Flow:
         """How much is read at once."""
         self.state = Direction.FLOWING
 
-    @property
-    def is_ending(self) -> bool:
-        """Whether its end has begun: what is flushed may now complete it."""
-        return self.state is not Direction.FLOWING
-
     def advance(self, *, is_last: bool) -> None:
         """Bring the direction's end as far as it can go now. The last direction's FIN is left to `close`."""
         sink = self.sink
@@ -169,10 +164,12 @@ class Link:
             end.is_readable = True
         else:
             end.note(events)
-        if outgoing.sink.has_pending and not self._move(outgoing):
-            return
+        if outgoing.sink.has_pending:
+            # It may have room now, and what its source has left to give, or its end, brings no edge of its own.
+            if self._move(outgoing) and self._move(incoming):
+                self._settle()
         # A small exchange ends here: everything was taken and given, so nothing follows from it.
-        if self._move(incoming) and (end.at_eof or end.is_readable or incoming.sink.has_pending or outgoing.is_ending):
+        elif self._move(incoming) and (end.at_eof or end.is_readable or incoming.sink.has_pending):
             self._settle()
 
     def on_deadline(self, now: float) -> None:
