@@ -11,12 +11,21 @@ import enum
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from tlstunnel.config.model import BackendTLS, CertificateFiles, ClientAuth, Config, ServerName, Service
+from tlstunnel.config.model import (
+    BackendTLS,
+    CertificateFiles,
+    ClientAuth,
+    Config,
+    OCSPStaple,
+    Rate,
+    ServerName,
+    Service,
+)
 from tlstunnel.config.reader import UNLIMITED
 from tlstunnel.config.rules import FIELDS
 from tlstunnel.config.service import keys_of
 from tlstunnel.config.source import render, render_key
-from tlstunnel.config.units import format_duration
+from tlstunnel.config.units import format_duration, format_rate
 from tlstunnel.tls.policy import Policy, Rule
 
 Keys = dict[str, object]
@@ -44,7 +53,9 @@ def render_config(config: Config, empty: Mapping[str, str] = MappingProxyType({}
     blocks = [_block(f"[{name}]", keys_of_section(config, name)) for name in ("process", "admin", "log")]
     for service in config.services:
         title = f"services.{render_key(service.name)}"
-        blocks.append(_block(f"[{title}]", keys_of_service(service)))
+        idle = _idle_keys(service)
+        effective = {key: value for key, value in keys_of_service(service).items() if key not in idle}
+        blocks.append(_block(f"[{title}]", effective))
         if service.backend_tls is not None and "target_tls" in keys_of(service.mode):
             blocks.append(_block(f"[{title}.target_tls]", _backend_keys(service.backend_tls)))
         blocks += [_block(f"[[{title}.sni]]", _sni_keys(service, entry)) for entry in service.sni]
@@ -68,6 +79,20 @@ def keys_of_service(service: Service) -> Keys:
     elif service.backend_tls is None:
         keys["target_tls"] = False
     return {key: keys.get(key) for key in keys_of(service.mode) if key != "sni"}
+
+
+def _idle_keys(service: Service) -> set[str]:
+    """Keys that have a default but no effect as things are, so that they would be refused when read back."""
+    backend = service.backend_tls
+    return {
+        key
+        for key, has_effect in (
+            ("proxy_trusted", service.accept_proxy_protocol),
+            ("crl_expired", service.crl or (backend is not None and backend.crl)),
+            ("ocsp_cache", service.ocsp_staple is OCSPStaple.AUTO),
+        )
+        if not has_effect
+    }
 
 
 def _sni_keys(service: Service, entry: ServerName) -> Keys:
@@ -122,14 +147,16 @@ def _written(name: str, value: object) -> object:
     if value is None:
         if name.endswith("_s"):
             return "never"
-        return "auto" if name == "workers" else UNLIMITED if name.startswith("max_") else None
+        return "auto" if name == "workers" else UNLIMITED if name.startswith("max_") or "_rate" in name else None
+    if isinstance(value, Rate):
+        return format_rate(value)
     if name.endswith("_s") and isinstance(value, int | float):
         return format_duration(value)
     if isinstance(value, enum.StrEnum):
         return value.value
     if isinstance(value, tuple):
         items = [_written("", item) for item in value]
-        return items if items or name == "alpn" else None
+        return items if items or name in ("alpn", "proxy_trusted") else None
     return value if isinstance(value, bool | int | str) else str(value)
 
 

@@ -28,6 +28,22 @@ def find_file(text: str, base: Path) -> Path:
     return path
 
 
+def find_folder(text: str, base: Path) -> Path:
+    """The folder a text names, in which files can be made now.
+
+    Raises:
+        ValueError: no such text can name a folder.
+        FileTroubleError: there is none, or nothing can be written to it.
+    """
+    path = _locate(text, base)
+    if not path.is_dir():
+        what = f"{path} is not a folder" if path.exists() else f"there is no folder {path}"
+        raise FileTroubleError(f'"{text}": {what}; create it or correct the path')
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise FileTroubleError(f'"{text}": nothing can be written to {path}; let tlstunnel\'s user write there')
+    return path
+
+
 def _locate(text: str, base: Path) -> Path:
     if not text:
         raise ValueError("the path is empty; write the path of a file")

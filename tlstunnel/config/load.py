@@ -132,16 +132,32 @@ def _account(text: str) -> str | None:
 def _read_admin(table: Table) -> Admin:
     admin = Admin(
         listen=table.one("listen", _admin_listen, _ADMIN.listen),
+        certificate=table.path("certificate", _ADMIN.certificate),
+        key=table.path("key", _ADMIN.key),
+        client_ca=table.path("client_ca", _ADMIN.client_ca),
         unsafe_admin=table.boolean("unsafe_admin", _ADMIN.unsafe_admin),
     )
+    for key in ("key", "client_ca"):
+        if table.has(key):
+            right = f"write {table.spell('certificate', 'admin.pem')}"
+            table.require("certificate", right, because=f"{table.spell(key)} is of no use without one")
+    if table.has("certificate"):
+        table.require("listen", f"write {table.spell('listen', ':9464')}", because="nothing is served without it")
     if admin.listen is not None and not admin.listen.is_loopback and not admin.unsafe_admin:
-        table.problem(
-            "listen",
-            f"{admin.listen} would show the state of the tunnel to other machines, in plaintext; "
-            f"write a loopback address or unix:/path, or {table.spell('unsafe_admin', True)}",
-        )
+        _check_exposed_admin(table, admin.listen)
     table.finish()
     return admin
+
+
+def _check_exposed_admin(table: Table, listen: Listen) -> None:
+    """Who can be seen by other machines must be told to be, or know who looks."""
+    what = f"{listen} would show the state of the tunnel to other machines"
+    unsafe = table.spell("unsafe_admin", True)
+    if not table.has("certificate"):
+        table.problem("listen", f"{what}, in plaintext; write a loopback address or unix:/path, or {unsafe}")
+    elif not table.has("client_ca"):
+        ca = table.spell("client_ca", "admin-ca.pem")
+        table.problem("listen", f"{what}, whoever they are; write {ca} to see only those it vouches for, or {unsafe}")
 
 
 def _admin_listen(text: str) -> Listen | None:

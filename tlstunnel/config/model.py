@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from tlstunnel.address import Listen, Target
 from tlstunnel.tls.policy import Policy
+
+Network = IPv4Network | IPv6Network
+LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
 
 class Mode(enum.StrEnum):
@@ -48,6 +52,43 @@ class ProxyProtocol(enum.StrEnum):
     NONE = "none"
     V1 = "v1"
     V2 = "v2"
+
+
+class SNIMismatch(enum.StrEnum):
+    """What a client gets that asks for a server name nobody configured: the service's own, or an alert."""
+
+    DEFAULT = "default"
+    REJECT = "reject"
+
+
+class CRLExpired(enum.StrEnum):
+    """What a revocation list past its date is: an error that stops a start or a reload, or a warning."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class OCSPStaple(enum.StrEnum):
+    """Where the proof comes from that our certificate is not revoked: nowhere, a file, or its CA's responder."""
+
+    OFF = "off"
+    FILE = "file"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """How often something may happen: a token bucket that holds `burst` and gains `count` in `per_s` seconds."""
+
+    count: float
+    per_s: float
+    burst: float
+    """As many at once, after a rest; `count` unless written otherwise."""
+
+    @property
+    def per_second(self) -> float:
+        """Tokens gained in a second."""
+        return self.count / self.per_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +197,11 @@ class Service:
     """Where they go: `HOST:PORT`, `[V6]:PORT` or `unix:/path`. A name is resolved again for every connection."""
     failover: Failover = Failover.PRIORITY
     """How one of several targets is chosen: the first that answers, or each in turn."""
+    fallback_target: tuple[Target, ...] = ()
+    """With `client_auth = "optional"`: where clients without a certificate go, instead of `target`."""
+    source_address: str | None = None
+    """The IP address of this machine that connections to targets come from; None: the kernel chooses. Of a target's
+    addresses only those of the same family are tried."""
 
     certificate: tuple[CertificateFiles, ...] = ()
     """Server mode. Several for one name: RSA beside ECDSA, chosen by what the client offers."""
@@ -165,12 +211,28 @@ class Service:
     """PEM: the CAs that may have issued the clients' certificates. Never the system's: those certify anybody."""
     crl: tuple[Path, ...] = ()
     """PEM: revocation lists the peer's certificate is checked against."""
+    crl_expired: CRLExpired = CRLExpired.ERROR
+    """What a revocation list past its date is: an error, since nobody then knows what was revoked; or a warning, and
+    the list is used as it is."""
+    ocsp_staple: OCSPStaple = OCSPStaple.OFF
+    """Send clients a proof that our certificate is not revoked: "file" takes it from `ocsp_response`, "auto" fetches
+    it from the responder that the certificate names."""
+    ocsp_response: tuple[Path, ...] = ()
+    """DER: responses of an OCSP responder, each for the certificate whose serial number it holds. Written alone, it
+    means `ocsp_staple = "file"`."""
+    ocsp_cache: Path | None = None
+    """The folder in which fetched responses outlive a restart; None: they are fetched again."""
     policy: Policy = Policy()
     """Server mode: which clients' certificates are admitted."""
     tls: TLSSettings = TLSSettings()
     """What is offered to clients (server mode)."""
     sni: tuple[ServerName, ...] = ()
     """More names on the same listeners."""
+    sni_mismatch: SNIMismatch = SNIMismatch.DEFAULT
+    """What a client gets that asks for a name nobody configured: "default" is the service's own certificate and target,
+    "reject" an unrecognized_name alert."""
+    http_hint: bool = True
+    """Answer plain HTTP with a 400 that says this port speaks TLS, rather than with silence."""
     backend_tls: BackendTLS | None = None
     """How TLS is originated: always set in client mode; in server mode when target_tls says so; else None."""
 
@@ -179,10 +241,21 @@ class Service:
     """Open at once; beyond that no more are accepted until one ends."""
     max_connections_per_ip: int | None = None
     """Open at once from one address."""
+    connection_rate_per_ip: Rate | None = None
+    """New connections from one IPv4 address or one IPv6 /64 network; more are refused before any TLS work."""
+    handshake_rate: Rate | None = None
+    """TLS handshakes over all addresses; more are refused before any TLS work."""
+    allow_from: tuple[Network, ...] = ()
+    """Networks that clients may connect from. Left out: any."""
+    deny_from: tuple[Network, ...] = ()
+    """Networks that clients may not connect from, whatever `allow_from` says."""
     proxy_protocol: ProxyProtocol = ProxyProtocol.NONE
     """Which PROXY protocol header tells the target who the client is."""
     accept_proxy_protocol: bool = False
     """Demand that header of clients, which then are proxies; without it a connection is refused."""
+    proxy_trusted: tuple[Network, ...] = LOOPBACK
+    """Networks whose PROXY protocol headers are believed; unix sockets always are. From anywhere else a header ends the
+    connection, for who can write one can claim to be anybody."""
     strict_close: bool = False
     """Treat EOF without close_notify as an error that cuts the link (RFC 8446 section 6.1), not as an EOF."""
     unsafe_target: bool = False
@@ -215,8 +288,14 @@ class Admin:
 
     listen: Listen | None = None
     """Where it is served; not at all when left out."""
+    certificate: Path | None = None
+    """PEM: certificate and chain, to serve it over TLS."""
+    key: Path | None = None
+    """PEM: its private key, unless the certificate's file holds it."""
+    client_ca: Path | None = None
+    """PEM: the CAs that may have issued the certificates of those who look; nobody else is served."""
     unsafe_admin: bool = False
-    """Allow a plaintext admin endpoint that is neither loopback nor a unix socket."""
+    """Allow an endpoint that other machines can read: in plaintext, or over TLS without client certificates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from tlstunnel.config.files import FileTroubleError, find_file
+from tlstunnel.config.files import FileTroubleError, find_file, find_folder
 from tlstunnel.config.source import Report, Steps, render_path, show
 from tlstunnel.config.units import UnitError, no_unit, parse_duration
 
@@ -243,6 +243,11 @@ class Table:
         """One file or several, each of which exists and can be read."""
         base = self._report.source.base
         return self.each(key, lambda text: find_file(text, base))
+
+    def folder(self, key: str) -> Path | None:
+        """A folder that exists and can be written to."""
+        base = self._report.source.base
+        return self.one(key, lambda text: find_folder(text, base), None)
 
     def is_boolean(self, key: str) -> bool:
         """Whether `true` or `false` is written."""

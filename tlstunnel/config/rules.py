@@ -12,6 +12,7 @@ from tlstunnel.tls.policy import Policy, Rule, RuleError
 FIELDS = tuple(field.name for field in dataclasses.fields(Rule) if field.init)
 SHORT_FIELDS = ("cn", "ou", "dns", "uri", "spki_pin")
 """What may also be written as a key (or option) of its own: `allow_cn = "billing"`."""
+_ALLOW = ("allow", "allow_any", *(f"allow_{field}" for field in SHORT_FIELDS))
 
 
 def read_client_policy(table: Table, auth: ClientAuth, inherited: Policy | None = None) -> Policy:
@@ -28,7 +29,7 @@ def read_client_policy(table: Table, auth: ClientAuth, inherited: Policy | None 
         allow_any=table.boolean("allow_any", False),
         anonymous=_read_anonymous(table, auth),
     )
-    written = [key for key in table.keys if key.startswith("allow") or key in ("deny", "anonymous")]
+    written = [key for key in table.keys if key in (*_ALLOW, "deny", "anonymous")]
     if table.is_faulty("client_auth"):
         return Policy()
     if auth is ClientAuth.NONE:
@@ -59,7 +60,7 @@ def read_server_policy(table: Table) -> Policy | None:
 
 
 def _inherit(policy: Policy, inherited: Policy, written: list[str]) -> Policy:
-    if not any(key.startswith("allow") for key in written):
+    if not any(key in _ALLOW for key in written):
         policy = dataclasses.replace(policy, allow=inherited.allow, allow_any=inherited.allow_any)
     if "deny" not in written:
         policy = dataclasses.replace(policy, deny=inherited.deny)

@@ -9,8 +9,16 @@ from pathlib import Path
 
 from tlstunnel.address import SystemdAddress, Target, parse_listen, parse_target
 from tlstunnel.config.certificates import check_name, read_backend_tls, read_certificates, read_tls
-from tlstunnel.config.model import BackendTLS, ClientAuth, Mode, ServerName, Service, Timeouts
+from tlstunnel.config.model import BackendTLS, ClientAuth, Mode, ServerName, Service, SNIMismatch, Timeouts
+from tlstunnel.config.network import (
+    check_source_address,
+    read_networks,
+    read_proxy_trusted,
+    read_rate,
+    read_source_address,
+)
 from tlstunnel.config.reader import Table
+from tlstunnel.config.revocation import read_crl_expired, read_ocsp
 from tlstunnel.config.rules import read_client_policy
 from tlstunnel.config.source import FileSource, Report
 
@@ -26,6 +34,8 @@ def read_service(table: Table, name: str) -> Service:
     if table.is_faulty("mode"):
         return service  # what else would be said depends on the mode
     service = _READERS[mode](table, service)
+    names = (target for name in service.sni for target in name.targets)
+    check_source_address(table, service.source_address, (*service.targets, *service.fallback_target, *names))
     table.finish({key: _remark(mode, key) for key in _keys_of_others(mode)})
     return service
 
@@ -41,13 +51,17 @@ def _read_common(table: Table, name: str, mode: Mode) -> Service:
     """What every mode has."""
     listen, target = _EXAMPLES[mode]
     table.require("listen", f"write the address to accept connections on: {table.spell('listen', listen)}")
-    table.require("target", f"write the address to forward to: {table.spell('target', target)}")
+    if mode is not Mode.PASSTHROUGH:
+        table.require("target", f"write the address to forward to: {table.spell('target', target)}")
+    is_proxied = table.boolean("accept_proxy_protocol", _SERVICE.accept_proxy_protocol)
+    allow_from, deny_from = read_networks(table)
     return Service(
         name=name,
         mode=mode,
         listen=table.each("listen", parse_listen),
         targets=table.each("target", parse_target),
         failover=table.choice("failover", _SERVICE.failover),
+        source_address=read_source_address(table),
         timeouts=Timeouts(
             handshake_s=table.duration("handshake_timeout", _TIMEOUTS.handshake_s),
             connect_s=table.duration("connect_timeout", _TIMEOUTS.connect_s),
@@ -58,8 +72,12 @@ def _read_common(table: Table, name: str, mode: Mode) -> Service:
         ),
         max_connections=table.count("max_connections", _SERVICE.max_connections),
         max_connections_per_ip=table.count("max_connections_per_ip", _SERVICE.max_connections_per_ip),
+        connection_rate_per_ip=read_rate(table, "connection_rate_per_ip"),
+        allow_from=allow_from,
+        deny_from=deny_from,
         proxy_protocol=table.choice("proxy_protocol", _SERVICE.proxy_protocol),
-        accept_proxy_protocol=table.boolean("accept_proxy_protocol", _SERVICE.accept_proxy_protocol),
+        accept_proxy_protocol=is_proxied,
+        proxy_trusted=read_proxy_trusted(table, is_proxied),
     )
 
 
@@ -70,29 +88,45 @@ def _read_server(table: Table, service: Service) -> Service:
         table.require("certificate", f"write {pair}, or {table.spell('p12', 'server.p12')}")
     certificate = read_certificates(table)
     _check_client_auth(table, auth)
+    fallback = _read_fallback(table, auth)
+    staple, responses, cache = read_ocsp(table)
+    crl = table.paths("crl")
+    backend = _read_target_tls(table, (*service.targets, *fallback))
     service = dataclasses.replace(
         service,
+        fallback_target=fallback,
         certificate=certificate,
         client_auth=auth,
         client_ca=table.path("client_ca"),
-        crl=table.paths("crl"),
+        crl=crl,
+        crl_expired=read_crl_expired(table, crl, backend),
+        ocsp_staple=staple,
+        ocsp_response=responses,
+        ocsp_cache=cache,
         policy=read_client_policy(table, auth),
         tls=read_tls(table, _SERVICE.tls),
-        backend_tls=_read_target_tls(table, service.targets),
+        sni_mismatch=table.choice("sni_mismatch", _SERVICE.sni_mismatch),
+        http_hint=table.boolean("http_hint", _SERVICE.http_hint),
+        backend_tls=backend,
+        handshake_rate=read_rate(table, "handshake_rate"),
         strict_close=table.boolean("strict_close", _SERVICE.strict_close),
         unsafe_target=table.boolean("unsafe_target", _SERVICE.unsafe_target),
         unsafe_keylog=table.boolean("unsafe_keylog", _SERVICE.unsafe_keylog),
     )
     service = dataclasses.replace(service, sni=_read_names(table, service, _read_server_name))
     if service.backend_tls is None and not service.unsafe_target:
-        _check_plaintext_target(table, service.targets)
+        _check_plaintext_target(table, "target", service.targets)
+        _check_plaintext_target(table, "fallback_target", service.fallback_target)
     return service
 
 
 def _read_client(table: Table, service: Service) -> Service:
+    backend = read_backend_tls(table, service.targets)
     service = dataclasses.replace(
         service,
-        backend_tls=read_backend_tls(table, service.targets),
+        backend_tls=backend,
+        crl_expired=read_crl_expired(table, backend.crl, None),
+        handshake_rate=read_rate(table, "handshake_rate"),
         strict_close=table.boolean("strict_close", _SERVICE.strict_close),
         unsafe_listen=table.boolean("unsafe_listen", _SERVICE.unsafe_listen),
         unsafe_keylog=table.boolean("unsafe_keylog", _SERVICE.unsafe_keylog),
@@ -109,7 +143,21 @@ def _read_client(table: Table, service: Service) -> Service:
 
 
 def _read_passthrough(table: Table, service: Service) -> Service:
-    return dataclasses.replace(service, sni=_read_names(table, service, _read_routed_name))
+    mismatch = table.choice("sni_mismatch", _SERVICE.sni_mismatch)
+    reject = table.spell("sni_mismatch", SNIMismatch.REJECT.value)
+    if mismatch is SNIMismatch.REJECT:
+        if table.has("target"):
+            table.problem("target", f"is for names that no entry of sni lists, which {reject} refuses; remove one")
+        if not table.has("sni"):
+            table.problem("sni_mismatch", "refuses every name, since none is listed; write entries of sni")
+    elif not table.is_faulty("sni_mismatch"):
+        table.require(
+            "target",
+            f"write {table.spell('target', _EXAMPLES[Mode.PASSTHROUGH][1])}, or {reject}",
+            because="names that no entry of sni lists need somewhere to go",
+        )
+    sni = _read_names(table, service, _read_routed_name)
+    return dataclasses.replace(service, sni_mismatch=mismatch, sni=sni)
 
 
 _READERS: dict[Mode, Callable[[Table, Service], Service]] = {
@@ -117,6 +165,18 @@ _READERS: dict[Mode, Callable[[Table, Service], Service]] = {
     Mode.CLIENT: _read_client,
     Mode.PASSTHROUGH: _read_passthrough,
 }
+
+
+def _read_fallback(table: Table, auth: ClientAuth) -> tuple[Target, ...]:
+    fallback = table.each("fallback_target", parse_target)
+    if table.has("fallback_target") and not table.is_faulty("client_auth"):
+        if auth is not ClientAuth.OPTIONAL:
+            optional = table.spell("client_auth", ClientAuth.OPTIONAL.value)
+            table.problem("fallback_target", f"is for clients without a certificate; write {optional} to admit any")
+        elif table.has("anonymous") and table.word("anonymous", ("allow", "deny"), "allow") == "deny":
+            denied = table.spell("anonymous", "deny")
+            table.problem("fallback_target", f"is for the clients that {denied} refuses; remove one of the two")
+    return fallback
 
 
 def _check_client_auth(table: Table, auth: ClientAuth) -> None:
@@ -135,11 +195,11 @@ def _check_client_auth(table: Table, auth: ClientAuth) -> None:
         )
 
 
-def _check_plaintext_target(table: Table, targets: tuple[Target, ...]) -> None:
+def _check_plaintext_target(table: Table, key: str, targets: tuple[Target, ...]) -> None:
     exposed = next((target for target in targets if not target.is_loopback), None)
     if exposed is not None:
         table.problem(
-            "target",
+            key,
             f"{exposed} would be reached in plaintext over the network; write a loopback address or unix:/path, "
             f"or {table.spell('unsafe_target', True)}",
         )
@@ -181,7 +241,7 @@ def _read_server_name(entry: Table, service: Service, names: tuple[str, ...]) ->
     """What differs for these names; the rest is as for the service."""
     targets = entry.each("target", parse_target) or service.targets
     if service.backend_tls is None and not service.unsafe_target and entry.has("target"):
-        _check_plaintext_target(entry, targets)
+        _check_plaintext_target(entry, "target", targets)
     return ServerName(
         names=names,
         certificate=read_certificates(entry) or service.certificate,

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: a number and its unit, never a bare number.
+"""Durations, sizes and rates as people write them: a number and its unit, never a bare number.
 
 A bare `5` has been read as seconds by one program and as milliseconds by the next, and a bare `0` as "at once" and as
 "never"; so the unit is demanded, and "never" is a word.
@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 
+from tlstunnel.config.model import Rate
+
 _NUMBER_AND_UNIT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([A-Za-z]*)", re.ASCII)
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_RATE = re.compile(r"([0-9]{1,9})\s*/\s*([A-Za-z]+)(?:\s+burst\s+([0-9]{1,9}))?", re.ASCII)
+_PER_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 MAX_DURATION_S = 3650 * SECONDS["d"]  # further away than any clock of ours counts reliably
 MAX_SIZE = 1 << 50
@@ -66,6 +70,36 @@ def parse_size(text: str) -> int:
     if not 1 <= size <= MAX_SIZE or size != int(size):
         raise UnitError(f'"{text}" is not a whole number of bytes from 1 to {MAX_SIZE}; write a size such as "64KiB"')
     return int(size)
+
+
+def parse_rate(text: str) -> Rate | None:
+    """Parse `"20/s"`, `"100/m"`, `"1000/h"`, each with `burst N` behind it if wanted, or `"unlimited"`.
+
+    Returns:
+        The rate, or None for "unlimited".
+
+    Raises:
+        UnitError: the text is no rate.
+    """
+    if text == "unlimited":
+        return None
+    right = 'write a number for each second, minute or hour, as in "20/s", "100/m" or "20/s burst 50", or "unlimited"'
+    found = _RATE.fullmatch(text.strip())
+    if found is None:
+        raise UnitError(f'"{text}" is not a rate; {right}')
+    count, unit, burst = found.groups()
+    if unit not in _PER_S:
+        raise UnitError(f'"{text}": unit "{unit}" is unknown; {right}')
+    if int(count) == 0 or (burst is not None and int(burst) == 0):
+        raise UnitError(f'"{text}" would let nothing through; {right}')
+    return Rate(count=float(count), per_s=_PER_S[unit], burst=float(burst or count))
+
+
+def format_rate(rate: Rate) -> str:
+    """The text that `parse_rate` reads back as the same rate."""
+    unit = next(unit for unit, seconds in _PER_S.items() if seconds == rate.per_s)
+    burst = "" if rate.burst == rate.count else f" burst {rate.burst:.0f}"
+    return f"{rate.count:.0f}/{unit}{burst}"
 
 
 def _split(text: str, units: dict[str, float] | dict[str, int], right: str) -> tuple[str, str]:
