@@ -102,6 +102,15 @@ def test_handshakes_and_dials_fill_their_histograms(observer: Observer) -> None:
     assert observer.row.floats[series.connect_duration.sum] == pytest.approx(0.0003)
 
 
+@pytest.mark.parametrize(("openssl", "known"), [("secp256r1", "P-256"), ("x25519", "X25519"), ("P-384", "P-384")])
+def test_groups_are_counted_and_logged_by_the_names_people_know(openssl: str, known: str, observer: Observer) -> None:
+    record = begin(observer, 0, 1000)
+    record.group = openssl
+    observer.handshake_done(record)
+    assert record.group == known
+    assert observer.row.cells[observer._services[0].handshakes["TLSv1.3", "TLS_AES_128_GCM_SHA256", known, False]] == 1
+
+
 def test_failed_attempts_resting_targets_and_pauses_are_counted(observer: Observer) -> None:
     series = observer._services[0]
     cells = observer.row.cells

@@ -22,7 +22,7 @@ from prometheus_client.samples import Sample
 
 from tlstunnel.observe.board import SUPERVISOR_ROW, Board, Snapshot
 from tlstunnel.observe.processes import ProcessUsage, usage
-from tlstunnel.observe.schema import GROUP_NAMES, Histogram, Schema, ServiceSeries
+from tlstunnel.observe.schema import Histogram, Schema, ServiceSeries
 from tlstunnel.observe.state import StateBlob, TunnelState
 from tlstunnel.outcome import CloseReason
 
@@ -114,7 +114,6 @@ FAMILIES = {
         Family("process_max_fds", "gauge", "Limit of open file descriptors.", ("role", "row")),
     )
 }
-_SPELLINGS = frozenset(GROUP_NAMES)
 
 
 class TunnelCollector(Collector):
@@ -251,7 +250,7 @@ def _handshakes(
         for key, cell in series.handshakes.items():
             version, cipher, group, resumed = key
             count = snapshot.total(cell)
-            if (count or key in expected) and group not in _SPELLINGS:
+            if count or key in expected:
                 yield (series.name, version, cipher, group, "true" if resumed else "false"), count
 
 

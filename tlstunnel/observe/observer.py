@@ -18,7 +18,7 @@ from typing import Protocol
 
 from tlstunnel.observe.board import Row
 from tlstunnel.observe.record import ConnectionRecord, Identifiers
-from tlstunnel.observe.schema import Schema
+from tlstunnel.observe.schema import GROUP_NAMES, Schema
 from tlstunnel.outcome import CloseReason, Stage
 
 
@@ -75,8 +75,13 @@ class Observer:
         self._log.rejected(series.name, client, reason)
 
     def handshake_done(self, record: ConnectionRecord) -> None:
-        """The TLS handshake succeeded: version, cipher, group, resumed and handshake_s of the record are set."""
+        """The TLS handshake succeeded: version, cipher, group, resumed and handshake_s of the record are set.
+
+        The group gets its usual name where OpenSSL has one of its own.
+        """
         series = self._services[record.service_index]
+        if record.group in GROUP_NAMES:
+            record.group = GROUP_NAMES[record.group]
         self._cells[series.handshake_cell(record.version, record.cipher, record.group, record.resumed)] += 1
         series.handshake_duration.observe(self._cells, self._floats, record.handshake_s)
 

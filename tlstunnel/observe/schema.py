@@ -107,7 +107,6 @@ class ServiceSeries:
     handshake_failures: dict[CloseReason, int]
     connect_failures: dict[CloseReason, int]
     handshakes: dict[HandshakeKey, int]
-    """By the names of the metrics and, for the hot path, also by OpenSSL's."""
     handshake_duration: Histogram
     connect_duration: Histogram
     duration: Histogram
@@ -185,7 +184,7 @@ def handshake_key(version: str | None, cipher: str | None, group: str | None, re
     if version not in VERSIONS:
         return (OTHER, OTHER, OTHER, resumed)
     ciphers, groups = VERSIONS[version]
-    group = GROUP_NAMES.get(group or NONE, group or NONE)
+    group = group or NONE
     return (version, cipher if cipher in ciphers else OTHER, group if group in groups else OTHER, resumed)
 
 
@@ -287,8 +286,4 @@ def _handshakes(cells: _Cells) -> dict[HandshakeKey, int]:
             for group in (*groups, OTHER):
                 for resumed in (False, True):
                     found[version, cipher, group, resumed] = cells.one()
-    for version, cipher, group, resumed in list(found):
-        for spelling, name in GROUP_NAMES.items():
-            if name == group:
-                found[version, cipher, spelling, resumed] = found[version, cipher, name, resumed]
     return found

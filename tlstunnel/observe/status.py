@@ -77,7 +77,7 @@ def _service(snapshot: Snapshot, state: ServiceState, series: ServiceSeries, sch
             "rejected": sum(endings[reason] for reason in series.rejected),
         },
         "handshakes": {
-            "succeeded": sum(snapshot.total(cell) for cell in set(series.handshakes.values())),
+            "succeeded": sum(snapshot.total(cell) for cell in series.handshakes.values()),
             "failed": sum(snapshot.total(cell) for cell in series.handshake_failures.values()),
         },
         "bytes": {"forward": snapshot.total(series.bytes_forward), "reverse": snapshot.total(series.bytes_reverse)},
