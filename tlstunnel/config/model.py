@@ -253,6 +253,9 @@ class Service:
     """Which PROXY protocol header tells the target who the client is."""
     accept_proxy_protocol: bool = False
     """Demand that header of clients, which then are proxies; without it a connection is refused."""
+    proxy_tlvs: bool = True
+    """Version 2 only: add what is known of the client's TLS (name, version, cipher, certificate), a connection id and a
+    checksum. nginx before 1.23.4 refuses headers that long."""
     proxy_trusted: tuple[Network, ...] = LOOPBACK
     """Networks whose PROXY protocol headers are believed; unix sockets always are. From anywhere else a header ends the
     connection, for who can write one can claim to be anybody."""

@@ -32,11 +32,6 @@ def parse_network(text: str) -> Network:
     return network
 
 
-def read_networks(table: Table) -> tuple[tuple[Network, ...], tuple[Network, ...]]:
-    """`allow_from` and `deny_from`."""
-    return table.each("allow_from", parse_network), table.each("deny_from", parse_network)
-
-
 def read_proxy_trusted(table: Table, is_accepted: bool) -> tuple[Network, ...]:
     """Whose PROXY protocol headers are believed."""
     trusted = table.each("proxy_trusted", parse_network, may_be_empty=True)

@@ -20,9 +20,10 @@ def read_crl_expired(table: Table, crl: tuple[Path, ...], backend: BackendTLS | 
 
 def read_ocsp(table: Table) -> tuple[OCSPStaple, tuple[Path, ...], Path | None]:
     """`ocsp_staple`, `ocsp_response` and `ocsp_cache`; a response file alone says that it is to be used."""
-    default = OCSPStaple.FILE if table.has("ocsp_response") else OCSPStaple.OFF
-    staple = table.choice("ocsp_staple", default)
+    is_written = table.has("ocsp_staple")
     responses, cache = table.paths("ocsp_response"), table.folder("ocsp_cache")
+    implied = OCSPStaple.FILE if table.has("ocsp_response") else OCSPStaple.OFF
+    staple = table.choice("ocsp_staple", OCSPStaple.OFF) if is_written else implied
     if table.is_faulty("ocsp_staple"):
         return staple, responses, cache
     if staple is OCSPStaple.FILE:

@@ -15,13 +15,16 @@ SHORT_FIELDS = ("cn", "ou", "dns", "uri", "spki_pin")
 _ALLOW = ("allow", "allow_any", *(f"allow_{field}" for field in SHORT_FIELDS))
 
 
-def read_client_policy(table: Table, auth: ClientAuth, inherited: Policy | None = None) -> Policy:
+def read_client_policy(
+    table: Table, auth: ClientAuth, inherited: Policy | None = None, *, is_told_apart: bool = False
+) -> Policy:
     """The rules for clients' certificates: demanded where certificates are, refused where none are asked for.
 
     Args:
         table: where the rules are written.
         auth: whether certificates are asked for.
         inherited: what holds for each of allow, deny and anonymous that this table does not write.
+        is_told_apart: whether clients without a certificate go elsewhere, so that one with it gains something.
     """
     policy = Policy(
         allow=_rules(table, "allow"),
@@ -41,7 +44,7 @@ def read_client_policy(table: Table, auth: ClientAuth, inherited: Policy | None 
         table.problem("allow_any", "lets every verified certificate in, so the other rules say nothing; remove one")
     if policy.allow or policy.allow_any or any(table.is_faulty(key) for key in written):
         return policy
-    if auth is ClientAuth.OPTIONAL and policy.anonymous:
+    if auth is ClientAuth.OPTIONAL and policy.anonymous and not is_told_apart:
         # Who shows no certificate is let in; to turn away those who show a verified one would protect nothing.
         return dataclasses.replace(policy, allow_any=True)
     table.problem(

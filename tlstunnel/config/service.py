@@ -12,7 +12,7 @@ from tlstunnel.config.certificates import check_name, read_backend_tls, read_cer
 from tlstunnel.config.model import BackendTLS, ClientAuth, Mode, ServerName, Service, SNIMismatch, Timeouts
 from tlstunnel.config.network import (
     check_source_address,
-    read_networks,
+    parse_network,
     read_proxy_trusted,
     read_rate,
     read_source_address,
@@ -53,9 +53,7 @@ def _read_common(table: Table, name: str, mode: Mode) -> Service:
     table.require("listen", f"write the address to accept connections on: {table.spell('listen', listen)}")
     if mode is not Mode.PASSTHROUGH:
         table.require("target", f"write the address to forward to: {table.spell('target', target)}")
-    is_proxied = table.boolean("accept_proxy_protocol", _SERVICE.accept_proxy_protocol)
-    allow_from, deny_from = read_networks(table)
-    return Service(
+    service = Service(
         name=name,
         mode=mode,
         listen=table.each("listen", parse_listen),
@@ -73,12 +71,12 @@ def _read_common(table: Table, name: str, mode: Mode) -> Service:
         max_connections=table.count("max_connections", _SERVICE.max_connections),
         max_connections_per_ip=table.count("max_connections_per_ip", _SERVICE.max_connections_per_ip),
         connection_rate_per_ip=read_rate(table, "connection_rate_per_ip"),
-        allow_from=allow_from,
-        deny_from=deny_from,
+        allow_from=table.each("allow_from", parse_network),
+        deny_from=table.each("deny_from", parse_network),
         proxy_protocol=table.choice("proxy_protocol", _SERVICE.proxy_protocol),
-        accept_proxy_protocol=is_proxied,
-        proxy_trusted=read_proxy_trusted(table, is_proxied),
+        accept_proxy_protocol=table.boolean("accept_proxy_protocol", _SERVICE.accept_proxy_protocol),
     )
+    return dataclasses.replace(service, proxy_trusted=read_proxy_trusted(table, service.accept_proxy_protocol))
 
 
 def _read_server(table: Table, service: Service) -> Service:
@@ -103,7 +101,7 @@ def _read_server(table: Table, service: Service) -> Service:
         ocsp_staple=staple,
         ocsp_response=responses,
         ocsp_cache=cache,
-        policy=read_client_policy(table, auth),
+        policy=read_client_policy(table, auth, is_told_apart=table.has("fallback_target")),
         tls=read_tls(table, _SERVICE.tls),
         sni_mismatch=table.choice("sni_mismatch", _SERVICE.sni_mismatch),
         http_hint=table.boolean("http_hint", _SERVICE.http_hint),
