@@ -185,10 +185,12 @@ class Trap:
                 wire = Wire(server, sock, chunk)
                 if wire.handshake().completed and after is not None:
                     after(server)
+                echoed = 0
                 while not wire.verdict.ending:
-                    for event in wire.pump():
-                        if isinstance(event, ApplicationData) and after is None:
-                            server.send(event.data)
+                    if after is None and len(wire.verdict.data) > echoed:
+                        server.send(wire.verdict.data[echoed:])
+                        echoed = len(wire.verdict.data)
+                    wire.pump()
                 wire.flush()
             self._verdicts.put(wire.verdict)
 

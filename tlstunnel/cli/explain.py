@@ -104,7 +104,7 @@ def _show(story: Story, *, as_json: bool, show_hex: bool, html: Path | None) -> 
         print(f"wrote {html}", file=sys.stderr)
     if as_json:
         print(json.dumps(story.as_json(), indent=2))
-    elif html is None:
+    elif html is None and story.steps:
         from tlstunnel.cli.explain_text import show
 
         show(story, show_hex=show_hex)

@@ -135,7 +135,7 @@ def _step(step: Step) -> Iterator[str]:
             indent = f' style="padding-left:{20 * each.depth}px"' if each.depth else ""
             value = escape(each.value)
             if len(each.value) > 400:
-                value = f"<details><summary>{len(each.value)} characters</summary>{value}</details>"
+                value = f"<details><summary>{escape(each.value[:72])}...</summary>{value}</details>"
             yield f'<tr><td class="name"{indent}>{escape(each.name)}</td><td class="value">{value}{meaning}</td></tr>'
         yield "</table>"
     for derivation in step.derivations:

@@ -81,7 +81,8 @@ class Channel:
 
     def emit(self, content_type: int, content: bytes) -> None:
         """Put content of one type into records, sealed if there are keys. A change_cipher_spec never is."""
-        size = self._tamper.fragment_size
+        # An alert must stay in one piece (section 5.1), however small a tamper wants its records.
+        size = len(content) if content_type == ContentType.ALERT else self._tamper.fragment_size
         keys = None if content_type == ContentType.CHANGE_CIPHER_SPEC else self.write_keys
         for start in range(0, len(content) or 1, size):
             fragment = content[start : start + size]

@@ -192,7 +192,8 @@ class Client(Connection):
             raise _illegal("the server changed the cipher suite after its HelloRetryRequest")
         allowed = {Ext.SUPPORTED_VERSIONS, Ext.KEY_SHARE, Ext.COOKIE if message.is_retry else Ext.PRE_SHARED_KEY}
         for extension in message.extensions:
-            if extension.type not in allowed:
+            was_offered = extension.type in self._hello.offered_types or extension.type == Ext.COOKIE
+            if extension.type not in allowed or not was_offered:
                 self._refuse_extension(extension.type, "ServerHello")
         if self.suite is None and message.is_retry:
             # The ClientHello before this message is replaced by its hash, now that the hash is known.

@@ -274,9 +274,13 @@ class Connection:
         return self._keys(owner, keys.suite, secret, name, keys.epoch)
 
     def _read_with(self, keys: TrafficKeys) -> None:
+        self._expect_boundary()
+        self._channel.read_keys = keys
+
+    def _expect_boundary(self) -> None:
+        """Section 5.1: no message, and no part of one, follows in the record after which the keys change."""
         if self._partial:
             raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a message spans a change of keys")
-        self._channel.read_keys = keys
 
     def _write_with(self, keys: TrafficKeys) -> None:
         self._end_flight()

@@ -69,11 +69,10 @@ class Narrator:
                 derivation = Derivation(note.name, note.formula, note.inputs, note.value)
                 self._secrets(note.name).derivations.append(derivation)
             case SharedSecretNote():
-                inputs = note.parts or ()
                 formula = f"{group_name(note.group)}(own private value, the other end's public value)"
-                if inputs:
-                    formula += ": the two parts below, one after the other"
-                shared = Derivation("(EC)DHE shared secret", formula, inputs, note.value)
+                if note.parts:
+                    formula = " || ".join(name for name, _ in note.parts)
+                shared = Derivation("(EC)DHE shared secret", formula, note.parts, note.value)
                 self._secrets("").derivations.append(shared)
             case KeysNote():
                 keys = Keys(note.owner.value, note.epoch, note.secret_name, note.key, note.iv)

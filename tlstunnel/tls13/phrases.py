@@ -12,7 +12,7 @@ Phrase = tuple[str, str, list[str]]
 _CLIENT_HELLO = [
     "The client proposes: versions, cipher suites, groups, signatures. It also guesses which groups the server will "
     "take and sends a public value for each at once, so that a right guess costs no round trip.",
-    "There are no keys yet: this message is plaintext, and who listens can read it, the server's name included.",
+    "There are no keys yet: this message is plaintext, and an eavesdropper can read it, the server's name included.",
 ]
 _CLIENT_HELLO_AGAIN = [
     "The client says its hello again, changed only as it was told to: another key share, the cookie if there was one.",
@@ -29,13 +29,13 @@ _SERVER_HELLO = [
     "This is the last handshake message in plaintext.",
 ]
 _ENCRYPTED_EXTENSIONS = [
-    "The server's answers to extensions that the keys do not depend on, kept from who listens.",
+    "The server's answers to extensions that the keys do not depend on, kept from eavesdroppers.",
 ]
 _CERTIFICATE_REQUEST = [
     "The server wants to know who the client is, and says which signatures it can verify.",
 ]
 _SERVER_CERTIFICATE = [
-    "The server's certificate, then the CAs that lead to a trusted one. Who listens sees only the length.",
+    "The server's certificate, then the CAs that lead to a trusted one. An eavesdropper sees only the length.",
     "A certificate is public and proves nothing by itself: the next message does.",
 ]
 _CLIENT_CERTIFICATE = ["The client's certificate, asked for by the server."]
@@ -43,8 +43,8 @@ _NO_CLIENT_CERTIFICATE = [
     "The client has no certificate to show, and says so with an empty list. It is up to the server to go on.",
 ]
 _CERTIFICATE_VERIFY = [
-    "The sender signs the hash of everything said so far, up to and including its Certificate. Only who holds "
-    "the certificate's private key can do that, and the signature is of no use in any other handshake.",
+    "The sender signs the hash of everything said so far, up to and including its Certificate. Only the "
+    "holder of the certificate's private key can do that, and the signature is of no use in any other handshake.",
     "What is signed: 64 spaces, a text that names the signer, a zero byte, and the transcript hash.",
 ]
 _FINISHED = [
@@ -60,7 +60,7 @@ _TICKET = [
 ]
 _KEY_UPDATE = [
     "The sender changes its keys: this is its last record under the old ones. It hashes its traffic secret once, so "
-    "that who steals the new keys cannot read what was sent before.",
+    "that somebody who steals the new keys cannot read what was sent before.",
 ]
 _END_OF_EARLY_DATA = ["The last record under the early keys: no more 0-RTT data follows."]
 
@@ -142,8 +142,8 @@ def of_secrets(names: list[str]) -> Phrase:
             "Early secrets",
             "7.1",
             [
-                "The PSK alone gives keys for 0-RTT data. They do not depend on the server's random: who records the "
-                "client's first flight can send it again.",
+                "The PSK alone gives keys for 0-RTT data. They do not depend on anything the server sends: somebody "
+                "who records the client's first flight can send it again.",
             ],
         )
     if "binder_key" in names:

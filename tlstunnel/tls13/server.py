@@ -88,6 +88,7 @@ class Server(Connection):
     # The ClientHello and the answer to it.
 
     def _on_client_hello(self, message: ClientHello, before: bytes) -> None:
+        self._expect_boundary()
         offer = read_offer(message)
         choice = choose(self.config, offer)
         if self._first is not None:
