@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tlstunnel.address import Listen, SystemdAddress, TCPAddress, UnixAddress, parse_listen
-from tlstunnel.config.model import Admin, Config, Log, Mode, Process, Service
+from tlstunnel.config.model import COMMAND_LINE, Admin, Config, Log, Mode, Process, Service
 from tlstunnel.config.reader import Table
 from tlstunnel.config.service import keys_of, read_service
 from tlstunnel.config.source import FilesError, FileSource, OptionSource, Report, Source, Steps
@@ -80,7 +80,7 @@ def from_options(
     placed: dict[Steps, str] = {}
     for (section, key), option in options.items():
         placed[("services", name, key) if section == "service" else (section, key)] = option
-    config, error = _load(OptionSource(placed, Path.cwd()), document, "command line")
+    config, error = _load(OptionSource(placed, Path.cwd()), document, COMMAND_LINE)
     if error is not None:
         raise error
     return config

@@ -16,6 +16,8 @@ from tlstunnel.address import Listen, Target
 from tlstunnel.tls.policy import Policy
 
 Network = IPv4Network | IPv6Network
+COMMAND_LINE = "command line"
+"""What `Config.source` says where there is no file."""
 LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
 
@@ -321,5 +323,5 @@ class Config:
     process: Process = Process()
     admin: Admin = Admin()
     log: Log = Log()
-    source: str = "command line"
+    source: str = COMMAND_LINE
     """The file it was read from, for messages."""

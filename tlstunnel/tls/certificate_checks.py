@@ -84,9 +84,7 @@ def crl_problems(crls: Sequence[CRL], bundle: CABundle, *, now: datetime) -> lis
     found = []
     for crl in crls:
         if crl.next_update is not None and crl.next_update < now:
-            found.append(
-                f"{crl.source}: the list of {crl.issuer} expired on {facts.utc(crl.next_update)}; fetch it anew"
-            )
+            found.append(_expired(crl, crl.next_update))
         elif crl.this_update > now:
             found.append(
                 f"{crl.source}: the list of {crl.issuer} is dated {facts.utc(crl.this_update)}; check the clock"
@@ -100,6 +98,20 @@ def crl_problems(crls: Sequence[CRL], bundle: CABundle, *, now: datetime) -> lis
         if facts.is_ca(ca) and name not in listed:
             found.append(f"{bundle.source}: no revocation list of {name} is given; its certificates will be refused")
     return found
+
+
+def expired_lists(crls: Sequence[CRL], *, now: datetime) -> dict[CRL, str]:
+    """The lists past their date of issuers that have no current one here, and what to say about each."""
+    current = {crl.issuer for crl in crls if crl.next_update is None or crl.next_update >= now}
+    return {
+        crl: _expired(crl, crl.next_update)
+        for crl in crls
+        if crl.next_update is not None and crl.next_update < now and crl.issuer not in current
+    }
+
+
+def _expired(crl: CRL, end: datetime) -> str:
+    return f"{crl.source}: the list of {crl.issuer} expired on {facts.utc(end)}; fetch it anew"
 
 
 def covers(names: Iterable[str], wanted: str) -> bool:

@@ -1,9 +1,9 @@
-"""Everything a configuration names, read and tried out: what `tlstunnel check` reports besides the text itself.
+"""Everything a configuration names, read and tried out: by `tlstunnel check` to report it, by `tls.inventory` to start.
 
-Starting stops at the first file that cannot be used; looking is worth more when it goes on. So each certificate, CA,
-list and setting is tried on its own, and each finding carries the key path it belongs to. Nothing is kept open and
-nothing is changed: no key log is opened, no socket bound. What was read is handed out as well, so that a caller that
-wants to start after all need not read it twice.
+Looking goes on after the first file that cannot be used: each certificate, CA, list and setting is tried on its own,
+and each finding carries the key path it belongs to. Nothing is kept open and nothing is changed, unless the caller's
+own way of building contexts does: no key log is opened, no socket bound. What was read is handed out as well, so a
+caller that starts with it need not read it twice.
 """
 
 from __future__ import annotations
@@ -16,10 +16,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from tlstunnel.config.model import BackendTLS, CertificateFiles, Config, Mode, Service, TLSSettings
-from tlstunnel.tls.certificate_checks import Use, ca_warnings, crl_problems, warnings
+from tlstunnel.config.model import Admin, BackendTLS, CertificateFiles, Config, CRLExpired, Mode, Service, TLSSettings
+from tlstunnel.tls.certificate_checks import Use, ca_warnings, crl_problems, expired_lists, warnings
 from tlstunnel.tls.context import ContextError, check_settings
-from tlstunnel.tls.material import CRL, Credential, MaterialError, load_ca, load_credential, load_crls, load_system_ca
+from tlstunnel.tls.material import (
+    CRL,
+    CABundle,
+    Credential,
+    MaterialError,
+    load_ca,
+    load_credential,
+    load_crls,
+    load_system_ca,
+)
 from tlstunnel.tls.passphrase import PassphraseSource
 from tlstunnel.tls.store import Material, ServiceContexts
 
@@ -46,6 +55,8 @@ class Inspection:
     """For each service, in order; incomplete where there are problems."""
     contexts: tuple[ServiceContexts, ...] = field(repr=False)
     """For each service, in order, if there is no problem at all."""
+    admin: Material | None = field(repr=False)
+    """Certificate and trust of the admin endpoint, if it has TLS; incomplete where there are problems."""
 
     problems: tuple[Finding, ...]
     warnings: tuple[str, ...]
@@ -73,6 +84,7 @@ def inspect(
     found = _Findings()
     loader = _Loader(found, passphrases, now)
     materials = tuple(_Service(service, found, loader).inspect() for service in config.services)
+    admin = None if config.admin.certificate is None else _inspect_admin(config.admin, found, loader)
     contexts = []
     if not found.problems:
         # Only whole contexts show what OpenSSL has against settings and material together.
@@ -82,6 +94,7 @@ def inspect(
     return Inspection(
         materials=materials,
         contexts=() if found.problems else tuple(contexts),
+        admin=admin,
         problems=tuple(found.problems),
         warnings=tuple(dict.fromkeys(found.warnings)),
     )
@@ -128,6 +141,17 @@ class _Loader:
         return tuple(read)
 
 
+def _inspect_admin(admin: Admin, found: _Findings, loader: _Loader) -> Material:
+    files = CertificateFiles(certificate=admin.certificate, key=admin.key)
+    credentials = loader.credentials(("admin",), (files,), "server")
+    path, bundle = admin.client_ca, None
+    if path is not None:
+        bundle = found.attempt(("admin", "client_ca"), lambda: load_ca(path))
+    if bundle is not None:
+        found.warnings += ca_warnings(bundle, now=loader.now)
+    return Material(credentials=credentials, client_ca=bundle)
+
+
 @dataclass(slots=True)
 class _Service:
     service: Service
@@ -165,29 +189,34 @@ class _Service:
     def _client_trust(self, steps: Steps, material: Material) -> Material:
         path = self.service.client_ca
         bundle = None if path is None else self.found.attempt((*steps, "client_ca"), lambda: load_ca(path))
-        crls = self._lists(steps, self.service.crl)
-        if bundle is not None:
-            self.found.warnings += ca_warnings(bundle, now=self.loader.now)
-            self.found.warnings += crl_problems(crls, bundle, now=self.loader.now) if crls else []
-        return dataclasses.replace(material, client_ca=bundle, crls=crls)
+        return dataclasses.replace(material, client_ca=bundle, crls=self._trust(steps, bundle, self.service.crl))
 
     def _backend(self, steps: Steps, backend: BackendTLS, material: Material) -> Material:
         self._settings(steps, backend.tls)
         bundle = self.found.attempt(
             (*steps, "ca"), lambda: load_system_ca() if backend.ca is None else load_ca(backend.ca)
         )
-        crls = self._lists(steps, backend.crl)
-        if bundle is not None:
-            self.found.warnings += ca_warnings(bundle, now=self.loader.now)
-            self.found.warnings += crl_problems(crls, bundle, now=self.loader.now) if crls else []
+        crls = self._trust(steps, bundle, backend.crl)
         own = self.loader.credentials(steps, () if backend.certificate is None else (backend.certificate,), "client")
         return dataclasses.replace(
             material, backend_ca=bundle, backend_crls=crls, backend_credential=own[0] if own else None
         )
 
-    def _lists(self, steps: Steps, paths: Sequence[Path]) -> tuple[CRL, ...]:
-        read: list[CRL] = []
+    def _trust(self, steps: Steps, bundle: CABundle | None, paths: Sequence[Path]) -> tuple[CRL, ...]:
+        """The lists, read and judged together with the CAs."""
+        read: list[tuple[Steps, CRL]] = []
         for at, path in enumerate(paths):
             place = (*steps, "crl", at) if len(paths) > 1 else (*steps, "crl")
-            read += self.found.attempt(place, functools.partial(load_crls, path)) or ()
-        return tuple(read)
+            read += [(place, crl) for crl in self.found.attempt(place, functools.partial(load_crls, path)) or ()]
+        crls, now = tuple(crl for _, crl in read), self.loader.now
+        remarks = ca_warnings(bundle, now=now) if bundle is not None else []
+        remarks += crl_problems(crls, bundle, now=now) if bundle is not None and crls else []
+        if self.service.crl_expired is CRLExpired.ERROR:
+            expired = expired_lists(crls, now=now)
+            for place, crl in read:
+                if crl in expired:
+                    right = f'{expired[crl]}, or set crl_expired to "warning"'
+                    self.found.problems.append(Finding(place, right))
+            remarks = [line for line in remarks if line not in expired.values()]
+        self.found.warnings += remarks
+        return crls

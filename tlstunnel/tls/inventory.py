@@ -1,32 +1,21 @@
-"""All the TLS material of a configuration: read, judged, and every problem reported at once."""
+"""All the TLS material of a configuration, for a start or a reload: taken as a whole or refused as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeVar
 
-from tlstunnel.config.model import CertificateFiles, Config, Mode, Service
+from tlstunnel.config.model import COMMAND_LINE, Config, Service
 from tlstunnel.errors import ConfigError, Problem, StartupError
-from tlstunnel.tls.certificate_checks import ca_warnings, crl_problems, warnings
-from tlstunnel.tls.context import ContextError, check_settings
-from tlstunnel.tls.material import (
-    CRL,
-    CABundle,
-    Credential,
-    MaterialError,
-    load_ca,
-    load_credential,
-    load_crls,
-    load_system_ca,
-)
+from tlstunnel.tls.context import ContextError
+from tlstunnel.tls.inspection import Steps, inspect
 from tlstunnel.tls.passphrase import PassphraseSource
 from tlstunnel.tls.store import Material, ServiceContexts
 
-_OPTIONS = {"certificate": "--cert", "client_ca": "--client-ca", "ca": "--ca", "crl": "--crl"}
-_File = TypeVar("_File")
-_Value = TypeVar("_Value")
+_OPTIONS = {"certificate": "--cert"}
+"""Options that are not simply named like their key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +25,17 @@ class Inventory:
     materials: tuple[Material, ...] = field(repr=False)
     contexts: tuple[ServiceContexts, ...] = field(repr=False)
     warnings: tuple[str, ...]
+    """Whole lines."""
+    admin: Material | None = field(default=None, repr=False)
+    """Certificate and trust of the admin endpoint, if it has TLS."""
 
     def with_contexts(self, contexts: tuple[ServiceContexts, ...]) -> Inventory:
         """The same material, used by other contexts."""
-        return replace(self, contexts=contexts)
+        return dataclasses.replace(self, contexts=contexts)
 
 
 def take(
-    config: Config, passphrases: PassphraseSource, previous: dict[str, ServiceContexts] | None = None
+    config: Config, passphrases: PassphraseSource, previous: Mapping[str, ServiceContexts] | None = None
 ) -> Inventory:
     """Read everything and build the contexts.
 
@@ -54,89 +46,35 @@ def take(
         ConfigError: with every problem, when at least one is in what the operator wrote.
         StartupError: with every problem, when files could not be read and nothing else is wrong.
     """
-    run = _Run(config, passphrases)
-    materials = [run.material(service) for service in config.services]
-    contexts = []
-    if not run.problems:
-        for service, material in zip(config.services, materials, strict=True):
-            try:
-                contexts.append(ServiceContexts(service, material, (previous or {}).get(service.name)))
-            except ContextError as exc:
-                run.add(service, exc.key, exc)
-    if run.problems:
-        if run.is_all_unreadable:
-            raise StartupError("\n".join(map(str, run.problems)))
-        raise ConfigError(run.problems)
-    return Inventory(tuple(materials), tuple(contexts), tuple(dict.fromkeys(run.warnings)))
+
+    def build(service: Service, material: Material) -> ServiceContexts:
+        try:
+            return ServiceContexts(service, material, (previous or {}).get(service.name))
+        except OSError as exc:  # of the key log: nothing else is opened
+            what = f"SSLKEYLOGFILE names {exc.filename}, which cannot be opened ({(exc.strerror or '').lower()})"
+            raise ContextError("unsafe_keylog", f"{what}; correct the variable, or leave the key out") from exc
+
+    found = inspect(config, passphrases, now=datetime.now(UTC), build=build)
+    if found.problems:
+        problems = [Problem(place(config.source, finding.steps), finding.what) for finding in found.problems]
+        if all(finding.is_machine for finding in found.problems):
+            raise StartupError("\n".join(map(str, problems)))
+        raise ConfigError(problems)
+    return Inventory(found.materials, found.contexts, found.warnings, found.admin)
 
 
-class _Run:
-    def __init__(self, config: Config, passphrases: PassphraseSource) -> None:
-        self._config = config
-        self._passphrases = passphrases
-        self._now = datetime.now(UTC)
-        self.problems: list[Problem] = []
-        self.warnings: list[str] = []
-        self.is_all_unreadable = True
+def place(source: str, steps: Steps) -> str:
+    """Name a key as the operator wrote it: by file and key path, or as the option.
 
-    def material(self, service: Service) -> Material:
-        """One service's material, as far as it can be read."""
-        for settings in (service.tls, *([service.backend_tls.tls] if service.backend_tls else [])):
-            for error in check_settings(settings):
-                self.add(service, error.key, error)
-        backend = service.backend_tls
-        credentials = self._all(service, "certificate", service.certificate, self._credential)
-        client_ca = self._all(service, "client_ca", [service.client_ca] if service.client_ca else [], load_ca)
-        crls = [crl for found in self._all(service, "crl", service.crl, load_crls) for crl in found]
-        backend_ca: list[CABundle] = []
-        backend_credentials: list[Credential] = []
-        backend_crls: list[CRL] = []
-        if backend is not None:
-            backend_ca = self._all(service, "ca", [backend.ca], lambda p: load_system_ca() if p is None else load_ca(p))
-            files = [backend.certificate] if backend.certificate else []
-            backend_credentials = self._all(service, "certificate", files, self._credential)
-            backend_crls = [crl for found in self._all(service, "crl", backend.crl, load_crls) for crl in found]
-        sni = tuple(tuple(self._all(service, "sni", name.certificate, self._credential)) for name in service.sni)
-        is_server = service.mode is Mode.SERVER
-        for credential in (*credentials, *(credential for each in sni for credential in each)):
-            self.warnings += warnings(credential, service_names=(), now=self._now, use="server")
-        for credential in backend_credentials:
-            self.warnings += warnings(credential, service_names=(), now=self._now, use="client")
-        for bundle in (*client_ca, *(backend_ca if backend is not None and backend.ca is not None else ())):
-            self.warnings += ca_warnings(bundle, now=self._now)
-        for lists, bundles in ((crls, client_ca), (backend_crls, backend_ca)):
-            if lists and bundles:
-                self.warnings += crl_problems(lists, bundles[0], now=self._now)
-        if service.unsafe_keylog:
-            self.warnings.append(f"{service.name}: unsafe_keylog is on: whoever reads SSLKEYLOGFILE reads the traffic")
-        return Material(
-            credentials=tuple(credentials) if is_server else (),
-            client_ca=client_ca[0] if client_ca else None,
-            crls=tuple(crls),
-            sni=sni,
-            backend_ca=backend_ca[0] if backend_ca else None,
-            backend_credential=backend_credentials[0] if backend_credentials else None,
-            backend_crls=tuple(backend_crls),
-        )
-
-    def add(self, service: Service, key: str, error: Exception) -> None:
-        """A problem of a service's key."""
-        if self._config.source == "command line":
-            where = _OPTIONS.get(key, "--" + key.replace("_", "-"))
-        else:
-            where = f"{self._config.source}: services.{service.name}.{key}"
-        self.problems.append(Problem(where, str(error)))
-        if not (isinstance(error, MaterialError) and error.exit_code == 1):
-            self.is_all_unreadable = False
-
-    def _credential(self, files: CertificateFiles) -> Credential:
-        return load_credential(files, self._passphrases)
-
-    def _all(self, service: Service, key: str, named: Iterable[_File], load: Callable[[_File], _Value]) -> list[_Value]:
-        values = []
-        for each in named:
-            try:
-                values.append(load(each))
-            except MaterialError as exc:
-                self.add(service, key, exc)
-        return values
+    Args:
+        source: `Config.source`.
+        steps: the key path.
+    """
+    if source == COMMAND_LINE:
+        key = next(step for step in reversed(steps) if isinstance(step, str))
+        return _OPTIONS.get(key) or "--" + key.replace("_", "-")
+    path = ""
+    for step in steps:
+        name = f'"{step}"' if "." in str(step) else step  # of a service, whose name may hold a dot
+        path += f"[{step}]" if isinstance(step, int) else f"{'.' if path else ''}{name}"
+    return f"{source}: {path}"
