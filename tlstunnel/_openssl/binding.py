@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from OpenSSL import SSL
@@ -26,8 +27,14 @@ _NEEDED = (
 ).split()
 
 
+PORTABLE_VARIABLE = "TLSTUNNEL_PORTABLE_TLS"
+"""Set to 1, this variable of the environment makes the portable engine be used: to test it, or to rule this one out."""
+
+
 def probe() -> str | None:
     """What the binding lacks that the fast engine needs, as text for a warning; `None` when all is there."""
+    if os.environ.get(PORTABLE_VARIABLE) == "1":
+        return f"{PORTABLE_VARIABLE} is set"
     if lib is None:
         return "cryptography has no OpenSSL binding that we know"
     missing = [name for name in _NEEDED if not hasattr(lib, name)]

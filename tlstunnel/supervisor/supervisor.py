@@ -41,7 +41,7 @@ from tlstunnel.supervisor.sdnotify import Notifier
 from tlstunnel.supervisor.showing import Showing
 from tlstunnel.supervisor.sockets import open_listeners
 from tlstunnel.supervisor.workforce import Workforce, how_it_ended
-from tlstunnel.tls import inventory
+from tlstunnel.tls import inventory, portable
 from tlstunnel.tls.passphrase import PassphraseSource
 
 BOOT_S = 20.0
@@ -115,7 +115,7 @@ class _Supervisor:
         generation = self._generation
         self._catch_signals()
         try:
-            for warning in (*generation.inventory.warnings, *generation.listeners.warnings):
+            for warning in (*portable.warnings(), *generation.inventory.warnings, *generation.listeners.warnings):
                 self._log.message("warning", "config", warning)
             self._log.message("info", "start", f"tlstunnel {VERSION}: {self._budget}")
             self._start_admin()

@@ -14,9 +14,17 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from tlstunnel._openssl import RECORD, Scratch, TLSError
+from tlstunnel._openssl import RECORD, Scratch, TLSError, probe
 
 _X509_V_ERR_HOSTNAME_MISMATCH = 62
+
+
+def warnings() -> tuple[str, ...]:
+    """What to say at start where this engine is used; nothing where it is not."""
+    lack = probe()
+    if lack is None:
+        return ()
+    return (f"{lack}: TLS uses public methods of pyOpenSSL only; slower, without the settings groups and alpn",)
 
 
 class PortableEngine:
