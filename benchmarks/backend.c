@@ -81,7 +81,7 @@ static void parse(struct conn *c, const unsigned char *data, size_t size)
 
 /* Both loops run until the kernel says it would block, which is what edge-triggered readiness asks for. The proxy is
  * slower than this program by far, so no connection can keep it here for long. Returns 0 when the connection is over. */
-static int serve(struct conn *c)
+static int serve(struct conn *c, uint32_t events)
 {
     static unsigned char buffer[16 * 1024];
     while (!c->ended) {
@@ -101,6 +101,10 @@ static int serve(struct conn *c)
             c->discard -= (uint64_t)got;
         else
             parse(c, buffer, (size_t)got);
+        /* A short read emptied the socket, and what comes now brings an edge; only an end that is already known of
+         * does not. */
+        if (!bulky && got > 0 && (size_t)got < sizeof buffer && !(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
+            break;
     }
     while (c->owed > 0) {
         ssize_t sent = send(c->fd, filler, c->owed < sizeof filler ? c->owed : sizeof filler, MSG_NOSIGNAL);
@@ -152,7 +156,7 @@ int main(void)
                 continue;
             }
             struct conn *c = ready[i].data.ptr;
-            if (!serve(c)) {
+            if (!serve(c, ready[i].events)) {
                 close(c->fd);
                 free(c);
             }

@@ -18,9 +18,9 @@
  *     close                           close what is held
  *     stop                            end the command under way early (any input does) and say how far it came
  *
- * A load generator that is slower than the proxy measures itself. Four things keep this one faster. Downloads are not
- * decrypted: record headers are read and added up, and the kernel throws the bodies away uncopied (MSG_TRUNC on TCP).
- * Uploads can be encrypted ahead of the measurement (`seal`). Handshakes are made by a client that leaves out what the
+ * A load generator that is slower than the proxy measures itself. Four things keep this one faster. What comes is not
+ * decrypted: record headers are read and added up, and of bulk the kernel throws the bodies away uncopied (MSG_TRUNC
+ * on TCP). What goes is encrypted ahead: round trips always, uploads after `seal`. Handshakes are made by a client that leaves out what the
  * server cannot see (shake.h). And every answer carries this process's own CPU time, so that the claim can be checked for each row. Integrity is
  * not its business, only counts are; that every byte arrives unchanged is what the interop tests prove.
  *
@@ -48,7 +48,7 @@
 
 #include "shake.h"
 
-enum { EVENTS = 256, OPENING = 64, STALL_MS = 60000, RECORD = 16384, OVERHEAD = 17, MAX_CONNS = 60000 };
+enum { EVENTS = 256, OPENING = 64, STALL_MS = 20000, RECORD = 16384, OVERHEAD = 17, MAX_CONNS = 60000 };
 enum phase { CLOSED, CONNECTING, SHAKING, OPEN };
 enum work { OPENS, ECHOES, BULK, SHAKES };
 
@@ -68,7 +68,8 @@ struct conn {
     int record_have;
     uint32_t body, body_left;
     unsigned char *sealed;          /* a whole upload, encrypted beforehand */
-    size_t sealed_size, sealed_sent;
+    size_t sealed_size, sealed_sent, sealed_step;   /* or one of the records of many round trips, all of one size */
+    long echoes_left;
     double started;
 };
 
@@ -142,7 +143,7 @@ static void shut(struct conn *c)
     close(c->fd);
     free(c->sealed);
     c->sealed = NULL;
-    c->sealed_size = c->sealed_sent = 0;
+    c->sealed_size = c->sealed_sent = c->sealed_step = 0;
     c->phase = CLOSED;
     ERR_clear_error();
 }
@@ -215,15 +216,12 @@ static int write_some(struct conn *c, const unsigned char *data, uint64_t size)
 static int push(struct conn *c)
 {
     int sent;
-    for (; c->sealed_sent < c->sealed_size; c->sealed_sent += (size_t)sent) {
-        size_t size = c->sealed_size - c->sealed_sent;
-        if ((sent = write_raw(c, c->sealed + c->sealed_sent, size < 1 << 20 ? size : 1 << 20)) <= 0)
+    while (c->sealed != NULL && c->fill_left > 0) {
+        size_t size = c->fill_left < 1 << 20 ? c->fill_left : 1 << 20;
+        if ((sent = write_raw(c, c->sealed + c->sealed_sent, size)) <= 0)
             return sent;
-    }
-    if (c->sealed != NULL) {
-        free(c->sealed);
-        c->sealed = NULL;
-        c->sealed_size = c->sealed_sent = 0;
+        c->sealed_sent += (size_t)sent;
+        c->fill_left -= (uint64_t)sent;
     }
     for (; c->head_left > 0; c->head_left -= sent)
         if ((sent = write_some(c, c->head + 9 - c->head_left, (uint64_t)c->head_left)) <= 0)
@@ -242,24 +240,51 @@ static int64_t recv_or_wait(struct conn *c, void *into, size_t size, int flags)
     return got > 0 ? got : got < 0 && errno == EAGAIN ? 0 : -1;
 }
 
-/* One step through the records: a header, or what has come of a body. Adds to *data what a finished record held. */
+static void count_body(struct conn *c, uint32_t size, uint64_t *data)
+{
+    if ((c->body_left -= size) == 0)
+        *data += c->body - OVERHEAD;
+}
+
+/* Walks through received bytes, header by header. Adds to *data what finished records held; 0 when it is no record. */
+static int count_bytes(struct conn *c, const unsigned char *at, int64_t size, uint64_t *data)
+{
+    while (size > 0) {
+        if (c->body_left > 0) {
+            uint32_t taken = size < c->body_left ? (uint32_t)size : c->body_left;
+            count_body(c, taken, data);
+            at += taken;
+            size -= taken;
+            continue;
+        }
+        c->record[c->record_have++] = *at++;
+        size--;
+        if (c->record_have < 5)
+            continue;
+        c->record_have = 0;
+        c->body = c->body_left = (uint32_t)c->record[3] << 8 | c->record[4];
+        if (c->record[0] != SSL3_RT_APPLICATION_DATA || c->body < OVERHEAD)
+            return 0;
+    }
+    return 1;
+}
+
+/* One step through the records. What fits one is read at once; of bulk only the headers are, and bodies vanish. */
 static int64_t count_some(struct conn *c, uint64_t *data)
 {
     int64_t got;
-    if (c->body_left == 0) {
-        got = recv_or_wait(c, c->record + c->record_have, (size_t)(5 - c->record_have), 0);
-        if (got <= 0 || (c->record_have += (int)got) < 5)
-            return got;
-        c->record_have = 0;
-        c->body = c->body_left = (uint32_t)c->record[3] << 8 | c->record[4];
-        if (c->record[0] == SSL3_RT_APPLICATION_DATA && c->body >= OVERHEAD)
-            return got;
+    if (c->want > RECORD && c->body_left > 0) {
+        got = recv_or_wait(c, NULL, c->body_left, MSG_TRUNC);
+        if (got > 0)
+            count_body(c, (uint32_t)got, data);
+        return got;
+    }
+    size_t most = c->want > RECORD ? (size_t)(5 - c->record_have) : 5 + OVERHEAD + c->want;
+    got = recv_or_wait(c, scratch, most, 0);
+    if (got > 0 && !count_bytes(c, scratch, got, data)) {
         errno = EPROTO;
         return -1;
     }
-    got = recv_or_wait(c, NULL, c->body_left, MSG_TRUNC);
-    if (got > 0 && (c->body_left -= (uint32_t)got) == 0)
-        *data += c->body - OVERHEAD;
     return got;
 }
 
@@ -291,6 +316,13 @@ static int pull(struct conn *c)
     return 1;
 }
 
+/* The next round trip of a connection. */
+static void begin_echo(struct conn *c)
+{
+    begin(c, 0, 0, c->sealed ? c->sealed_step : echo_size, echo_size);
+    c->echoes_left--;
+}
+
 /* Opens the next connection that is due: in the place of `c` while handshakes are counted, in a new one otherwise. */
 static void start(struct conn *c)
 {
@@ -316,10 +348,9 @@ static int next_exchange(struct conn *c)
         return 0;
     samples[sample_count++] = now() - c->started;
     if (work == ECHOES) {
-        if (to_start <= 0)
+        if (c->echoes_left == 0)
             return 0;
-        to_start--;
-        begin(c, 0, 0, echo_size, echo_size);
+        begin_echo(c);
         return 1;
     }
     resumed += c->is_quick ? c->quick->resumed : c->ssl != NULL && SSL_session_reused(c->ssl);
@@ -376,9 +407,13 @@ static int advance(struct conn *c)
             group = SSL_group_to_name(c->ssl, (int)SSL_get_negotiated_group(c->ssl));
         }
     }
-    while (c->phase == OPEN && c->want > 0)
+    while (c->phase == OPEN && c->want > 0) {
         if ((result = push(c)) <= 0 || (result = pull(c)) <= 0 || (result = next_exchange(c)) == 0)
             return result;
+        /* The answer to what is sent now cannot be here yet: its edge will say so. */
+        if (work == ECHOES)
+            return push(c);
+    }
     return 0;
 }
 
@@ -405,7 +440,7 @@ static int run(void)
         int count = epoll_wait(poller, ready, EVENTS, STALL_MS);
         if (count == 0) {
             errno = ETIMEDOUT;
-            say_why("nothing happened for a minute");
+            say_why("nothing happened for 20 seconds");
         }
         if (count <= 0)
             return 1;
@@ -418,26 +453,34 @@ static int run(void)
     return 0;
 }
 
-static void seal(struct conn *c, uint64_t size)
+/* Encrypts `times` messages of `size` bytes of filler each, the first after an upload's command if `is_upload`. */
+static void seal(struct conn *c, uint64_t size, long times, int is_upload)
 {
-    size_t room = size + (size / RECORD + 8) * 64;
-    begin(c, 'U', size, size, 0);
+    uint64_t total = size * (uint64_t)times + (is_upload ? 9 : 0), records = total / RECORD + (uint64_t)times + 1;
     SSL_set0_wbio(c->ssl, BIO_new(BIO_s_mem()));
-    c->sealed = malloc(room);
+    free(c->sealed);
+    c->sealed = malloc(total + records * 32);
     c->sealed_size = c->sealed_sent = 0;
-    while (c->sealed != NULL && c->head_left + c->fill_left > 0) {
-        int head = c->head_left > 0;
-        int took = head ? write_some(c, c->head, 9) : write_some(c, filler, c->fill_left);
-        int got = BIO_read(SSL_get_wbio(c->ssl), c->sealed + c->sealed_size, (int)(2 * RECORD));
-        if (took <= 0 || got <= 0)
+    c->sealed_step = is_upload ? 0 : size + 5 + OVERHEAD;
+    begin(c, is_upload ? 'U' : 0, size, 0, 0);
+    for (uint64_t left_over = total; c->sealed != NULL && left_over > 0;) {
+        int head = c->head_left > 0, got;
+        uint64_t most = is_upload ? RECORD : size;
+        int took = head ? SSL_write(c->ssl, c->head, 9) : SSL_write(c->ssl, filler, (int)(left_over < most ? left_over : most));
+        while ((got = BIO_read(SSL_get_wbio(c->ssl), c->sealed + c->sealed_size, 2 * RECORD)) > 0)
+            c->sealed_size += (size_t)got;
+        if (took <= 0)
             break;
-        c->sealed_size += (size_t)got;
-        if (head)
-            c->head_left -= took;
-        else
-            c->fill_left -= (uint64_t)took;
+        c->head_left = 0;
+        left_over -= (uint64_t)took;
     }
     SSL_set0_wbio(c->ssl, BIO_new_socket(c->fd, BIO_NOCLOSE));
+}
+
+static void unseal(struct conn *c)
+{
+    free(c->sealed);
+    c->sealed = NULL;
 }
 
 static int ascending(const void *a, const void *b)
@@ -522,29 +565,35 @@ static void obey(char *line)
             exit(2);
         }
         left = echo ? (long)amount : count;
-        to_start = echo ? left - count : 0;
         echo_size = a;
         samples = realloc(samples, sizeof *samples * (size_t)(left + count));
         for (int i = first; i < first + count; i++) {
             struct conn *each = conns[i];
-            if (each->phase != OPEN) {
+            if (each->phase != OPEN || (each->ssl != NULL && !each->counting && SSL_has_pending(each->ssl))) {
                 errno = ENOTCONN;
                 say_why("connection");
+                shut(each);
                 failed++;
                 left--;
                 continue;
             }
-            if (sealing && each->ssl != NULL)
-                seal(each, amount);
-            if (sealing)
+            each->counting = each->ssl != NULL;
+            each->echoes_left = echo ? (long)amount / count + (i - first < (long)amount % count) : 0;
+                if (each->ssl != NULL && (sealing || echo))
+                seal(each, echo ? a : amount, echo ? each->echoes_left : 1, !echo);
+        }
+        since = now();
+        cpu_since = cpu();
+        for (int i = first; i < first + count && !sealing; i++) {
+            struct conn *each = conns[i];
+            if (each->phase != OPEN || (echo && each->echoes_left == 0))
                 continue;
-            each->counting |= !echo;
             if (echo)
-                begin(each, 0, 0, a, a);
+                begin_echo(each);
+            else if (up && each->sealed != NULL)
+                begin(each, 0, 0, each->sealed_size, 1);
             else
                 begin(each, up ? 'U' : 'D', amount, up ? amount : 0, up ? 1 : amount);
-            if (each->sealed != NULL)
-                each->head_left = 0, each->fill_left = 0;
             if (echo || up || down)
                 drive(each);
             else if (push(each) == 1)
@@ -552,6 +601,8 @@ static void obey(char *line)
         }
         if (echo || up || down)
             cut_short = run();
+        for (int i = first; i < first + count && !sealing; i++)
+            unseal(conns[i]);
         if (up)
             bytes = amount * (unsigned long long)done;
     }
@@ -593,6 +644,7 @@ int main(int argc, char **argv)
     epoll_ctl(poller, EPOLL_CTL_ADD, STDIN_FILENO, &want);
     printf("{\"library\": \"%s\"}\n", tls ? OpenSSL_version(OPENSSL_VERSION) : "none");
     fflush(stdout);
+    setvbuf(stdin, NULL, _IONBF, 0);    /* a command that waits must stay in the pipe, where epoll sees it */
     while (fgets(line, sizeof line, stdin) != NULL)
         obey(line);
     return 0;

@@ -82,7 +82,11 @@ class _Native:
         self.process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self.first_line = self._line()
+        try:
+            self.first_line = self._line()
+        except BenchmarkError:
+            self.stop()
+            raise
 
     def _line(self) -> str:
         assert self.process.stdout is not None
