@@ -26,10 +26,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tlstunnel.address import TCPAddress
-from tlstunnel.config.model import Config, Log, Mode, Service
+from tlstunnel.config.model import Admin, Config, Log, Mode, Service
 from tlstunnel.observe.board import Board
 from tlstunnel.observe.listing import answer, channel_pair
 from tlstunnel.observe.log import open_log
@@ -145,7 +146,8 @@ class _Worker:
 
 
 class _Rig:
-    def __init__(self, workers: int, address: str) -> None:
+    def __init__(self, workers: int, address: str, settings: Admin) -> None:
+        self._settings = settings
         self._config = config()
         self._schema = schema_for(self._config)
         self._board = Board(self._schema.layout, rows=workers + 1)
@@ -245,10 +247,11 @@ class _Rig:
     def _admin(self) -> None:
         from tlstunnel.observe.admin.process import run_admin
         from tlstunnel.observe.admin.routes import AdminSources
+        from tlstunnel.observe.admin.tls import tls_context
 
         ends = {row: pair[0] for row, pair in self._channels.items()}
         sources = AdminSources(self._board, self._schema, self._state_blob, ends, self._log, self._state.supervisor_pid)
-        run_admin(sources, [self._listener])
+        run_admin(sources, [self._listener], tls_context(self._settings))
 
     @staticmethod
     def _fork(life: Any) -> int:
@@ -295,9 +298,12 @@ class Rig:
 
 
 @contextmanager
-def running(workers: int = 2, address: str = "0") -> Iterator[Rig]:
-    """A rig in its own process, ended with the block."""
-    command = [sys.executable, "-m", "tests.support.admin_rig", str(workers), address]
+def running(
+    workers: int = 2, address: str = "0", *, certificate: Path | str = "", client_ca: Path | str = ""
+) -> Iterator[Rig]:
+    """A rig in its own process, ended with the block. With a certificate (and key in one file) it speaks TLS."""
+    files = [str(certificate), str(client_ca)]
+    command = [sys.executable, "-m", "tests.support.admin_rig", str(workers), address, *files]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -310,4 +316,5 @@ def running(workers: int = 2, address: str = "0") -> Iterator[Rig]:
 
 
 if __name__ == "__main__":
-    _Rig(int(sys.argv[1]), sys.argv[2]).run()
+    files = [Path(name) if name else None for name in sys.argv[3:]]
+    _Rig(int(sys.argv[1]), sys.argv[2], Admin(certificate=files[0], client_ca=files[1])).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -17,6 +18,9 @@ ADMIN_OPTION = typer.Option(
     metavar="ADDR",
     help="The tunnel's admin endpoint: HOST:PORT or unix:/path.",
 )
+CA_OPTION = typer.Option(None, "--ca", metavar="PEM", help="The endpoint is served over TLS: the CAs to verify it by.")
+CERT_OPTION = typer.Option(None, "--cert", metavar="PEM", help="Our certificate, where the endpoint asks for one.")
+KEY_OPTION = typer.Option(None, "--key", metavar="PEM", help="Its key, unless the certificate's file holds it.")
 WARN_OPTION = typer.Option(
     14.0, "--warn-days", min=0, metavar="DAYS", help="Certificates that expire sooner are a problem."
 )
@@ -27,14 +31,17 @@ def status(
     admin: str = ADMIN_OPTION,
     warn_days: float = WARN_OPTION,
     as_json: bool = typer.Option(False, "--json", help="Print the endpoint's document instead of tables."),
+    ca: Path | None = CA_OPTION,
+    cert: Path | None = CERT_OPTION,
+    key: Path | None = KEY_OPTION,
 ) -> None:
     """The state of a running tunnel.
 
     Exit code 0: it accepts connections and no certificate expires within --warn-days. 1: anything else.
     """
-    from tlstunnel.observe.client import AdminClient
+    from tlstunnel.observe.client import AdminClient, client_context
 
-    client = AdminClient(parse_admin(admin))
+    client = AdminClient(parse_admin(admin), client_context(ca, cert, key))
     document = client.document("/status")
     client.close()
     problems = problems_of(document, warn_days)

@@ -8,11 +8,12 @@ import select
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tlstunnel.cli.status import ADMIN_OPTION, parse_admin
+from tlstunnel.cli.status import ADMIN_OPTION, CA_OPTION, CERT_OPTION, KEY_OPTION, parse_admin
 
 if TYPE_CHECKING:
     from tlstunnel.cli.top_view import Wishes
@@ -30,15 +31,18 @@ def top(
     admin: str = ADMIN_OPTION,
     interval: float = typer.Option(1.0, "--interval", min=0.2, max=60, metavar="SECONDS", help="Between two looks."),
     count: int = typer.Option(0, "--count", min=0, metavar="N", help="End after so many looks; 0: when told to."),
+    ca: Path | None = CA_OPTION,
+    cert: Path | None = CERT_OPTION,
+    key: Path | None = KEY_OPTION,
 ) -> None:
     """A live view of a running tunnel: rates, services, top talkers, trouble, certificates.
 
     Keys: q quits, s sorts, f and / filter, p pauses, ? helps. Where standard output is not a terminal, each look is
     one plain line.
     """
-    from tlstunnel.observe.client import AdminClient
+    from tlstunnel.observe.client import AdminClient, client_context
 
-    client = AdminClient(parse_admin(admin))
+    client = AdminClient(parse_admin(admin), client_context(ca, cert, key))
     try:
         with contextlib.suppress(KeyboardInterrupt):
             if sys.stdout.isatty() and sys.stdin.isatty():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 
 from tlstunnel.address import Target, UnixAddress
@@ -30,10 +32,12 @@ class AdminClient:
 
     Args:
         address: where the endpoint listens.
+        tls: from `client_context`, where the endpoint is served over TLS.
     """
 
-    def __init__(self, address: Target) -> None:
+    def __init__(self, address: Target, tls: ssl.SSLContext | None = None) -> None:
         self.address = address
+        self._tls = tls
         self._connection: http.client.HTTPConnection | None = None
 
     def document(self, path: str) -> dict[str, Any]:
@@ -50,6 +54,8 @@ class AdminClient:
             if reused:  # An idle connection that the endpoint has closed meanwhile: once more on a fresh one.
                 return self.document(path)
             said = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc) or type(exc).__name__
+            if isinstance(exc, ssl.SSLCertVerificationError):
+                said = f"its certificate is not trusted: {exc.verify_message}"
             raise StartupError(
                 f"{self.address}: no tunnel's admin endpoint answers: {said}; start the tunnel with --admin "
                 f"{self.address}, or name another endpoint"
@@ -74,10 +80,34 @@ class AdminClient:
         if self._connection is None:
             if isinstance(self.address, UnixAddress):
                 self._connection = _UnixConnection(self.address.path)
-            else:
-                self._connection = http.client.HTTPConnection(
-                    self.address.host or "localhost", self.address.port, timeout=TIMEOUT_S
+            elif self._tls is not None:
+                self._connection = http.client.HTTPSConnection(
+                    self.address.host, self.address.port, timeout=TIMEOUT_S, context=self._tls
                 )
+            else:
+                self._connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=TIMEOUT_S)
         self._connection.request("GET", path, headers={"Accept": "application/json"})
         response = self._connection.getresponse()
         return response.status, response.read(MAX_ANSWER)
+
+
+def client_context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """How to reach an endpoint that is served over TLS; None for plain HTTP, when no file is named.
+
+    Raises:
+        StartupError: a file cannot be read or used.
+    """
+    if ca is None and certificate is None:
+        return None
+    named = ca
+    try:
+        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+        if certificate is not None:
+            named = certificate
+            context.load_cert_chain(certificate, key)
+    except OSError as exc:
+        said = exc.strerror or str(exc)
+        if isinstance(exc, ssl.SSLError):
+            said = (exc.reason or "not usable").replace("_", " ").lower()
+        raise StartupError(f"{named}: {said}; name PEM files with --ca, --cert and --key") from exc
+    return context

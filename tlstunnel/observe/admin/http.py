@@ -17,6 +17,7 @@ from __future__ import annotations
 import email.utils
 import gzip
 import json
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,11 +71,16 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
 @dataclass(slots=True)
 class _Client:
     """One connection to the endpoint."""
 
-    stream: trio.SocketStream
+    stream: Stream
+    transport: trio.SocketStream
+    """The same stream, or what lies under its TLS."""
     protocol: h11.Connection = field(
         default_factory=lambda: h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
     )
@@ -105,6 +111,7 @@ async def serve(
     listeners: Sequence[trio.SocketListener],
     handler: Handler,
     *,
+    tls: ssl.SSLContext | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled.
@@ -112,30 +119,32 @@ async def serve(
     Args:
         listeners: bound and listening.
         handler: answers a request; may raise nothing but `trio.Cancelled`.
+        tls: served over TLS with this context; the handshake is part of the first request's time.
         task_status: reports that accepting has begun.
     """
     open_now = 0
 
-    async def on_connection(stream: trio.SocketStream) -> None:
+    async def on_connection(transport: trio.SocketStream) -> None:
         nonlocal open_now
         if open_now >= MAX_CONNECTIONS:
-            trio_close(stream)
+            transport.socket.close()
             return
         open_now += 1
+        stream: Stream = transport
+        if tls is not None:
+            stream = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
         try:
-            await _converse(_Client(stream), handler)
+            await _converse(_Client(stream, transport), handler)
+            if isinstance(stream, trio.SSLStream):
+                with trio.move_on_after(LINGER_S):
+                    await stream.aclose()
         except (trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolError):
             pass  # The client left, or an answer no longer fits what it asked: nobody is there to be told.
         finally:
             open_now -= 1
-            trio_close(stream)
+            transport.socket.close()
 
     await trio.serve_listeners(on_connection, list(listeners), task_status=task_status)
-
-
-def trio_close(stream: trio.SocketStream) -> None:
-    """Close without waiting."""
-    stream.socket.close()
 
 
 async def _converse(client: _Client, handler: Handler) -> None:
@@ -149,7 +158,7 @@ async def _converse(client: _Client, handler: Handler) -> None:
             return
         if request is None:
             return
-        response = await handler(request, client.stream)
+        response = await handler(request, client.transport)
         wants_gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
         if not await _respond(client, response, is_head=request.method == "HEAD", wants_gzip=wants_gzip, last=False):
             return
@@ -181,7 +190,7 @@ async def _read_request(client: _Client, wait_s: float) -> Request | None:
                     deadline.deadline = trio.current_time() + REQUEST_S
                 if not data and head is None and not client.protocol.trailing_data[0]:
                     return None
-                client.protocol.receive_data(data)
+                client.protocol.receive_data(bytes(data))
             elif isinstance(event, h11.Request):
                 head = event
                 _check_method(head)
@@ -248,8 +257,8 @@ async def _respond(client: _Client, response: Response, *, is_head: bool, wants_
 
 async def _linger(client: _Client) -> None:
     with trio.move_on_after(LINGER_S):
-        await client.stream.send_eof()
-        while await client.stream.receive_some(_CHUNK):
+        await client.transport.send_eof()
+        while await client.transport.receive_some(_CHUNK):
             pass
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Sequence
+from functools import partial
 
 import trio
 
@@ -18,19 +20,20 @@ _BACKLOG = 64
 _NOT_OURS = (signal.SIGINT, signal.SIGHUP)
 
 
-def run_admin(sources: AdminSources, sockets: Sequence[socket.socket]) -> None:
+def run_admin(sources: AdminSources, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None = None) -> None:
     """Serve the admin endpoint until SIGTERM, or until the supervisor is gone. SIGINT and SIGHUP are the supervisor's.
 
     Args:
         sources: what there is to show.
         sockets: bound; owned by the supervisor, which closes and unlinks them.
+        tls: from `tls_context`; None for plain HTTP.
     """
     for number in _NOT_OURS:
         signal.signal(number, signal.SIG_IGN)
-    trio.run(_run, sources, sockets)
+    trio.run(_run, sources, sockets, tls)
 
 
-async def _run(sources: AdminSources, sockets: Sequence[socket.socket]) -> None:
+async def _run(sources: AdminSources, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
     listeners = []
     for each in sockets:
         each.listen(_BACKLOG)
@@ -39,7 +42,7 @@ async def _run(sources: AdminSources, sockets: Sequence[socket.socket]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGUSR1) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_tick, sources, nursery.cancel_scope)
-            nursery.start_soon(serve, listeners, Routes(sources))
+            nursery.start_soon(partial(serve, listeners, Routes(sources), tls=tls))
             async for number in signals:
                 if number == signal.SIGTERM:
                     nursery.cancel_scope.cancel()

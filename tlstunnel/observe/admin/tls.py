@@ -1,0 +1,51 @@
+"""TLS for the admin endpoint, with the standard library's `ssl`: a few scrapes a minute need no faster one."""
+
+from __future__ import annotations
+
+import ssl
+
+from tlstunnel.config.model import Admin
+from tlstunnel.errors import StartupError
+
+
+def tls_context(settings: Admin) -> ssl.SSLContext | None:
+    """The context the endpoint is served with; None for plain HTTP.
+
+    Called by the supervisor, which may read the key, before the admin process drops its privileges; and again at a
+    reload, whose new admin process gets the new one. With a client CA nobody without a certificate of it is served.
+
+    Raises:
+        StartupError: a file cannot be read or used; the message names it.
+    """
+    if settings.certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(settings.certificate, settings.key, password=_refuse_to_ask)
+    except (OSError, ssl.SSLError) as exc:
+        raise StartupError(
+            f"admin.certificate: {settings.certificate}: {_said(exc)}; it must hold a PEM certificate, and admin.key "
+            "(or itself) its unencrypted key"
+        ) from exc
+    if settings.client_ca is not None:
+        try:
+            context.load_verify_locations(settings.client_ca)
+        except (OSError, ssl.SSLError) as exc:
+            raise StartupError(
+                f"admin.client_ca: {settings.client_ca}: {_said(exc)}; it must hold PEM certificates"
+            ) from exc
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _refuse_to_ask() -> bytes:
+    """Without this OpenSSL would ask for a passphrase on the terminal."""
+    raise OSError(0, "the key is encrypted")
+
+
+def _said(exc: OSError) -> str:
+    if isinstance(exc, ssl.SSLError):
+        return (exc.reason or "not usable").replace("_", " ").lower()
+    return (exc.strerror or str(exc)).lower()
