@@ -138,6 +138,7 @@ class CloseReason(Enum):
     BACKEND_NO_SOCKET = ("no_socket", Stage.DIAL, Fault.BACKEND, "backend's unix socket does not exist")
     BACKEND_PERMISSION = ("permission", Stage.DIAL, Fault.OPERATOR, "not permitted to connect to the backend")
     BACKEND_NO_DESCRIPTORS = ("no_descriptors", Stage.DIAL, Fault.OPERATOR, "out of descriptors or local ports")
+    BACKEND_NO_SOURCE = ("no_source", Stage.DIAL, Fault.OPERATOR, "source_address cannot be used")
     CLIENT_GONE = ("client_gone", Stage.DIAL, Fault.NOBODY, "client left before the backend answered")
 
     def __repr__(self) -> str:

@@ -24,7 +24,13 @@ next, innocent call look as if it had failed.
 """
 
 from tlstunnel._openssl.binding import TLSError, probe
-from tlstunnel._openssl.contexts import set_alpn_choice, set_groups
+from tlstunnel._openssl.contexts import (
+    X509_V_ERR_APPLICATION_VERIFICATION,
+    set_alpn_choice,
+    set_groups,
+    set_judge,
+    set_staple,
+)
 from tlstunnel._openssl.engine import CHUNK, FAT, RECORD, Engine, Scratch
 from tlstunnel._openssl.protocol import TLSEngine
 
@@ -32,6 +38,7 @@ __all__ = [
     "CHUNK",
     "FAT",
     "RECORD",
+    "X509_V_ERR_APPLICATION_VERIFICATION",
     "Engine",
     "Scratch",
     "TLSEngine",
@@ -39,4 +46,6 @@ __all__ = [
     "probe",
     "set_alpn_choice",
     "set_groups",
+    "set_judge",
+    "set_staple",
 ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 from OpenSSL import SSL
 
-from tlstunnel._openssl.binding import TLSError, drain_errors
+from tlstunnel._openssl.binding import TLSError, drain_errors, to_der
 from tlstunnel._openssl.binding import ffi as _ffi
 from tlstunnel._openssl.binding import lib as _lib
 
@@ -63,3 +64,60 @@ def _split_alpn(wire: bytes) -> list[bytes]:
         names.append(wire[at + 1 : end])
         at = end
     return names
+
+
+_VERIFY_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
+X509_V_ERR_APPLICATION_VERIFICATION = 50
+"""OpenSSL's verdict for what `judge` refused."""
+
+
+def set_judge(context: SSL.Context, mode: int, judge: Callable[[bytes], bool]) -> object:
+    """Server: let `judge` see a client's certificate (DER) that OpenSSL has verified, while an alert can still say no.
+
+    Not called on resumption, where no certificate is sent. The object returned must live as long as the context.
+    """
+
+    def verify(is_good: int, store_context: Any) -> int:
+        pointer = _ffi.cast("X509_STORE_CTX *", store_context)
+        if not is_good or _lib.X509_STORE_CTX_get_error_depth(pointer) != 0:
+            return is_good
+        try:
+            is_good = judge(to_der(_lib.X509_STORE_CTX_get_current_cert(pointer)))
+        except Exception:  # noqa: BLE001 - nothing can be raised through OpenSSL; what we cannot judge is refused
+            is_good = False
+        if not is_good:
+            _lib.X509_STORE_CTX_set_error(pointer, X509_V_ERR_APPLICATION_VERIFICATION)
+        return int(is_good)
+
+    callback = _VERIFY_CALLBACK(verify)
+    pointer = _ffi.cast(_ffi.typeof(_lib.SSL_CTX_set_verify).args[2], ctypes.cast(callback, ctypes.c_void_p).value)
+    _lib.SSL_CTX_set_verify(context._context, mode, pointer)
+    return callback
+
+
+_STATUS_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+
+def set_staple(context: SSL.Context, response: Callable[[bytes], bytes | None]) -> object:
+    """Server: staple what `response` has for our certificate (both DER) where the client asks (RFC 6066 section 8).
+
+    The object returned must live as long as the context.
+    """
+
+    def staple(ssl: Any, _arg: Any) -> int:
+        session = _ffi.cast("SSL *", ssl)
+        data = response(to_der(_lib.SSL_get_certificate(session)))
+        if data is None:
+            return int(_lib.SSL_TLSEXT_ERR_NOACK)
+        # OpenSSL frees the copy together with the session.
+        copy = _lib.OPENSSL_malloc(len(data))
+        _ffi.memmove(copy, data, len(data))
+        _lib.SSL_set_tlsext_status_ocsp_resp(session, copy, len(data))
+        return int(_lib.SSL_TLSEXT_ERR_OK)
+
+    callback = _STATUS_CALLBACK(staple)
+    pointer = _ffi.cast(
+        _ffi.typeof(_lib.SSL_CTX_set_tlsext_status_cb).args[1], ctypes.cast(callback, ctypes.c_void_p).value
+    )
+    _lib.SSL_CTX_set_tlsext_status_cb(context._context, pointer)
+    return callback

@@ -8,7 +8,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from tlstunnel._openssl.binding import TLSError, drain_errors
+from tlstunnel._openssl.binding import TLSError, drain_errors, to_der
 from tlstunnel._openssl.binding import ffi as _ffi
 from tlstunnel._openssl.binding import lib as _lib
 
@@ -258,15 +258,14 @@ class Engine:
         certificate = _lib.SSL_get_peer_certificate(self._ssl)
         if certificate == _ffi.NULL:
             return None
-        bio = _lib.BIO_new(_lib.BIO_s_mem())
-        out = _ffi.new("char **")
         try:
-            _lib.i2d_X509_bio(bio, certificate)
-            size = _lib.BIO_get_mem_data(bio, out)
-            return bytes(_ffi.buffer(out[0], size))
+            return to_der(certificate)
         finally:
-            _lib.BIO_free(bio)
             _lib.X509_free(certificate)
+
+    def server_name(self) -> str:
+        """The server name the client asked for, as it came; empty for none."""
+        return _text(_lib.SSL_get_servername(self._ssl, 0))
 
     def session(self) -> Any:
         """The newest session to resume later, or `None`. Freed when the last reference to it goes."""

@@ -27,7 +27,7 @@ class PlainEnd:
     """An end that speaks plaintext."""
 
     __slots__ = (
-        "_hung_up", "_pending", "_plain", "_watch_room", "at_eof", "fd", "has_pending", "is_readable", "is_shut",
+        "_pending", "_plain", "_watch_room", "at_eof", "fd", "has_hung_up", "has_pending", "is_readable", "is_shut",
         "is_writable", "sock",
     )  # fmt: skip
     failure: TLSError | None = None
@@ -42,7 +42,7 @@ class PlainEnd:
         self.fd = sock.fileno()
         self._plain = scratch.plain
         self._pending: memoryview | None = None
-        self._hung_up = False
+        self.has_hung_up = False
         self.is_readable = False
         self.is_writable = True  # a socket starts with an empty send buffer
         self.has_pending = False
@@ -54,7 +54,7 @@ class PlainEnd:
         if events & READABLE:
             self.is_readable = True
             if events & HUNG_UP:
-                self._hung_up = True
+                self.has_hung_up = True
         if events & WRITABLE:
             self.is_writable = True
 
@@ -70,7 +70,7 @@ class PlainEnd:
             if count == 0:
                 self.at_eof = True
                 self.is_readable = False
-            elif not self._hung_up:
+            elif not self.has_hung_up:
                 self.is_readable = False
         return count
 
@@ -194,7 +194,7 @@ class TLSEnd(PlainEnd):
             return False
         if count == 0:
             raise EOFError
-        if count < RECORD and not self._hung_up:
+        if count < RECORD and not self.has_hung_up:
             self.is_readable = False
         try:
             is_complete = self.engine.handshake(count)
@@ -222,7 +222,7 @@ class TLSEnd(PlainEnd):
                 self.is_truncated = self.at_eof = True
                 self.is_readable = False
                 return 0
-            if not self._hung_up:
+            if not self.has_hung_up:
                 self.is_readable = False
         size = self.engine.decrypt(count)
         if self.engine.may_answer:

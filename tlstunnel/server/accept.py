@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.server.connection import Connection
-from tlstunnel.server.runtime import ServiceRuntime
+from tlstunnel.server.establish import steps
+from tlstunnel.server.runtime import ServiceRuntime, describe
 
 BATCH = 32
 PAUSE_S = 0.25
@@ -30,7 +31,17 @@ _OUT_OF = {
 class Acceptor:
     """Accepts the connections of one listening socket for one service."""
 
-    __slots__ = ("_accept", "_is_closed", "_is_paused", "_reactor", "_runtime", "_say", "_sock", "deadline")
+    __slots__ = (
+        "_accept",
+        "_is_closed",
+        "_is_guarded",
+        "_is_paused",
+        "_reactor",
+        "_runtime",
+        "_say",
+        "_sock",
+        "deadline",
+    )
 
     def __init__(self, runtime: ServiceRuntime, sock: socket.socket, say: Callable[[str, str], None]) -> None:
         self._runtime = runtime
@@ -41,6 +52,10 @@ class Acceptor:
         self._accept = sock._accept  # type: ignore[attr-defined]
         self._is_paused = True
         self._is_closed = False
+        # Behind a proxy the client's own address comes with the header, and is asked about then.
+        self._is_guarded = (
+            runtime.admission.has_rules and sock.family != socket.AF_UNIX and not runtime.service.accept_proxy_protocol
+        )
         self.deadline = 0.0
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
@@ -69,7 +84,15 @@ class Acceptor:
                 # The connection was gone before we took it (accept(2) lists the errors of this kind): take the next.
                 continue
             accepted = socket.SocketType(sock.family, socket.SOCK_STREAM, sock.proto, fd)
-            Connection(runtime, accepted, sock.family, address).start()
+            key = None
+            if self._is_guarded:
+                reason, key = runtime.admission.admit(address[0], self._reactor.now)
+                if reason is not None:
+                    runtime.worker.observer.rejected(runtime.index, describe(sock.family, address), reason)
+                    accepted.close()
+                    continue
+            connection = Connection(runtime, accepted, sock.family, address, key)
+            connection.start(steps(connection))
 
     def on_crash(self, error: Exception) -> None:
         self._runtime.worker.on_crash(error)

@@ -1,247 +1,204 @@
-"""One connection, from accept to the link, top to bottom.
+"""One connection from accept to the end: what carries the steps of `establish`, and the one way out.
 
-Theory of operation. Setting up is a generator: it yields whenever it must wait, and whoever can go on resumes it, the
-reactor on an edge and the bridge with an answer from trio. So it reads like a task and costs like a callback.
-It knows three ways to end: it hands both ends to a `Link`; it fails with something that `_resume` turns into a close
-reason; or its deadline passes, which `_late` names. All of them come to `_end`, which releases what setting up
-holds, and to `_report`, which tells the observer, once.
+A connection has three ways to end before there is a link: a step raises, which `_resume` turns into a close reason; its
+deadline passes, which `_late` names; or tlstunnel stops. All of them come to `_end`, which tells both sides what can be
+told and releases what setting up holds. With a link, the link does that. Either way `_report` tells the observer, once.
 
-    server mode   [PROXY header] - ClientHello ... handshake - identity - dial - link
-    client mode   dial - handshake with the backend - identity - link
-
-The server's session tickets are not sent at the end of the handshake but with the first bytes for the client: a
-client that never reads, and closes with tickets unread, would reset the connection and lose its own data.
+Session tickets of a server are not sent at the end of the handshake but with the first bytes for the client: a client
+that never reads, and closes with tickets unread, would reset the connection and lose its own data.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
-from tlstunnel._openssl import TLSError
-from tlstunnel.address import TCPAddress
-from tlstunnel.config.model import ClientAuth
+from tlstunnel._openssl import X509_V_ERR_APPLICATION_VERIFICATION, TLSEngine, TLSError
 from tlstunnel.outcome import CloseReason
+from tlstunnel.proxy_protocol import End
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
 from tlstunnel.relay.farewell import Farewell
 from tlstunnel.relay.link import Link
-from tlstunnel.relay.reactor import EDGES_AND_ROOM
-from tlstunnel.server.dial import Dialer, DialError, dial_error
+from tlstunnel.server import hint
+from tlstunnel.server.dial import Dialer, DialError
+from tlstunnel.server.refusal import Refusal
+from tlstunnel.server.routes import Route
 from tlstunnel.server.runtime import ServiceRuntime, describe
-from tlstunnel.tls.peer import UnusableCertificateError, identity
-from tlstunnel.tls.policy import decide
+from tlstunnel.tls.firstbytes import HelloError
 from tlstunnel.tls.reasons import classify
-
-Steps = Generator[None, None, None]
-
-
-class Refusal(Exception):
-    """Setting up ends here, for this reason."""
-
-    def __init__(self, reason: CloseReason, detail: str = "") -> None:
-        self.reason, self.detail = reason, detail
-        super().__init__(reason, detail)
 
 
 class Connection:
     """An accepted socket on its way to being a link. Handler and held of the reactor until then."""
 
     __slots__ = (
-        "_answer",
-        "_backend_sock",
-        "_is_over",
-        "_late",
-        "_started",
-        "_steps",
-        "backend",
-        "client",
-        "deadline",
-        "link",
-        "record",
-        "runtime",
-    )
+        "_admitted_as", "_answer", "_backend_sock", "_dial_began", "_dial_ends", "_is_dialing", "_is_over", "_late",
+        "_shake_began", "_started", "_steps", "address", "backend", "client", "common_name", "deadline", "destination",
+        "dialer", "family", "host", "is_late", "link", "record", "route", "runtime", "source",
+    )  # fmt: skip
 
-    def __init__(self, runtime: ServiceRuntime, sock: socket.SocketType, family: int, address: Any) -> None:
+    def __init__(
+        self, runtime: ServiceRuntime, sock: socket.SocketType, family: int, address: Any, admitted_as: str | None
+    ) -> None:
+        """`admitted_as` is the key under which admission counts the client, if it does."""
         worker = runtime.worker
         reactor = worker.reactor
         self.runtime = runtime
+        self.family, self.address = family, address
+        self.host = "" if family == socket.AF_UNIX else address[0]
+        self.source: End = None
+        self.destination: End = None
+        self.common_name = ""
+        self.route: Route | None = None
+        self.dialer: Dialer | None = None
         self.record = worker.observer.opened(runtime.index, describe(family, address))
         self.backend: PlainEnd | None = None
         self.link: Link | None = None
+        self.is_late = False
+        self._admitted_as = admitted_as
         self._backend_sock: socket.SocketType | None = None
         self._answer: Any = None
-        self._is_over = False
-        self._started = reactor.now
-        if runtime.is_server:
-            self.client: PlainEnd = TLSEnd(
-                sock, worker.scratch, reactor.watch_room, runtime.server_engine(), is_server=True
-            )
-            self._steps: Steps = self._serve()
-            self._wait_until(runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
+        self._is_dialing = self._is_over = False
+        self._started = self._shake_began = reactor.now
+        if runtime.is_tls_at_once:
+            engine = runtime.server_engine(runtime.routes.default)
+            self.client: PlainEnd = TLSEnd(sock, worker.scratch, reactor.watch_room, engine, is_server=True)
         else:
             self.client = PlainEnd(sock, worker.scratch, reactor.watch_room)
-            self._steps = self._originate()
-            self._wait_until(runtime.connect_s, CloseReason.BACKEND_CONNECT_TIMEOUT)
+        self._wait_until(runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
         runtime.open += 1
         worker.open_connections.add(self)
         reactor.watch(self.client.fd, self)
         reactor.hold(self)
 
-    # Setting up, top to bottom.
+    # What the steps do with it.
 
-    def _serve(self) -> Steps:
-        """Server mode: TLS from the client, plaintext to the backend."""
-        client = self.client
-        assert isinstance(client, TLSEnd)  # noqa: S101
-        while not (client.is_readable and client.handshake()):
-            yield
-        self._shaken(client)
-        self._identify_client(client)
-        yield from self._dial()
-        assert self._backend_sock is not None  # noqa: S101
+    def admit(self) -> None:
+        """Ask the service's admission about the client that a PROXY header named.
+
+        Raises:
+            Refusal: it is not let in.
+        """
+        reason, self._admitted_as = self.runtime.admission.admit(self.host, self.runtime.worker.reactor.now)
+        if reason is not None:
+            raise Refusal(reason, self.host)
+
+    def begin_tls(self, route: Route) -> TLSEnd:
+        """From here on the client's end speaks TLS, with this route's certificate."""
         worker = self.runtime.worker
-        backend = PlainEnd(self._backend_sock, worker.scratch, worker.reactor.watch_room)
-        self._link(backend)
+        old = self.client
+        engine = self.runtime.server_engine(route)
+        client = TLSEnd(old.sock, worker.scratch, worker.reactor.watch_room, engine, is_server=True)
+        client.is_readable, client.has_hung_up = True, old.has_hung_up
+        self.client = client
+        return client
 
-    def _originate(self) -> Steps:
-        """Client mode: plaintext from the client, TLS to the backend."""
-        runtime = self.runtime
-        dialer = yield from self._dial()
-        assert self._backend_sock is not None  # noqa: S101
-        engine: Any = runtime.client_engine()
-        worker = runtime.worker
-        backend = TLSEnd(self._backend_sock, worker.scratch, worker.reactor.watch_room, engine, is_server=False)
-        self.backend, self._backend_sock = backend, None
-        self._name_server(engine, dialer)
-        self._wait_until(runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
-        self._started = runtime.worker.reactor.now
-        backend.begin()
-        while not (backend.is_readable and backend.handshake()):
-            yield
-        self._shaken(backend)
-        self._check_backend(backend)
-        self._link(backend)
+    def note_handshake(self, client: TLSEnd, route: Route) -> None:
+        """The client's handshake is complete."""
+        engine = client.engine
+        if self.record.server_name is None:
+            self.record.server_name = engine.server_name() or None
+        self._note(engine, has_alpn=route.has_alpn)
 
-    def _dial(self) -> Generator[None, None, Dialer]:
-        """Reach a backend: the targets in order, all within connect_timeout. Leaves it in `_backend_sock`."""
-        runtime, record = self.runtime, self.record
-        observer = runtime.worker.observer
-        started = time.monotonic()
-        self._wait_until(runtime.connect_s, CloseReason.BACKEND_CONNECT_TIMEOUT)
-        failure: DialError | None = None
-        for dialer in runtime.dial_order():
-            if failure is not None:
-                observer.dial_failed(runtime.index, failure.reason)
-            record.target = str(dialer.target)
-            try:
-                yield from self._dial_one(dialer)
-            except DialError as exc:
-                self._drop_backend_sock()
-                failure = exc
-                continue
-            record.connect_s = time.monotonic() - started
-            observer.dialed(record)
-            return dialer
-        assert failure is not None  # noqa: S101 - a service has a target
-        raise failure
+    def note_backend_handshake(self, backend: TLSEnd, host: str, dialer: Dialer) -> None:
+        """The handshake with the backend is complete. In client mode it is the one that is counted."""
+        self.dialer = dialer
+        if not self.runtime.is_server:
+            self.record.server_name = host
+            self._note(backend.engine, has_alpn=True)
 
-    def _dial_one(self, dialer: Dialer) -> Steps:
-        reactor = self.runtime.worker.reactor
-        begun = dialer.begin()
-        if begun is None:
-            yield from self._dial_slowly(dialer)
-            return
-        self._backend_sock, is_connected = begun
-        # On loopback the connection is there when the call returns, although the call says it is in progress.
-        if is_connected or dialer.is_there(self._backend_sock):
-            reactor.watch(self._backend_sock.fileno(), self)
-            return
-        reactor.watch(self._backend_sock.fileno(), self, EDGES_AND_ROOM)
-        while not dialer.check(self._backend_sock):
-            yield
-
-    def _dial_slowly(self, dialer: Dialer) -> Steps:
-        runtime = self.runtime
-        reactor = runtime.worker.reactor
-        self._answer = None
-        runtime.worker.bridge.ask(dialer.slowly(self.deadline - reactor.now), self._on_answer)
-        while self._answer is None:
-            yield
-        answer, self._answer = self._answer, None
-        if isinstance(answer, OSError):
-            raise dial_error(dialer.target, answer)
-        self._backend_sock = answer
-        reactor.watch(answer.fileno(), self)
-
-    def _shaken(self, end: TLSEnd) -> None:
-        """The handshake is complete: note what was negotiated."""
-        record, engine = self.record, end.engine
+    def _note(self, engine: TLSEngine, *, has_alpn: bool) -> None:
+        record = self.record
         record.version, record.cipher, record.group = engine.version(), engine.cipher(), engine.group()
         record.resumed = engine.is_resumed()
-        if self.runtime.service.tls.alpn:
+        if has_alpn:
             record.alpn = engine.alpn()
-        record.handshake_s = time.monotonic() - self._started
+        record.handshake_s = time.monotonic() - self._shake_began
         self.runtime.worker.observer.handshake_done(record)
 
-    def _identify_client(self, client: TLSEnd) -> None:
-        """Who the client is and whether it may: also on a resumed session."""
-        service, record = self.runtime.service, self.record
-        if service.client_auth is ClientAuth.NONE:
-            return
-        certificate = client.engine.peer_certificate()
-        who = None
-        if certificate is not None:
-            try:
-                who = identity(certificate)
-            except UnusableCertificateError as exc:
-                raise Refusal(CloseReason.BAD_CERTIFICATE, str(exc)) from None
-            record.identity = str(who)
-        decision = decide(service.policy, who)
-        record.rule = decision.rule
-        if not decision.allowed:
-            raise Refusal(CloseReason.DENIED, f"{who or 'no certificate'}: {decision.rule}")
+    def begin_handshake(self) -> None:
+        """The handshake with the backend begins."""
+        self._shake_began = time.monotonic()
+        self._wait_until(self.runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
 
-    def _name_server(self, engine: Any, dialer: Dialer) -> None:
-        """Which name the backend's certificate must carry, which to send, and which session to resume."""
-        backend_tls = self.runtime.service.backend_tls
-        assert backend_tls is not None  # noqa: S101
-        target = dialer.target
-        name = backend_tls.server_name or (target.host if isinstance(target, TCPAddress) else "localhost")
-        is_ip = TCPAddress(name, 1).is_literal
-        # An IP address is verified but never sent as SNI (RFC 6066 section 3).
-        host = name.partition("%")[0] if is_ip else name.rstrip(".")
-        engine.expect(host, is_ip=is_ip, send_name=None if is_ip else host)
-        self.record.server_name = host
-        session = self.runtime.sessions.get(target)
-        if session is not None:
-            engine.resume(session)
+    def begin_dial(self) -> None:
+        """Targets are tried from now on, all of them within connect_timeout."""
+        self._dial_began = time.monotonic()
+        self._dial_ends = self.runtime.worker.reactor.now + self.runtime.connect_s
 
-    def _check_backend(self, backend: TLSEnd) -> None:
-        backend_tls = self.runtime.service.backend_tls
-        assert backend_tls is not None  # noqa: S101
-        certificate = backend.engine.peer_certificate()
-        if certificate is None:
-            raise Refusal(CloseReason.BAD_CERTIFICATE, "backend showed no certificate")
-        try:
-            who = identity(certificate)
-        except UnusableCertificateError as exc:
-            raise Refusal(CloseReason.BAD_CERTIFICATE, str(exc)) from None
-        self.record.identity = str(who)
-        if backend_tls.verify is not None:
-            decision = decide(backend_tls.verify, who)
-            self.record.rule = decision.rule
-            if not decision.allowed:
-                raise Refusal(CloseReason.DENIED, f"{who or 'no certificate'}: {decision.rule}")
+    def wait_for_attempt(self, left: int) -> None:
+        """A target is tried, and `left` with it are still to be tried: each gets its share of the time that is left."""
+        now = self.runtime.worker.reactor.now
+        self._is_dialing, self.is_late = True, False
+        self._late = CloseReason.BACKEND_CONNECT_TIMEOUT
+        share = (self._dial_ends - now) / left if self._dial_ends < math.inf else math.inf
+        self.deadline = now + max(share, 0.0)
 
-    def _link(self, backend: PlainEnd) -> None:
+    @property
+    def attempt_s(self) -> float:
+        """Seconds left for the target being tried."""
+        return self.deadline - self.runtime.worker.reactor.now
+
+    def end_dial(self) -> None:
+        """A target was reached."""
+        self._is_dialing = False
+        self.deadline = math.inf  # what comes next is at once, or sets its own
+        self.record.connect_s = time.monotonic() - self._dial_began
+        self.runtime.worker.observer.dialed(self.record)
+
+    def ask(self, work: Callable[[], Awaitable[Any]]) -> Generator[None, None, Any]:
+        """Let trio do something, and wait for its answer."""
+        self._answer = None
+        self.runtime.worker.bridge.ask(work, self._on_answer)
+        while self._answer is None:
+            yield
+        return self._answer
+
+    @property
+    def backend_sock(self) -> socket.SocketType:
+        """The socket to the target, until an end owns it."""
+        assert self._backend_sock is not None  # noqa: S101
+        return self._backend_sock
+
+    def take_backend_sock(self, sock: socket.SocketType) -> None:
+        """Own the socket to a target."""
+        self._backend_sock = sock
+
+    def drop_backend_sock(self) -> None:
+        """Close the socket to a target that was not reached."""
+        sock, self._backend_sock = self._backend_sock, None
+        if sock is not None:
+            self.runtime.worker.reactor.forget(sock.fileno())
+            sock.close()
+
+    def plain_backend(self) -> PlainEnd:
+        """The target's end, in plaintext."""
+        worker = self.runtime.worker
+        backend = PlainEnd(self.backend_sock, worker.scratch, worker.reactor.watch_room)
+        self.backend, self._backend_sock = backend, None
+        return backend
+
+    def tls_backend(self, engine: TLSEngine) -> TLSEnd:
+        """The target's end, in TLS."""
+        worker = self.runtime.worker
+        backend = TLSEnd(self.backend_sock, worker.scratch, worker.reactor.watch_room, engine, is_server=False)
+        self.backend, self._backend_sock = backend, None
+        return backend
+
+    def say(self, data: bytes) -> None:
+        """A last word to the client, outside any session."""
+        with contextlib.suppress(OSError):
+            self.client.sock.send(data, socket.MSG_DONTWAIT)
+
+    def link_ends(self, backend: PlainEnd) -> None:
         """Join the ends. From here on the link owns them."""
         runtime = self.runtime
         worker = runtime.worker
         reactor = worker.reactor
-        self.backend, self._backend_sock = backend, None
         self.link = Link(
             reactor,
             self.client,
@@ -265,8 +222,9 @@ class Connection:
 
     # What resumes it.
 
-    def start(self) -> None:
-        """Begin. What is ready already is served at once."""
+    def start(self, steps: Generator[None, None, None]) -> None:
+        """Begin setting up by these steps. What is ready already is served at once."""
+        self._steps = steps
         self._resume()
 
     def on_ready(self, fd: int, events: int) -> None:
@@ -288,7 +246,12 @@ class Connection:
             self.on_crash(exc)
 
     def on_deadline(self, now: float) -> None:
-        self._end(self._late)
+        if self._is_dialing and self._backend_sock is not None:
+            self.is_late = True
+            self.deadline = math.inf
+            self._resume()
+        else:
+            self._end(self._late)
 
     def on_crash(self, error: Exception) -> None:
         self.runtime.worker.on_crash(error)
@@ -309,13 +272,13 @@ class Connection:
         except StopIteration:
             pass
         except TLSError as exc:
-            self._end(*classify(exc.reasons, exc.verify_code))
+            self._end_handshake(exc)
         except EOFError:
             self._end(CloseReason.HANDSHAKE_EOF)
-        except DialError as exc:
+        except (DialError, Refusal) as exc:
             self._end(exc.reason, exc.detail)
-        except Refusal as exc:
-            self._end(exc.reason, exc.detail)
+        except HelloError as exc:
+            self._end(exc.close_reason, str(exc))
         except ConnectionError:
             self._end(CloseReason.HANDSHAKE_RESET)
         except OSError as exc:
@@ -327,6 +290,18 @@ class Connection:
 
     # The end.
 
+    def _end_handshake(self, error: TLSError) -> None:
+        """A handshake failed: find out why, in terms of this connection."""
+        reason, detail = classify(error.reasons, error.verify_code)
+        route = self.route
+        if error.verify_code == X509_V_ERR_APPLICATION_VERIFICATION and route is not None and route.side is not None:
+            reason, detail = CloseReason.DENIED, route.side.base.refusal
+        elif self.backend is None and not self.client.at_eof:
+            reason, detail = hint.explain(reason, detail, self.runtime.worker.scratch.wire)
+            if reason is CloseReason.NOT_TLS and self.runtime.service.http_hint and hint.is_http(detail):
+                self.say(hint.HTTP_ANSWER)
+        self._end(reason, detail)
+
     def _end(self, reason: CloseReason, detail: str = "") -> None:
         """End before there was a link: tell both sides what can be told, release everything, report."""
         if self._is_over or self.link is not None:
@@ -336,7 +311,7 @@ class Connection:
         reactor = worker.reactor
         reactor.release(self)
         self._steps.close()
-        self._drop_backend_sock()
+        self.drop_backend_sock()
         for end in (self.client, self.backend):
             if end is None:
                 continue
@@ -345,12 +320,6 @@ class Connection:
                     end.shut()  # after a handshake, close_notify: nothing was promised that is cut now
             Farewell(reactor, end, _nothing)
         self._report(reason, detail)
-
-    def _drop_backend_sock(self) -> None:
-        sock, self._backend_sock = self._backend_sock, None
-        if sock is not None:
-            self.runtime.worker.reactor.forget(sock.fileno())
-            sock.close()
 
     def _on_link_finished(self, link: Link, reason: CloseReason, detail: str, error: Exception | None) -> None:
         record = self.record
@@ -367,6 +336,8 @@ class Connection:
             record.detail = detail
         runtime.worker.open_connections.discard(self)
         runtime.worker.observer.closed(record)
+        if self._admitted_as is not None:
+            runtime.admission.leave(self._admitted_as)
         runtime.leave()
 
 

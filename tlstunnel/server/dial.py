@@ -19,7 +19,10 @@ from tlstunnel.address import Target, TCPAddress, UnixAddress
 from tlstunnel.outcome import CloseReason
 
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python has no name for it before 3.12
 _BUSY_RETRY_S = 0.02
+FIRST_REST_S = 1.0
+MAX_REST_S = 60.0
 
 _REASONS = {
     errno.ECONNREFUSED: CloseReason.BACKEND_REFUSED,
@@ -71,10 +74,15 @@ def _leaves(error: BaseException) -> list[OSError]:
 class Dialer:
     """Knows one target and how to begin a connection to it."""
 
-    __slots__ = ("_address", "_family", "target")
+    __slots__ = ("_address", "_failures", "_family", "_source", "rests_until", "target", "text")
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, source: str | None = None) -> None:
         self.target = target
+        self.text = str(target)
+        self._source = source if isinstance(target, TCPAddress) else None
+        self.rests_until = 0.0
+        """Until when others are tried first; 0 for a target that has not failed lately."""
+        self._failures = 0
         self._family: int | None = None
         self._address: Any = None
         if isinstance(target, UnixAddress):
@@ -86,6 +94,15 @@ class Dialer:
                 self._family, self._address = socket.AF_INET6, (host, target.port, 0, scope)
             else:
                 self._family, self._address = socket.AF_INET, (host, target.port)
+
+    def rest(self, now: float) -> None:
+        """It failed: leave it alone for a while, twice as long each time."""
+        self.rests_until = now + min(MAX_REST_S, FIRST_REST_S * 2.0**self._failures)
+        self._failures = min(self._failures + 1, 10)
+
+    def wake(self) -> None:
+        """It was reached."""
+        self.rests_until, self._failures = 0.0, 0
 
     def begin(self) -> tuple[socket.SocketType, bool] | None:
         """Start a connection without waiting: the socket, and whether it is connected already.
@@ -101,6 +118,8 @@ class Dialer:
             sock = socket.SocketType(self._family, _STREAM, 0)
         except OSError as exc:
             raise dial_error(self.target, exc) from None
+        if self._source is not None:
+            self._bind(sock)
         code = sock.connect_ex(self._address)
         if code == 0:
             return sock, True
@@ -110,6 +129,17 @@ class Dialer:
         if code == errno.EAGAIN:
             return None  # a unix socket's queue is full: the backend is slow to accept
         raise dial_error(self.target, OSError(code, os.strerror(code)))
+
+    def _bind(self, sock: socket.SocketType) -> None:
+        try:
+            # The port is chosen at connect, when it need only be free towards this target (ip(7)).
+            sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((self._source, 0))
+        except OSError as exc:
+            sock.close()
+            raise DialError(
+                CloseReason.BACKEND_NO_SOURCE, f"source_address {self._source}: {os.strerror(exc.errno or 0)}"
+            ) from None
 
     @staticmethod
     def is_there(sock: socket.SocketType) -> bool:
@@ -140,7 +170,7 @@ class Dialer:
         async def connect() -> socket.SocketType:
             with trio.move_on_after(min(timeout_s, 1e9)):
                 if isinstance(self.target, TCPAddress):
-                    return await _connect_name(self.target)
+                    return await _connect_name(self.target, self._source)
                 return await self._connect_busy()
             raise TimeoutError(errno.ETIMEDOUT, "not accepted within connect_timeout")
 
@@ -157,8 +187,8 @@ class Dialer:
                 return begun[0]
 
 
-async def _connect_name(target: TCPAddress) -> socket.SocketType:
-    stream = await trio.open_tcp_stream(target.host, target.port)
+async def _connect_name(target: TCPAddress, source: str | None) -> socket.SocketType:
+    stream = await trio.open_tcp_stream(target.host, target.port, local_address=source)
     family = stream.socket.family
     fd = stream.socket.detach()
     return socket.SocketType(family, _STREAM, 0, fileno=fd)

@@ -12,10 +12,12 @@ from tlstunnel.config.model import Failover, Mode, Service
 from tlstunnel.observe.observer import Observer
 from tlstunnel.relay.link import Limits
 from tlstunnel.relay.reactor import Reactor
+from tlstunnel.server.admission import Admission
 from tlstunnel.server.bridge import Bridge, seconds
 from tlstunnel.server.dial import Dialer
+from tlstunnel.server.routes import Route, Routes
 from tlstunnel.tls.portable import PortableEngine
-from tlstunnel.tls.store import ServiceContexts
+from tlstunnel.tls.store import Material, ServiceContexts
 
 
 class Worker:
@@ -37,24 +39,10 @@ class ServiceRuntime:
     """One service in one worker."""
 
     __slots__ = (
-        "_next_target",
-        "connect_s",
-        "contexts",
-        "dialers",
-        "forward_cell",
-        "handshake_s",
-        "index",
-        "is_server",
-        "limits",
-        "max_connections",
-        "max_lifetime_s",
-        "on_room",
-        "open",
-        "reverse_cell",
-        "service",
-        "sessions",
-        "worker",
-    )
+        "_next_target", "admission", "connect_s", "contexts", "dialers", "fallback", "forward_cell", "handshake_s",
+        "index", "is_server", "is_tls_at_once", "limits", "max_connections", "max_lifetime_s", "must_look_first",
+        "on_room", "open", "reverse_cell", "routes", "service", "sessions", "worker",
+    )  # fmt: skip
 
     def __init__(self, worker: Worker, index: int, service: Service, contexts: ServiceContexts, slots: int = 1) -> None:
         self.worker, self.index, self.service, self.contexts = worker, index, service, contexts
@@ -68,7 +56,13 @@ class ServiceRuntime:
             half_close_s=seconds(timeouts.half_close_s),
             is_strict=service.strict_close,
         )
-        self.dialers = tuple(Dialer(target) for target in service.targets)
+        targets = [*service.targets, *service.fallback_target, *(each for sni in service.sni for each in sni.targets)]
+        self.dialers: dict[object, Dialer] = {each: Dialer(each, service.source_address) for each in targets}
+        self.fallback = tuple(self.dialers[each] for each in service.fallback_target)
+        self.routes = Routes(service, contexts, self.dialers)
+        self.must_look_first = service.accept_proxy_protocol or self.routes.is_needed
+        self.is_tls_at_once = self.is_server and not self.must_look_first
+        self.admission = Admission(service, slots)
         self._next_target = 0
         self.forward_cell, self.reverse_cell = worker.observer.byte_cells(index)
         # Each worker takes its share: nobody would have to ask the others at every accept.
@@ -78,6 +72,16 @@ class ServiceRuntime:
         self.on_room: list[Callable[[], None]] = []
         self.sessions: dict[object, Any] = {}
         """Client mode: the newest session of each target, to resume."""
+
+    def renew(self, material: Material) -> None:
+        """Use this material for sessions from now on; sessions made under the old trust are not resumed.
+
+        Raises:
+            ContextError: OpenSSL refuses something; what was in use stays.
+        """
+        self.contexts.renew(material)
+        self.routes = Routes(self.service, self.contexts, self.dialers)
+        self.sessions.clear()
 
     @property
     def is_full(self) -> bool:
@@ -92,21 +96,35 @@ class ServiceRuntime:
             for resume in waiting:
                 resume()
 
-    def dial_order(self) -> tuple[Dialer, ...]:
-        """The targets in the order in which to try them."""
-        dialers = self.dialers
-        if len(dialers) == 1 or self.service.failover is Failover.PRIORITY:
+    def dial_order(self, dialers: tuple[Dialer, ...]) -> tuple[Dialer, ...]:
+        """The targets in the order in which to try them: those that rest come last, as a last hope."""
+        if len(dialers) == 1:
             return dialers
-        self._next_target = start = (self._next_target + 1) % len(dialers)
-        return dialers[start:] + dialers[:start]
+        if self.service.failover is Failover.ROUND_ROBIN:
+            self._next_target = start = (self._next_target + 1) % len(dialers)
+            dialers = dialers[start:] + dialers[:start]
+        now = self.worker.reactor.now
+        return tuple(sorted(dialers, key=lambda dialer: dialer.rests_until > now))
 
-    def server_engine(self) -> TLSEngine:
+    def rest(self, dialer: Dialer, alternatives: int) -> None:
+        """A target failed: try others before it for a while, longer each time."""
+        if alternatives > 1:
+            dialer.rest(self.worker.reactor.now)
+            self.worker.observer.target_rests(self.index, dialer.text, True)
+
+    def wake(self, dialer: Dialer) -> None:
+        """A target was reached."""
+        if dialer.rests_until:
+            dialer.wake()
+            self.worker.observer.target_rests(self.index, dialer.text, False)
+
+    def server_engine(self, route: Route) -> TLSEngine:
         """A TLS session in which we are the server."""
-        base, current = self.contexts.base, self.contexts.server
-        assert base is not None and current is not None  # noqa: S101, PT018 - a service in server mode has both
-        engine = self.worker.make_engine(base.raw, self.worker.scratch, is_server=True)
-        if current is not base:
-            engine.switch(current.raw)
+        side = route.side
+        assert side is not None  # noqa: S101 - a route of a service in server mode has one
+        engine = self.worker.make_engine(side.base.raw, self.worker.scratch, is_server=True)
+        if side.current is not side.base:
+            engine.switch(side.current.raw)
         return engine
 
     def client_engine(self) -> TLSEngine:
@@ -114,6 +132,11 @@ class ServiceRuntime:
         context = self.contexts.backend
         assert context is not None  # noqa: S101 - a service with backend_tls has one
         return self.worker.make_engine(context.raw, self.worker.scratch, is_server=False)
+
+    def session_for(self, dialer: Dialer) -> Any:
+        """A session to resume with this target, once: a TLS 1.3 ticket used twice would link connections (RFC 8446
+        appendix C.4)."""
+        return self.sessions.pop(dialer.target, None)
 
 
 def describe(family: int, address: Any) -> str:

@@ -158,8 +158,7 @@ class _Run:
 
     async def _renew(self, order: Renew) -> None:
         for runtime, material in zip(self._runtimes, order.materials, strict=True):
-            runtime.contexts.renew(material)
-            runtime.sessions.clear()  # a session made under the old trust is not resumed
+            runtime.renew(material)
         await self._report("renewed")
 
     def _begin_drain(self, *, is_now: bool = False) -> None:

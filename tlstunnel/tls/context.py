@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_der_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from tlstunnel import _openssl
@@ -50,13 +51,31 @@ class ContextError(ValueError):
 
 
 class Context:
-    """A pyOpenSSL context, with what must live as long as it does."""
+    """A pyOpenSSL context, with what must live as long as it does.
 
-    __slots__ = ("_kept", "raw")
+    Attributes:
+        staples: OCSP responses for clients that ask for one, by our certificate (both DER).
+        judge: says what is against a client's certificate (DER) that OpenSSL has verified, or nothing.
+        refusal: what it said last.
+    """
 
-    def __init__(self, raw: SSL.Context, kept: object = None) -> None:
+    __slots__ = ("_kept", "judge", "raw", "refusal", "staples")
+
+    def __init__(self, raw: SSL.Context) -> None:
         self.raw = raw
-        self._kept = kept
+        self.staples: dict[bytes, bytes] = {}
+        self.judge: Callable[[bytes], str] | None = None
+        self.refusal = ""
+        self._kept: list[object] = []
+
+    def keep(self, callback: object) -> None:
+        """Let a callback live as long as the context."""
+        self._kept.append(callback)
+
+    def is_good(self, certificate: bytes) -> bool:
+        """Ask the judge, and remember the answer."""
+        self.refusal = "" if self.judge is None else self.judge(certificate)
+        return not self.refusal
 
 
 def server_context(
@@ -66,6 +85,8 @@ def server_context(
     client_auth: ClientAuth = ClientAuth.NONE,
     client_ca: CABundle | None = None,
     crls: Sequence[CRL] = (),
+    judge: Callable[[bytes], str] | None = None,
+    staples: bool = False,
     session_scope: bytes = b"",
     keylog: Callable[[bytes], None] | None = None,
 ) -> Context:
@@ -73,6 +94,9 @@ def server_context(
 
     Args:
         credentials: one, or several of different key types; OpenSSL picks by what the client offers.
+        judge: asked about a client's certificate (DER) that OpenSSL has verified; says what is against it, or nothing.
+            The client then gets an alert. Not asked on resumption.
+        staples: whether responses in `Context.staples` are sent to clients that ask for one.
         session_scope: sessions made under another scope cannot be resumed. Everything that decides who may connect
             belongs in it.
 
@@ -80,9 +104,11 @@ def server_context(
         ContextError: OpenSSL refuses a setting.
     """
     raw = _common(settings)
+    context = Context(raw)
+    is_fast = _openssl.probe() is None
     raw.set_options(_OP_CIPHER_SERVER_PREFERENCE | _OP_PRIORITIZE_CHACHA)
     for credential in credentials:
-        _use(raw, credential)
+        _use(raw, credential, is_alone=len(credentials) == 1)
     # Tickets carry sessions (RFC 8446 section 4.6.1); a cache beside them would cost memory and a lock.
     raw.set_session_cache_mode(_SESS_CACHE_OFF)
     raw.set_timeout(SESSION_LIFETIME_S)
@@ -90,16 +116,22 @@ def server_context(
     if client_auth is not ClientAuth.NONE and client_ca is not None:
         mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if client_auth is ClientAuth.REQUIRED else 0)
         raw.set_verify(mode)
-        names = [load_certificate(der) for der in client_ca.certificates_der]
-        raw.set_client_ca_list([crypto.X509.from_cryptography(ca).get_subject() for ca in names])
+        if judge is not None and is_fast:
+            context.judge = judge
+            context.keep(_openssl.set_judge(raw, mode, context.is_good))
+        subjects = [load_certificate(der) for der in client_ca.certificates_der]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            raw.set_client_ca_list([crypto.X509.from_cryptography(ca).get_subject() for ca in subjects])
         _trust(raw, client_ca, crls)
-    kept = None
     if settings.alpn:
-        if _openssl.probe() is not None:
+        if not is_fast:
             raise ContextError("alpn", "needs a cryptography release whose OpenSSL binding tlstunnel knows")
-        kept = _openssl.set_alpn_choice(raw, settings.alpn, is_required=settings.alpn_required)
+        context.keep(_openssl.set_alpn_choice(raw, settings.alpn, is_required=settings.alpn_required))
+    if staples and is_fast:
+        context.keep(_openssl.set_staple(raw, context.staples.get))
     _log_keys(raw, keylog)
-    return Context(raw, kept)
+    return context
 
 
 def client_context(
@@ -203,14 +235,33 @@ def _set_groups(raw: SSL.Context, settings: TLSSettings) -> None:
         ) from None
 
 
-def _use(raw: SSL.Context, credential: Credential) -> None:
+def _use(raw: SSL.Context, credential: Credential, *, is_alone: bool = True) -> None:
     try:
-        raw.use_certificate(load_certificate(credential.certificate_der))
-        raw.use_privatekey(load_der_private_key(credential.key_der, None))  # type: ignore[arg-type]
-        for der in credential.chain_der:
-            raw.add_extra_chain_cert(load_certificate(der))
-    except SSL.Error as exc:
+        with warnings.catch_warnings():
+            # pyOpenSSL would rather be given cryptography's keys, and then refuses ML-DSA and RSASSA-PSS ones.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            key = crypto.load_privatekey(crypto.FILETYPE_ASN1, credential.key_der)
+            if is_alone:
+                raw.use_certificate(load_certificate(credential.certificate_der))
+                for der in credential.chain_der:
+                    raw.add_extra_chain_cert(load_certificate(der))
+            else:
+                _use_with_own_chain(raw, credential)
+            raw.use_privatekey(key)
+    except (SSL.Error, crypto.Error) as exc:
         raise ContextError("certificate", f"{credential.source}: OpenSSL refuses it: {_words(exc)}") from None
+
+
+def _use_with_own_chain(raw: SSL.Context, credential: Credential) -> None:
+    """Beside another certificate: chains added to a context are sent with each of them, those read from a file only
+    with their own. The file is memory of this process."""
+    fd = os.memfd_create("chain", os.MFD_CLOEXEC)
+    try:
+        for der in (credential.certificate_der, *credential.chain_der):
+            os.write(fd, load_certificate(der).public_bytes(Encoding.PEM))
+        raw.use_certificate_chain_file(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
 
 
 def _trust(raw: SSL.Context, ca: CABundle, crls: Sequence[CRL]) -> None:
@@ -229,6 +280,6 @@ def _log_keys(raw: SSL.Context, keylog: Callable[[bytes], None] | None) -> None:
         raw.set_keylog_callback(lambda _connection, line: keylog(line))
 
 
-def _words(error: SSL.Error) -> str:
+def _words(error: Exception) -> str:
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
     return ", ".join(entry[-1] for entry in entries) or "no reason given"

@@ -139,6 +139,9 @@ class PortableEngine:
     def alpn(self) -> str:
         return self._connection.get_alpn_proto_negotiated().decode("ascii", "replace")
 
+    def server_name(self) -> str:
+        return (self._connection.get_servername() or b"").decode("ascii", "replace")
+
     def peer_certificate(self) -> bytes | None:
         certificate = self._connection.get_peer_certificate(as_cryptography=True)
         if certificate is None:

@@ -7,12 +7,14 @@ and picklable.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tlstunnel.config.model import ClientAuth, Mode, Service
+from tlstunnel.config.model import ClientAuth, Mode, OCSPStaple, Service, TLSSettings
 from tlstunnel.tls.context import Context, client_context, keylog_from_environment, server_context
 from tlstunnel.tls.material import CRL, CABundle, Credential
+from tlstunnel.tls.peer import UnusableCertificateError, identity
+from tlstunnel.tls.policy import Policy, decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +31,39 @@ class Material:
     backend_crls: tuple[CRL, ...] = ()
 
 
-class ServiceContexts:
-    """The contexts of one service, and how they are renewed without losing a session.
+class ServerSide:
+    """What the server sessions of one route are made from, and how it is renewed without losing a session.
 
     Session-ticket keys live in an SSL_CTX and cannot be carried to another. So every server session is made from one
-    `base` context, for its tickets, and then switched to the context with the certificates and the trust of today. The
-    base is made before workers are forked, which is why a session resumes whichever worker gets it, and it outlives
-    renewals and generations for as long as what it fixes (versions, suites, groups, client_auth) stays the same.
+    `base` context, for its tickets, and then switched to the `current` one with the certificates and the trust of
+    today. The base is made before workers are forked, which is why a session resumes whichever worker gets it, and it
+    outlives renewals and generations for as long as what it fixes (versions, suites, groups, client_auth) is the same.
+    """
+
+    __slots__ = ("base", "current", "fixed", "names", "not_after", "not_before")
+
+    def __init__(self, current: Context, credentials: Sequence[Credential], fixed: object) -> None:
+        self.base = self.current = current
+        self.fixed = fixed
+        self.names = tuple(name for credential in credentials for name in credential.names)
+        self.not_before = max(credential.not_before.timestamp() for credential in credentials)
+        self.not_after = min(credential.not_after.timestamp() for credential in credentials)
+
+    def is_valid_at(self, when: float) -> bool:
+        """Whether the certificates are within their dates at a Unix time."""
+        return self.not_before <= when <= self.not_after
+
+    def keep_tickets_of(self, previous: ServerSide | None) -> ServerSide:
+        """Let sessions made from `previous` be resumed here, where that is possible. Returns itself."""
+        if previous is not None and previous.fixed == self.fixed:
+            self.base = previous.base
+            # A session asks the context it was made from about the client's certificate.
+            self.base.judge = self.current.judge
+        return self
+
+
+class ServiceContexts:
+    """The contexts of one service.
 
     Args:
         previous: the contexts of this service until now, whose tickets should stay good.
@@ -44,24 +72,15 @@ class ServiceContexts:
         ContextError: OpenSSL refuses a setting.
     """
 
-    __slots__ = ("_fixed", "_keylog", "_service", "backend", "base", "server")
+    __slots__ = ("_keylog", "_service", "backend", "server", "sni")
 
     def __init__(self, service: Service, material: Material, previous: ServiceContexts | None = None) -> None:
         self._service = service
         self._keylog = keylog_from_environment() if service.unsafe_keylog else None
-        self._fixed = (service.name, service.mode, service.tls, service.client_auth)
-        self.base: Context | None = None
-        self.server: Context | None = None
+        self.server: ServerSide | None = None if previous is None else previous.server
+        self.sni: tuple[ServerSide | None, ...] = () if previous is None else previous.sni
         self.backend: Context | None = None
         self.renew(material)
-        if previous is not None and previous._fixed == self._fixed:
-            self.base = previous.base
-        else:
-            self.base = self.server
-
-    def adopt(self, other: ServiceContexts) -> None:
-        """Use the contexts that were built and judged elsewhere, for sessions from now on."""
-        self.server, self.backend = other.server, other.backend
 
     def renew(self, material: Material) -> None:
         """Use this material for sessions from now on. All or nothing.
@@ -70,7 +89,16 @@ class ServiceContexts:
             ContextError: OpenSSL refuses something; what was in use stays.
         """
         service = self._service
-        server = _server(service, material, self._keylog) if service.mode is Mode.SERVER else None
+        server: ServerSide | None = None
+        sni: list[ServerSide] | list[None] = [None] * len(service.sni)
+        if service.mode is Mode.SERVER:
+            server = self._side(material, material.credentials, service.tls, service.policy)
+            server.keep_tickets_of(self.server)
+            olds = self.sni if len(self.sni) == len(service.sni) else (None,) * len(service.sni)
+            sni = [
+                self._side(material, own or material.credentials, entry.tls, entry.policy).keep_tickets_of(old)
+                for entry, own, old in zip(service.sni, material.sni, olds, strict=True)
+            ]
         backend = None
         if service.backend_tls is not None and material.backend_ca is not None:
             backend = client_context(
@@ -80,26 +108,54 @@ class ServiceContexts:
                 crls=material.backend_crls,
                 keylog=self._keylog,
             )
-        self.server, self.backend = server, backend
+        self.server, self.sni, self.backend = server, tuple(sni), backend
+
+    def adopt(self, other: ServiceContexts) -> None:
+        """Use the contexts that were built and judged elsewhere, for sessions from now on."""
+        self.server, self.sni, self.backend = other.server, other.sni, other.backend
+
+    def staple(self, responses: Mapping[bytes, bytes]) -> None:
+        """Send these OCSP responses, by certificate (both DER), to clients that ask."""
+        for side in (self.server, *self.sni):
+            if side is not None:
+                side.current.staples.clear()
+                side.current.staples.update(responses)
+
+    def _side(
+        self, material: Material, credentials: tuple[Credential, ...], tls: TLSSettings, policy: Policy
+    ) -> ServerSide:
+        service = self._service
+        context = server_context(
+            tls,
+            credentials,
+            client_auth=service.client_auth,
+            client_ca=material.client_ca,
+            crls=material.crls,
+            judge=_judge(policy),
+            staples=service.ocsp_staple is not OCSPStaple.OFF,
+            session_scope=trust_digest(service, material, policy),
+            keylog=self._keylog,
+        )
+        return ServerSide(context, credentials, (service.name, tls, service.client_auth))
 
 
-def _server(service: Service, material: Material, keylog: Callable[[bytes], None] | None) -> Context:
-    return server_context(
-        service.tls,
-        material.credentials,
-        client_auth=service.client_auth,
-        client_ca=material.client_ca,
-        crls=material.crls,
-        session_scope=trust_digest(service, material),
-        keylog=keylog,
-    )
+def _judge(policy: Policy) -> Callable[[bytes], str]:
+    def judge(certificate: bytes) -> str:
+        try:
+            who = identity(certificate)
+        except UnusableCertificateError as exc:
+            return str(exc)
+        decision = decide(policy, who)
+        return "" if decision.allowed else f"{who}: {decision.rule}"
+
+    return judge
 
 
-def trust_digest(service: Service, material: Material) -> bytes:
+def trust_digest(service: Service, material: Material, policy: Policy) -> bytes:
     """Changes whenever it changes who may connect, so that no session accepted under other rules is resumed."""
     digest = hashlib.sha256(service.name.encode())
     if service.client_auth is not ClientAuth.NONE:
-        digest.update(repr((service.client_auth.value, service.policy)).encode())
+        digest.update(repr((service.client_auth.value, policy)).encode())
         for value in (material.client_ca, *material.crls):
             digest.update(value.digest.encode() if value is not None else b"-")
     return digest.digest()

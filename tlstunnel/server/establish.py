@@ -1,0 +1,273 @@
+"""How a connection is set up, from accept to the link, top to bottom.
+
+Each function is a generator: it yields whenever it must wait, and `Connection` resumes it when it can go on. So it
+reads like a task and costs like a callback. It ends by joining two ends (`connection.link_ends`), or by raising; what
+it raises, `Connection` turns into a close reason.
+
+    server mode       [PROXY header] - [server name] - handshake - identity - dial - [PROXY header, TLS] - link
+    client mode       [PROXY header] - dial - [PROXY header] - handshake with the backend - identity - link
+    passthrough       [PROXY header] - server name - dial - [PROXY header] - link
+
+What must be known before TLS begins (a PROXY header, the server name) is looked at with MSG_PEEK and stays in the
+socket: the kernel's buffer, which is bounded, is the only one that a client can fill.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+from tlstunnel import proxy_protocol
+from tlstunnel.address import TCPAddress
+from tlstunnel.config.model import ClientAuth, Mode
+from tlstunnel.outcome import CloseReason
+from tlstunnel.relay.ends import TLSEnd
+from tlstunnel.relay.reactor import EDGES_AND_ROOM
+from tlstunnel.server.connection import Connection
+from tlstunnel.server.dial import Dialer, DialError, dial_error
+from tlstunnel.server.introduce import check_trust, header_for, read_header
+from tlstunnel.server.refusal import Refusal
+from tlstunnel.server.routes import Route
+from tlstunnel.tls import clienthello
+from tlstunnel.tls.peer import Identity, UnusableCertificateError, identity
+from tlstunnel.tls.policy import Policy, decide
+
+Steps = Generator[None, None, None]
+_Found = TypeVar("_Found")
+
+MAX_LOOK = 72 * 1024
+"""As much as a ClientHello or a PROXY protocol header may need (`tls.firstbytes`, `proxy_protocol`)."""
+
+# A fatal unrecognized_name alert in a record of its own (RFC 8446 sections 5.1 and 6): before a session exists.
+UNRECOGNIZED_NAME = bytes((21, 3, 3, 0, 2, 2, 112))
+
+
+def steps(connection: Connection) -> Steps:
+    """The steps of this connection's mode."""
+    runtime = connection.runtime
+    mode = runtime.service.mode
+    if mode is Mode.SERVER:
+        if not runtime.must_look_first:
+            return _serve_at_once(connection)
+        return _serve(connection)
+    return _originate(connection) if mode is Mode.CLIENT else _pass_through(connection)
+
+
+def _serve_at_once(connection: Connection) -> Steps:
+    """Server mode where nothing has to be known before the handshake: the client's end is in TLS from the start."""
+    route = connection.runtime.routes.default
+    client = connection.client
+    assert isinstance(client, TLSEnd)  # noqa: S101
+    yield from _accept_tls(connection, route, client)
+
+
+def _serve(connection: Connection) -> Steps:
+    runtime = connection.runtime
+    if runtime.service.accept_proxy_protocol:
+        yield from _hear_proxy(connection)
+    route = runtime.routes.default
+    if runtime.routes.is_needed:
+        route = yield from _find_route(connection)
+    yield from _accept_tls(connection, route, connection.begin_tls(route))
+
+
+def _accept_tls(connection: Connection, route: Route, client: TLSEnd) -> Steps:
+    """TLS from the client, then on to the route's target."""
+    runtime = connection.runtime
+    service = runtime.service
+    connection.route = route
+    while not (client.is_readable and client.handshake()):
+        yield
+    connection.note_handshake(client, route)
+    dialers = route.dialers
+    if service.client_auth is not ClientAuth.NONE:
+        who = _identify(client)
+        if who is None and runtime.fallback:
+            dialers = runtime.fallback
+            connection.record.rule = "fallback_target"
+        else:
+            _judge(connection, route.policy, who)
+    dialer = yield from _dial(connection, dialers)
+    if service.backend_tls is None:
+        connection.link_ends(connection.plain_backend())
+    else:
+        yield from _begin_backend_tls(connection, dialer)
+
+
+def _originate(connection: Connection) -> Steps:
+    """Plaintext from the client, TLS to the backend."""
+    if connection.runtime.service.accept_proxy_protocol:
+        yield from _hear_proxy(connection)
+    dialer = yield from _dial(connection, connection.runtime.routes.default.dialers)
+    yield from _begin_backend_tls(connection, dialer)
+
+
+def _pass_through(connection: Connection) -> Steps:
+    """TLS goes through untouched; only the server name is read."""
+    if connection.runtime.service.accept_proxy_protocol:
+        yield from _hear_proxy(connection)
+    route = yield from _find_route(connection)
+    yield from _dial(connection, route.dialers)
+    connection.link_ends(connection.plain_backend())
+
+
+# Before TLS.
+
+
+def _look(connection: Connection, parse: Callable[[memoryview], _Found | None]) -> Generator[None, None, _Found]:
+    """Peek at what has arrived until `parse` has found what it wants.
+
+    Raises:
+        EOFError: the client closed first.
+    """
+    client, wire = connection.client, connection.runtime.worker.scratch.wire
+    while True:
+        if client.is_readable:
+            try:
+                size = client.sock.recv_into(wire, MAX_LOOK, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+            except BlockingIOError:
+                size = -1
+            if size >= 0:
+                found = parse(wire[:size]) if size else None
+                if found is not None:
+                    return found
+                if size == 0 or client.has_hung_up:
+                    raise EOFError
+            client.is_readable = False  # more of it brings another edge
+        yield
+
+
+def _hear_proxy(connection: Connection) -> Steps:
+    """Read the PROXY protocol header of a proxy that we trust, and forget that there is one."""
+    service, record = connection.runtime.service, connection.record
+    check_trust(connection, service)
+    header = yield from _look(connection, read_header)
+    connection.client.sock.recv_into(connection.runtime.worker.scratch.wire, header.size, socket.MSG_DONTWAIT)
+    if isinstance(header.source, proxy_protocol.Endpoint):
+        connection.host = header.source.host
+        connection.source, connection.destination = header.source, header.destination
+        record.real_client = str(TCPAddress(header.source.host, header.source.port))
+        connection.admit()
+
+
+def _find_route(connection: Connection) -> Generator[None, None, Route]:
+    """The route of the server name that the client asks for."""
+    hello = yield from _look(connection, clienthello.parse)
+    connection.record.server_name = hello.server_name
+    route = connection.runtime.routes.find(hello.server_name)
+    if route is None or not (route.side or route.dialers):
+        connection.say(UNRECOGNIZED_NAME)
+        raise Refusal(CloseReason.UNRECOGNIZED_NAME, f'no route for the server name "{hello.server_name or ""}"')
+    return route
+
+
+# Who the peer is.
+
+
+def _identify(end: TLSEnd) -> Identity | None:
+    certificate = end.engine.peer_certificate()
+    if certificate is None:
+        return None
+    try:
+        return identity(certificate)
+    except UnusableCertificateError as exc:
+        raise Refusal(CloseReason.BAD_CERTIFICATE, str(exc)) from None
+
+
+def _judge(connection: Connection, policy: Policy, who: Identity | None) -> None:
+    """Whether the peer may go on: also on a resumed session, where OpenSSL did not ask."""
+    record = connection.record
+    if who is not None:
+        record.identity = str(who)
+        connection.common_name = who.common_names[0] if who.common_names else ""
+    decision = decide(policy, who)
+    record.rule = decision.rule
+    if not decision.allowed:
+        raise Refusal(CloseReason.DENIED, f"{who or 'no certificate'}: {decision.rule}")
+
+
+# The backend.
+
+
+def _dial(connection: Connection, dialers: tuple[Dialer, ...]) -> Generator[None, None, Dialer]:
+    """Reach a backend: the targets in order, all within connect_timeout, and introduce the client to it."""
+    runtime, record = connection.runtime, connection.record
+    observer = runtime.worker.observer
+    order = runtime.dial_order(dialers)
+    connection.begin_dial()
+    failure: DialError | None = None
+    for number, dialer in enumerate(order):
+        if failure is not None:
+            observer.dial_failed(runtime.index, failure.reason)
+        record.target = dialer.text
+        connection.wait_for_attempt(len(order) - number)
+        try:
+            yield from _dial_one(connection, dialer)
+        except DialError as exc:
+            connection.drop_backend_sock()
+            runtime.rest(dialer, len(order))
+            failure = exc
+            continue
+        runtime.wake(dialer)
+        connection.end_dial()
+        introduction = header_for(connection)
+        if introduction:
+            # The socket is new: its send buffer takes a header whole.
+            connection.backend_sock.send(introduction)
+        return dialer
+    raise failure or DialError(CloseReason.BACKEND_UNREACHABLE, "no target")
+
+
+def _dial_one(connection: Connection, dialer: Dialer) -> Steps:
+    reactor = connection.runtime.worker.reactor
+    begun = dialer.begin()
+    if begun is None:
+        answer = yield from connection.ask(dialer.slowly(connection.attempt_s))
+        if isinstance(answer, OSError):
+            raise dial_error(dialer.target, answer)
+        connection.take_backend_sock(answer)
+        reactor.watch(answer.fileno(), connection)
+        return
+    sock, is_connected = begun
+    connection.take_backend_sock(sock)
+    # On loopback the connection is there when the call returns, although the call says it is in progress.
+    if is_connected or dialer.is_there(sock):
+        reactor.watch(sock.fileno(), connection)
+        return
+    reactor.watch(sock.fileno(), connection, EDGES_AND_ROOM)
+    while not dialer.check(sock):
+        if connection.is_late:
+            raise DialError(CloseReason.BACKEND_CONNECT_TIMEOUT, f"{dialer.text}: not accepted in time")
+        yield
+
+
+def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
+    """TLS to the backend: the name is verified in the handshake, the rules after it."""
+    runtime = connection.runtime
+    backend_tls = runtime.service.backend_tls
+    assert backend_tls is not None  # noqa: S101 - the caller knows that TLS is wanted
+    engine: Any = runtime.client_engine()
+    backend = connection.tls_backend(engine)
+    target = dialer.target
+    name = backend_tls.server_name or (target.host if isinstance(target, TCPAddress) else "localhost")
+    is_ip = TCPAddress(name, 1).is_literal
+    # An IP address is verified but never sent as SNI (RFC 6066 section 3).
+    host = name.partition("%")[0] if is_ip else name.rstrip(".")
+    engine.expect(host, is_ip=is_ip, send_name=None if is_ip else host)
+    session = runtime.session_for(dialer)
+    if session is not None:
+        engine.resume(session)
+    connection.begin_handshake()
+    backend.begin()
+    while not (backend.is_readable and backend.handshake()):
+        yield
+    connection.note_backend_handshake(backend, host, dialer)
+    who = _identify(backend)
+    if who is None:
+        raise Refusal(CloseReason.BAD_CERTIFICATE, "backend showed no certificate")
+    if runtime.service.mode is Mode.CLIENT:
+        connection.record.identity = str(who)
+    if backend_tls.verify is not None:
+        _judge(connection, backend_tls.verify, who)
+    connection.link_ends(backend)
