@@ -17,7 +17,8 @@ from tlstunnel.tls13 import signature
 from tlstunnel.tls13.client import Client
 from tlstunnel.tls13.client_config import ClientConfig
 from tlstunnel.tls13.events import ApplicationData, Closed, Event, HandshakeComplete, TicketReceived
-from tlstunnel.tls13.messages import Certificate, Extension
+from tlstunnel.tls13.extension_block import Extension
+from tlstunnel.tls13.messages import Certificate
 from tlstunnel.tls13.names import CipherSuite, NamedGroup, SignatureScheme
 from tlstunnel.tls13.notes import KeysNote, MessageNote, Note, SecretNote, SharedSecretNote
 from tlstunnel.tls13.server import Server

@@ -12,11 +12,14 @@ server says must be something the client offered; most refusals below say just t
 from __future__ import annotations
 
 from tlstunnel.tls13 import extensions as ext
+from tlstunnel.tls13.client_checks import check_encrypted_extensions, check_server_hello, illegal, required
 from tlstunnel.tls13.client_config import ClientConfig
 from tlstunnel.tls13.client_hello import HelloBuilder
 from tlstunnel.tls13.connection import Connection, known
 from tlstunnel.tls13.events import HandshakeComplete, State, TicketReceived
+from tlstunnel.tls13.extension_block import find
 from tlstunnel.tls13.failure import Violation
+from tlstunnel.tls13.finished import check_finished, make_finished
 from tlstunnel.tls13.keyexchange import Entropy, system_entropy
 from tlstunnel.tls13.messages import (
     Certificate,
@@ -29,18 +32,12 @@ from tlstunnel.tls13.messages import (
     Message,
     NewSessionTicket,
     ServerHello,
-    find,
 )
 from tlstunnel.tls13.names import (
-    TLS_1_3,
     AlertDescription,
-    CipherSuite,
     ContentType,
     HandshakeType,
-    extension_name,
     group_name,
-    suite_name,
-    version_name,
 )
 from tlstunnel.tls13.names import ExtensionType as Ext
 from tlstunnel.tls13.notes import CheckNote, DataNote, Role, SharedSecretNote, Witness, nobody
@@ -49,13 +46,6 @@ from tlstunnel.tls13.schedule import KeySchedule
 from tlstunnel.tls13.session import Session
 from tlstunnel.tls13.signature import load_public_key, signed_content, verify
 from tlstunnel.tls13.tamper import Tamper
-
-# Extensions of a ClientHello whose answer, if any, has its place in another message (the table of section 4.2).
-_NOT_ENCRYPTED = {
-    Ext.KEY_SHARE, Ext.PRE_SHARED_KEY, Ext.PSK_KEY_EXCHANGE_MODES, Ext.SUPPORTED_VERSIONS, Ext.COOKIE, Ext.PADDING,
-    Ext.SIGNATURE_ALGORITHMS, Ext.SIGNATURE_ALGORITHMS_CERT, Ext.CERTIFICATE_AUTHORITIES, Ext.STATUS_REQUEST,
-    Ext.POST_HANDSHAKE_AUTH, Ext.SIGNED_CERTIFICATE_TIMESTAMP,
-}  # fmt: skip
 
 
 class Client(Connection):
@@ -88,7 +78,6 @@ class Client(Connection):
         self.certificate_request: CertificateRequest | None = None
         self.early_data_accepted = False
         self._hello = HelloBuilder(config, entropy)
-        self._retry_suite: CipherSuite | None = None
         self._compatible_ccs_sent = False
         self._client_handshake: TrafficKeys | None = None
         self._server_handshake: TrafficKeys | None = None
@@ -150,10 +139,10 @@ class Client(Connection):
         if message.is_retry:
             self._retry(message)
             return
-        share = ext.read_server_share(_required(message, Ext.KEY_SHARE))
+        share = ext.read_server_share(required(message, Ext.KEY_SHARE))
         offer = self._hello.offers.get(share.group)
         if offer is None:
-            raise _illegal(f"the server answered for {group_name(share.group)}, for which no key share was sent")
+            raise illegal(f"the server answered for {group_name(share.group)}, for which no key share was sent")
         self._accept_psk(find(message.extensions, Ext.PRE_SHARED_KEY))
         shared_secret, parts = offer.finish(share.key_exchange)
         self.group = share.group
@@ -177,24 +166,9 @@ class Client(Connection):
             self._check_server_hello(message)
 
     def _check_server_hello(self, message: ServerHello) -> None:
-        version_body = find(message.extensions, Ext.SUPPORTED_VERSIONS)
-        version = ext.read_single(version_body, "supported_versions") if version_body else message.legacy_version
-        if version != TLS_1_3:
-            raise Violation(AlertDescription.PROTOCOL_VERSION, f"the server chose {version_name(version)}, not TLS 1.3")
-        if message.legacy_version != 0x0303 or message.compression_method != 0:
-            raise _illegal("ServerHello changes a field that TLS 1.3 keeps constant")
-        if message.session_id != self._hello.session_id:
-            raise _illegal("ServerHello does not echo our session id")
-        if message.cipher_suite not in self.config.cipher_suites:
-            raise _illegal(f"the server chose {suite_name(message.cipher_suite)}, which was not offered")
-        suite = CipherSuite(message.cipher_suite)
-        if self._retry_suite not in (None, suite):
-            raise _illegal("the server changed the cipher suite after its HelloRetryRequest")
-        allowed = {Ext.SUPPORTED_VERSIONS, Ext.KEY_SHARE, Ext.COOKIE if message.is_retry else Ext.PRE_SHARED_KEY}
-        for extension in message.extensions:
-            was_offered = extension.type in self._hello.offered_types or extension.type == Ext.COOKIE
-            if extension.type not in allowed or not was_offered:
-                self._refuse_extension(extension.type, "ServerHello")
+        suite = check_server_hello(message, self.config, self._hello)
+        if self.suite not in (None, suite):
+            raise illegal("the server changed the cipher suite after its HelloRetryRequest")
         if self.suite is None and message.is_retry:
             # The ClientHello before this message is replaced by its hash, now that the hash is known.
             self._transcript.fold(suite.hash)
@@ -204,14 +178,13 @@ class Client(Connection):
         if self.was_retried:
             raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a second HelloRetryRequest came")
         self.was_retried = True
-        self._retry_suite = self.suite
         group_body = find(message.extensions, Ext.KEY_SHARE)
         group = ext.read_single(group_body, "key_share") if group_body else None
         cookie_body = find(message.extensions, Ext.COOKIE)
         if group is None and cookie_body is None:
-            raise _illegal("a HelloRetryRequest asks for nothing new")
+            raise illegal("a HelloRetryRequest asks for nothing new")
         if group is not None and (group not in self.config.groups or group in self._hello.offers):
-            raise _illegal(f"a HelloRetryRequest asks for {group_name(group)}, not offered or already sent")
+            raise illegal(f"a HelloRetryRequest asks for {group_name(group)}, not offered or already sent")
         self._hello.answer_retry(group, ext.read_cookie(cookie_body) if cookie_body else None, known(self.suite))
         self._channel.write_keys = None
         self._send_compatible_ccs()
@@ -222,9 +195,9 @@ class Client(Connection):
         session = self._hello.offered_session
         if body is not None:
             if session is None or ext.read_single(body, "pre_shared_key") != 0:
-                raise _illegal("the server chose a PSK that was not offered")
+                raise illegal("the server chose a PSK that was not offered")
             if session.suite.hash.name != suite.hash.name:
-                raise _illegal("the server chose a PSK that belongs to another hash")
+                raise illegal("the server chose a PSK that belongs to another hash")
             self.is_resumed = True
         else:
             # A PSK that was offered and not taken leaves no trace in the secrets.
@@ -235,43 +208,34 @@ class Client(Connection):
         """Whether 0-RTT data was sent, so that EndOfEarlyData must go out under its keys."""
         return self._channel.write_epoch == "early data"
 
-    def _refuse_extension(self, kind: int, where: str) -> None:
-        """Section 4.2: an answer to nothing, or an answer in the wrong place."""
-        is_offered = kind in self._hello.offered_types
-        alert = AlertDescription.ILLEGAL_PARAMETER if is_offered else AlertDescription.UNSUPPORTED_EXTENSION
-        fault = "which belongs elsewhere" if is_offered else "which was not offered"
-        raise Violation(alert, f"{where} has the extension {extension_name(kind)}, {fault}")
-
     # The rest of the server's flight.
 
     def _on_encrypted_extensions(self, message: EncryptedExtensions, before: bytes) -> None:
-        for extension in message.extensions:
-            if extension.type in _NOT_ENCRYPTED or extension.type not in self._hello.offered_types:
-                self._refuse_extension(extension.type, "EncryptedExtensions")
+        check_encrypted_extensions(message, self._hello)
         protocol = find(message.extensions, Ext.ALPN)
         if protocol is not None:
             chosen = ext.read_alpn(protocol)
             if len(chosen) != 1 or chosen[0] not in self.config.alpn:
-                raise _illegal("the server chose an application protocol that was not offered")
+                raise illegal("the server chose an application protocol that was not offered")
             self.alpn = chosen[0]
         self.early_data_accepted = find(message.extensions, Ext.EARLY_DATA) is not None
         session = self.config.session
         if self.early_data_accepted and (not self.is_resumed or session is None or session.suite is not self.suite):
-            raise _illegal("the server accepts 0-RTT data without the PSK and the suite that protect it")
+            raise illegal("the server accepts 0-RTT data without the PSK and the suite that protect it")
         if self._is_early() and not self.early_data_accepted:
             self._write_with(known(self._client_handshake))
         self.state = State.WAIT_FINISHED if self.is_resumed else State.WAIT_CERT_CR
 
     def _on_certificate_request(self, message: CertificateRequest, before: bytes) -> None:
         if message.context:
-            raise _illegal("a CertificateRequest in the handshake has a context")
-        _required(message, Ext.SIGNATURE_ALGORITHMS)
+            raise illegal("a CertificateRequest in the handshake has a context")
+        required(message, Ext.SIGNATURE_ALGORITHMS)
         self.certificate_request = message
         self.state = State.WAIT_CERT
 
     def _on_certificate(self, message: Certificate, before: bytes) -> None:
         if message.context:
-            raise _illegal("the server's Certificate has a context")
+            raise illegal("the server's Certificate has a context")
         if not message.entries:
             raise Violation(AlertDescription.DECODE_ERROR, "the server sent no certificate")
         self.server_chain = tuple(entry.data for entry in message.entries)
@@ -279,7 +243,7 @@ class Client(Connection):
 
     def _on_certificate_verify(self, message: CertificateVerify, before: bytes) -> None:
         if message.scheme not in self.config.signature_schemes:
-            raise _illegal("the server signed with a scheme that was not offered")
+            raise illegal("the server signed with a scheme that was not offered")
         content = signed_content(Role.SERVER, before)
         verify(message.scheme, load_public_key(self.server_chain[0]), content, message.signature)
         self.server_scheme = message.scheme
@@ -292,7 +256,7 @@ class Client(Connection):
         self.state = State.WAIT_FINISHED
 
     def _on_finished(self, message: Finished, before: bytes) -> None:
-        self._check_finished(message, known(self._server_handshake), before)
+        self._witness(check_finished(message, known(self._server_handshake), before, self.role))
         schedule = known(self._schedule)
         schedule.enter_master()
         client_keys = self._derive_keys(
@@ -309,14 +273,14 @@ class Client(Connection):
             self._write_with(known(self._client_handshake))
         if self.certificate_request is not None:
             self._send_certificate(self.certificate_request)
-        self._send(self._make_finished(known(self._client_handshake)))
+        self._send(make_finished(known(self._client_handshake), self._hash()))
         self._write_with(client_keys)
         self._resumption_secret = self._derive("resumption_master_secret", "res master")
         self.state = State.CONNECTED
         self._events.append(HandshakeComplete())
 
     def _send_certificate(self, request: CertificateRequest) -> None:
-        offered = ext.read_numbers(_required(request, Ext.SIGNATURE_ALGORITHMS), "signature_algorithms")
+        offered = ext.read_numbers(required(request, Ext.SIGNATURE_ALGORITHMS), "signature_algorithms")
         credential = self.config.credential
         scheme = credential.choose_scheme(offered) if credential else None
         chain = credential.chain if credential and scheme else ()
@@ -329,22 +293,10 @@ class Client(Connection):
 
     def _on_ticket(self, message: NewSessionTicket, before: bytes) -> None:
         if message.lifetime > 604800:
-            raise _illegal("a ticket's lifetime exceeds seven days")
+            raise illegal("a ticket's lifetime exceeds seven days")
         early = find(message.extensions, Ext.EARLY_DATA)
         limit = ext.read_single(early, "early_data", 4) if early is not None else 0
         psk = known(self._schedule).resumption_psk(self._resumption_secret, message.nonce)
         suite = known(self.suite)
         self.sessions.append(Session(message.ticket, psk, suite, message.age_add, message.lifetime, limit))
         self._events.append(TicketReceived())
-
-
-def _required(message: ServerHello | CertificateRequest, kind: Ext) -> bytes:
-    body = find(message.extensions, kind)
-    if body is None:
-        what = type(message).__name__
-        raise Violation(AlertDescription.MISSING_EXTENSION, f"{what} lacks the extension {extension_name(kind)}")
-    return body
-
-
-def _illegal(text: str) -> Violation:
-    return Violation(AlertDescription.ILLEGAL_PARAMETER, text)

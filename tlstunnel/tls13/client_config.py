@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tlstunnel.tls13.messages import Extensions
+from tlstunnel.tls13.extension_block import Extensions
 from tlstunnel.tls13.names import CipherSuite, NamedGroup, SignatureScheme
 from tlstunnel.tls13.session import Session
 from tlstunnel.tls13.signature import Credential

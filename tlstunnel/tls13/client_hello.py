@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from tlstunnel.tls13 import extensions as ext
 from tlstunnel.tls13.client_config import ClientConfig
+from tlstunnel.tls13.extension_block import Extension
 from tlstunnel.tls13.keyexchange import Entropy, Offer, offer
-from tlstunnel.tls13.messages import ClientHello, Extension
+from tlstunnel.tls13.messages import ClientHello
 from tlstunnel.tls13.names import TLS_1_3, CipherSuite
 from tlstunnel.tls13.names import ExtensionType as Ext
 from tlstunnel.tls13.schedule import KeySchedule, Transcript, digest, finished_key, mac

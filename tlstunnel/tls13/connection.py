@@ -16,8 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from cryptography.hazmat.primitives import constant_time
-
 from tlstunnel.tls13.channel import Channel
 from tlstunnel.tls13.events import ApplicationData, Closed, Event, PeerKeysUpdated, State
 from tlstunnel.tls13.failure import HandshakeFailure, PeerAlert, Violation
@@ -31,9 +29,9 @@ from tlstunnel.tls13.names import (
     alert_name,
     message_name,
 )
-from tlstunnel.tls13.notes import CheckNote, DataNote, KeysNote, MessageNote, Role, Witness
+from tlstunnel.tls13.notes import DataNote, KeysNote, MessageNote, Role, Witness
 from tlstunnel.tls13.protection import TrafficKeys
-from tlstunnel.tls13.schedule import KeySchedule, Transcript, finished_key, mac
+from tlstunnel.tls13.schedule import KeySchedule, Transcript
 from tlstunnel.tls13.tamper import Tamper
 from tlstunnel.tls13.wire import Record
 
@@ -285,28 +283,6 @@ class Connection:
     def _write_with(self, keys: TrafficKeys) -> None:
         self._end_flight()
         self._channel.write_keys = keys
-
-    def _make_finished(self, base: TrafficKeys) -> Finished:
-        algorithm = base.suite.hash
-        return Finished(mac(algorithm, finished_key(algorithm, base.secret), self._hash()))
-
-    def _check_finished(self, message: Finished, base: TrafficKeys, before: bytes) -> None:
-        algorithm = base.suite.hash
-        key = finished_key(algorithm, base.secret)
-        expected = mac(algorithm, key, before)
-        if not constant_time.bytes_eq(message.verify_data, expected):
-            wrong_length = len(message.verify_data) != len(expected)
-            alert = AlertDescription.DECODE_ERROR if wrong_length else AlertDescription.DECRYPT_ERROR
-            raise Violation(alert, "the peer's Finished does not match what was said in this handshake")
-        self._witness(
-            CheckNote(
-                self.role,
-                HandshakeType.FINISHED,
-                f"HMAC(finished_key, Transcript-Hash before this message) equals verify_data, where finished_key = "
-                f'HKDF-Expand-Label({base.name}, "finished", "", Hash.length)',
-                (("finished_key", key), ("Transcript-Hash", before), ("verify_data", expected)),
-            )
-        )
 
 
 def known(value: _T | None) -> _T:

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tlstunnel.tls13 import extensions as ext
+from tlstunnel.tls13.extension_block import Extension
 from tlstunnel.tls13.failure import Violation
 from tlstunnel.tls13.messages import (
     Certificate,
@@ -16,7 +17,6 @@ from tlstunnel.tls13.messages import (
     CertificateVerify,
     ClientHello,
     EncryptedExtensions,
-    Extension,
     Finished,
     KeyUpdate,
     Message,

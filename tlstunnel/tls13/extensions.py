@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tlstunnel.tls13.messages import Extension
+from tlstunnel.tls13.extension_block import Extension
 from tlstunnel.tls13.names import ExtensionType as Ext
 from tlstunnel.tls13.wire import Reader, uint, uints, vector
 

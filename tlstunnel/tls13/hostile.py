@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tlstunnel.tls13.messages import ClientHello, EncryptedExtensions, Extension, ServerHello, decode_message
+from tlstunnel.tls13.extension_block import Extension
+from tlstunnel.tls13.messages import ClientHello, EncryptedExtensions, ServerHello, decode_message
 from tlstunnel.tls13.names import HandshakeType
 from tlstunnel.tls13.tamper import Tamper
 from tlstunnel.tls13.wire import MAX_PLAINTEXT, vector

@@ -9,23 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from tlstunnel.tls13.extension_block import Extension, Extensions, decode_extensions, encode_extensions, find
 from tlstunnel.tls13.failure import Violation
-from tlstunnel.tls13.names import TLS_1_2, AlertDescription, HandshakeType, extension_name, message_name
+from tlstunnel.tls13.names import TLS_1_2, AlertDescription, HandshakeType, message_name
 from tlstunnel.tls13.wire import Reader, uint, uints, vector
 
 # SHA-256 of "HelloRetryRequest": a ServerHello with this random is a request to try again (section 4.1.3).
 HELLO_RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
-
-
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """An extension's type and its body."""
-
-    type: int
-    data: bytes
-
-
-Extensions = tuple[Extension, ...]
 
 
 class Message:
@@ -308,27 +298,3 @@ def decode_message(raw: bytes) -> Message:
         raise Violation(AlertDescription.UNEXPECTED_MESSAGE, f"{message_name(raw[0])} is no message of TLS 1.3")
     message: Message = decoder(raw[4:])
     return message
-
-
-def find(extensions: Extensions, kind: int) -> bytes | None:
-    """The body of the extension of that type, or None."""
-    return next((extension.data for extension in extensions if extension.type == kind), None)
-
-
-def encode_extensions(extensions: Extensions) -> bytes:
-    """The extensions as a vector."""
-    return vector(b"".join(uint(each.type, 2) + vector(each.data, 2) for each in extensions), 2)
-
-
-def decode_extensions(reader: Reader, what: str) -> Extensions:
-    """The extensions that come next; one type twice is refused (section 4.2)."""
-    inner = reader.inner(2)
-    found: list[Extension] = []
-    while inner:
-        extension = Extension(inner.uint(2), inner.vector(2))
-        if any(extension.type == other.type for other in found):
-            raise Violation(
-                AlertDescription.ILLEGAL_PARAMETER, f"{what} has the extension {extension_name(extension.type)} twice"
-            )
-        found.append(extension)
-    return tuple(found)

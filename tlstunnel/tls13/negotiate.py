@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tlstunnel.tls13 import extensions as ext
+from tlstunnel.tls13.extension_block import find
 from tlstunnel.tls13.failure import Violation
-from tlstunnel.tls13.messages import ClientHello, find
+from tlstunnel.tls13.messages import ClientHello
 from tlstunnel.tls13.names import (
     TLS_1_3,
     AlertDescription,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tlstunnel.tls13.messages import Certificate, ClientHello, KeyUpdate, Message, ServerHello, find
+from tlstunnel.tls13.extension_block import find
+from tlstunnel.tls13.messages import Certificate, ClientHello, KeyUpdate, Message, ServerHello
 from tlstunnel.tls13.names import ExtensionType as Ext
 from tlstunnel.tls13.names import HandshakeType, message_name
 from tlstunnel.tls13.notes import Role

@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives import constant_time
 from tlstunnel.tls13 import extensions as ext
 from tlstunnel.tls13.connection import Connection, known
 from tlstunnel.tls13.events import ApplicationData, HandshakeComplete, State
+from tlstunnel.tls13.extension_block import Extension, find
 from tlstunnel.tls13.failure import Violation
+from tlstunnel.tls13.finished import check_finished, make_finished
 from tlstunnel.tls13.keyexchange import Entropy, answer, system_entropy
 from tlstunnel.tls13.messages import (
     HELLO_RETRY_RANDOM,
@@ -26,11 +28,9 @@ from tlstunnel.tls13.messages import (
     ClientHello,
     EncryptedExtensions,
     EndOfEarlyData,
-    Extension,
     Finished,
     NewSessionTicket,
     ServerHello,
-    find,
 )
 from tlstunnel.tls13.names import TLS_1_3, AlertDescription, HandshakeType, scheme_name
 from tlstunnel.tls13.names import ExtensionType as Ext
@@ -185,7 +185,7 @@ class Server(Connection):
         self._send(EncryptedExtensions(self._encrypted_extensions(offer, early=early_keys is not None)))
         if choice.session is None:
             self._send_authentication(offer)
-        self._send(self._make_finished(server_handshake))
+        self._send(make_finished(server_handshake, self._hash()))
         schedule.enter_master()
         self._client_application = self._derive_keys(
             Role.CLIENT, "client_application_traffic_secret_0", "c ap traffic", "application"
@@ -273,7 +273,7 @@ class Server(Connection):
         self.state = State.WAIT_FINISHED
 
     def _on_finished(self, message: Finished, before: bytes) -> None:
-        self._check_finished(message, known(self._client_handshake), before)
+        self._witness(check_finished(message, known(self._client_handshake), before, self.role))
         self._resumption_secret = self._derive("resumption_master_secret", "res master")
         self._read_with(known(self._client_application))
         self.state = State.CONNECTED

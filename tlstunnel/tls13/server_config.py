@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tlstunnel.tls13.client_config import ChainVerifier
-from tlstunnel.tls13.messages import Extensions
+from tlstunnel.tls13.extension_block import Extensions
 from tlstunnel.tls13.names import CipherSuite, NamedGroup, SignatureScheme
 from tlstunnel.tls13.session import Session
 from tlstunnel.tls13.signature import Credential
