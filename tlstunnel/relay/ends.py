@@ -66,7 +66,7 @@ class PlainEnd:
             self.is_readable = False
             return 0
         if count < limit:
-            # A short read emptied the socket. After a hang-up the EOF behind it brings no edge of its own.
+            # A short read emptied the socket, but EOF, and what follows urgent data (tcp(7)), bring no edge of their own.
             if count == 0:
                 self.at_eof = True
                 self.is_readable = False
@@ -216,6 +216,9 @@ class TLSEnd(PlainEnd):
         except BlockingIOError:
             self.is_readable = False
             return 0
+        if self.at_eof:
+            self.is_readable = count > 0  # what comes after close_notify is ignored (RFC 8446 section 6.1)
+            return 0
         if count < limit:
             if count == 0:
                 # EOF of the connection before close_notify: somebody may have cut it (RFC 8446 section 6.1).
@@ -272,7 +275,7 @@ class TLSEnd(PlainEnd):
         self.flush()
 
     def slim(self) -> None:
-        if not self.has_pending:
+        if not self.engine.output_size():  # session tickets may still be withheld there
             self.engine.slim()
 
     def close(self) -> None:

@@ -27,11 +27,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 EPOLLIN = select.EPOLLIN
-EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+EDGES = select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
 EDGES_AND_ROOM = EDGES | select.EPOLLOUT
 READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
-HUNG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+HUNG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLPRI
 
 MAX_EVENTS = 256
 """Events taken in one turn, so that a turn has an end whatever the load."""
