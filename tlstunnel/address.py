@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 
 _NAME = re.compile(r"(?=.{1,253}\.?$)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)+")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#]*@)?([^/?#@]*).*", re.DOTALL)
+_URL_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _DESCRIPTOR_NAME = re.compile(r"[!-9;-~]{1,255}")
 MAX_UNIX_PATH = 107  # sun_path holds 108 bytes with its NUL (unix(7))
 
@@ -103,6 +105,7 @@ def _parse(text: str, *, listening: bool) -> Target:
     if text.startswith("unix:"):
         return _parse_unix(text)
     form = "HOST:PORT, :PORT, [V6]:PORT or unix:/path" if listening else "HOST:PORT, [V6]:PORT or unix:/path"
+    _refuse_url(text, form, listening=listening)
     bracketed = re.fullmatch(r"\[([^\[\]]*)\]:(.*)", text)
     if bracketed:
         host, port_text = bracketed.groups()
@@ -110,8 +113,12 @@ def _parse(text: str, *, listening: bool) -> Target:
         address = _ip(bare)
         if not isinstance(address, ipaddress.IPv6Address) or ("%" in host and not zone):
             raise AddressError(f'"{host}" is not an IPv6 address; write {form}')
+    elif text.startswith("["):
+        raise AddressError(f'"{text}" {"has no port" if text.endswith("]") else "is not [V6]:PORT"}; write {form}')
     else:
         host, colon, port_text = text.rpartition(":")
+        if text.startswith("/"):
+            raise AddressError(f'"{text}" is a path; write "unix:{text}" for the socket there')
         if not colon and text.isdigit() and listening:
             raise AddressError(f'"{text}" has no colon; write ":{text}" for all interfaces or "127.0.0.1:{text}"')
         if not colon:
@@ -119,12 +126,29 @@ def _parse(text: str, *, listening: bool) -> Target:
         if ":" in host:
             raise AddressError(f'"{text}" is ambiguous; put an IPv6 address in brackets: [V6]:PORT')
         if "/" in host:
-            raise AddressError(f'"{text}" is neither a path nor a URL we know; write {form}')
+            raise AddressError(f'"{text}" has a "/" in its host; write {form}')
         if not host and not listening:
             raise AddressError(f'"{text}" has no host; write {form}')
         if host and _ip(host) is None and not _is_name(host):
             raise AddressError(f'"{host}" is neither an IP address nor a host name; write {form}')
     return TCPAddress(host, _parse_port(text, port_text, listening=listening))
+
+
+def _refuse_url(text: str, form: str, *, listening: bool) -> None:
+    """A URL is not repeated whole: it may hold a password."""
+    url = _URL.fullmatch(text)
+    if url is None:
+        return
+    scheme, authority = url.groups()
+    port = _URL_PORTS.get(scheme.lower())
+    candidates = [authority] if port is None else [authority, f"{authority}:{port}"]
+    for candidate in candidates:
+        try:
+            address = _parse(candidate, listening=listening)
+        except AddressError:
+            continue
+        raise AddressError(f'"{scheme}://..." is a URL; write its host and port alone, "{address}"')
+    raise AddressError(f'"{scheme}://..." is a URL; write {form}')
 
 
 def _is_name(host: str) -> bool:

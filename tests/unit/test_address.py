@@ -57,7 +57,14 @@ REFUSED = [
     "a..b:80",
     "a b:80",
     "http://host:80",
+    "http://http://host:80",
+    "://host:80",
+    "/run/a.sock",
+    "/run/a:80",
     "host/path:80",
+    "[::1",
+    "[::1]80",
+    "[]",
     "x" * 254 + ":80",
     "unix:",
     "unix:relative",
@@ -86,6 +93,33 @@ def test_what_is_no_address_is_refused_on_both_sides(text: str) -> None:
     for parse in (parse_listen, parse_target):
         with pytest.raises(AddressError):
             parse(text)
+
+
+SAID = {
+    "http://host:1": '"http://..." is a URL; write its host and port alone, "host:1"',
+    "https://host/a:b?c#d": '"https://..." is a URL; write its host and port alone, "host:443"',
+    "HTTP://[::1]": '"HTTP://..." is a URL; write its host and port alone, "[::1]:80"',
+    "redis://host": '"redis://..." is a URL; write HOST:PORT, [V6]:PORT or unix:/path',
+    "[::1]": '"[::1]" has no port; write HOST:PORT, [V6]:PORT or unix:/path',
+    "[::1]80": '"[::1]80" is not [V6]:PORT; write HOST:PORT, [V6]:PORT or unix:/path',
+    "::1:80": '"::1:80" is ambiguous; put an IPv6 address in brackets: [V6]:PORT',
+    "host": '"host" has no port; write HOST:PORT, [V6]:PORT or unix:/path',
+    "/run/a.sock": '"/run/a.sock" is a path; write "unix:/run/a.sock" for the socket there',
+}
+
+
+@pytest.mark.parametrize(("text", "said"), SAID.items())
+def test_a_refusal_says_what_the_text_is_and_what_to_write(text: str, said: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        parse_target(text)
+    assert str(caught.value) == said
+
+
+def test_the_password_of_a_url_is_not_repeated() -> None:
+    for parse in (parse_listen, parse_target):
+        with pytest.raises(AddressError) as caught:
+            parse("postgres://user:pa/ss@w0rd@db.example.org:5432/orders")
+        assert "w0rd" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", [*BOTH, *LISTEN_ONLY])

@@ -16,7 +16,12 @@ import typer
 from typer.core import TyperGroup
 
 from tlstunnel._version import VERSION
+from tlstunnel.cli.usage import UsageErrors, explain, is_request_for_help
 from tlstunnel.errors import TunnelError
+
+
+class _ReaderGoneError(Exception):
+    """Whoever read our output went away (`tlstunnel show | head`): its business, not an error of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,12 @@ def _is_installed(entry: CommandEntry) -> bool:
 
 class LazyGroup(TyperGroup):
     """A command group that imports a command's module only when that command is asked for."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as exc:  # typer would end with 1, and does not get to see it
+            raise _ReaderGoneError from exc
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for name, entry in COMMANDS.items() if _is_installed(entry)]
@@ -101,14 +112,25 @@ def tlstunnel(
 
 
 def main() -> None:
-    """Run the command line. Every `TunnelError` becomes its message on stderr and its exit code."""
+    """Run the command line. Every `TunnelError`, and what typer cannot read, becomes a line on stderr and an exit code.
+
+    Without a command it prints the help and exits with 2: a script that lost its arguments must not look successful.
+    """
     try:
-        app()
+        status = app(standalone_mode=False, prog_name="tlstunnel")
+        sys.stdout.flush()
+    except UsageErrors as exc:
+        if not is_request_for_help(exc):
+            print(explain(exc, sys.argv), file=sys.stderr)
+        sys.exit(2)
     except TunnelError as exc:
         for line in str(exc).splitlines():
             print(f"tlstunnel: {line}", file=sys.stderr)
         sys.exit(exc.exit_code)
-    except BrokenPipeError:
-        # The reader of our output went away (`tlstunnel show | head`): its business, not an error of ours.
+    except (_ReaderGoneError, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except typer.Abort:  # the input ended where a question was asked
+        print("tlstunnel: no answer on standard input; give it as an option", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,94 @@
+"""What is wrong with a command line that typer cannot read, as one line like every other error.
+
+Typer would draw a box over five lines, which neither fits into a log nor can be compared by a script. Its exceptions
+say what they are by their class and hold the command they came from; what we cannot place is passed on in its own
+words, on one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+
+from tlstunnel.config.source import printable
+
+UsageErrors: type[Exception] = typer.BadParameter.__mro__[1]
+"""Base of what typer raises about a command line. Where the class lives has moved with every release; its place above
+the one that typer exports has not."""
+_NO_COMMAND = re.compile(r"No such command '(.*?)'\.?(?: Did you mean .*)?")
+_EXTRA = re.compile(r"Got unexpected extra arguments?\(?s?\)? \((.*)\)")
+_WORD = re.compile(r"[a-z][a-z-]*")
+
+
+def explain(error: Any, argv: Sequence[str]) -> str:
+    """One line: the command, what is wrong, and what would be right.
+
+    Args:
+        error: one of `UsageErrors`.
+        argv: the command line; it names the command where the error does not.
+    """
+    context = error.ctx
+    path = context.command_path if context is not None else _path(argv)
+    what, right = _describe(error, context, path)
+    return printable(f"{path}: {' '.join(what.split())}; {right or f'see {path} --help'}")
+
+
+def is_request_for_help(error: Exception) -> bool:
+    """Whether the command line was only too short to mean anything, which the help answers best."""
+    return type(error).__name__ == "NoArgsIsHelpError"
+
+
+def _describe(error: Any, context: Any, path: str) -> tuple[str, str]:
+    """What is wrong, and what would be right if more can be said than where the help is."""
+    kind, message = type(error).__name__, error.message
+    if kind == "NoSuchOption":
+        return f"no such option {error.option_name}", _nearest(error.option_name, _options(context))
+    if kind == "MissingParameter" and error.param is not None:
+        name, value = _name(error.param), error.param.metavar or "VALUE"
+        return f"{name} is missing", f"write {path} {name if name == value else f'{name} {value}'}"
+    if kind == "BadParameter":
+        return f"{_name(error.param) if error.param else 'a value'}: {_own_words(message)}", ""
+    if kind == "BadOptionUsage":
+        return _own_words(message.removeprefix("Option ")), ""
+    if found := _NO_COMMAND.fullmatch(message):
+        names = context.command.list_commands(context) if context is not None else ()
+        return f'no such command "{found[1]}"', _nearest(found[1], names, cutoff=0.7)
+    if found := _EXTRA.fullmatch(message):
+        return f'"{found[1]}" is one word too many', ""
+    return _own_words(message), ""
+
+
+def _own_words(message: str) -> str:
+    """Typer's words in our manner: no capital, no full stop, straight quotes."""
+    message = re.sub(r"a valid int(eger)?( range)?", "a whole number", message)
+    message = re.sub(r"a valid float( range)?", "a number", message)
+    text = re.sub(r"'([^']*)'", lambda quoted: quoted[1] if quoted[1].startswith("-") else f'"{quoted[1]}"', message)
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+def _name(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return str(parameter.metavar or parameter.name.upper())
+    return str(max(parameter.opts, key=len))
+
+
+def _options(context: Any) -> Iterable[str]:
+    if context is None:
+        return ()
+    parameters = context.command.get_params(context)
+    return itertools.chain.from_iterable(each.opts for each in parameters if each.param_type_name == "option")
+
+
+def _nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def _path(argv: Sequence[str]) -> str:
+    """The command as far as it was written: words before the first option."""
+    return " ".join(["tlstunnel", *itertools.takewhile(_WORD.fullmatch, argv[1:])])
