@@ -19,6 +19,7 @@ _CHUNK = 1 << 14
 _FAREWELL_S = 2.0
 """How long to wait for tickets and close_notify after our own; some servers just stay open."""
 _MAX_HANDSHAKE_BYTES = 1 << 20
+_RECORD_BEGINNINGS = (b"\x14\x03", b"\x15\x03", b"\x16\x03", b"\x17\x03")
 
 
 def talk(
@@ -88,7 +89,8 @@ class _Conversation:
             while True:
                 self._set_timeout(deadline)
                 data = self._connection.recv(_CHUNK)
-                if not data:
+                self._received += len(data)
+                if not data or self._received > 2 * _MAX_HANDSHAKE_BYTES:
                     return None
                 try:
                     if Closed() in self._client.receive(data):
@@ -113,7 +115,7 @@ class _Conversation:
         except (PeerAlert, Violation) as exc:
             with contextlib.suppress(OSError):
                 self._flush()
-            if not self._first.startswith((b"\x16\x03", b"\x15\x03")):
+            if not self._first.startswith(_RECORD_BEGINNINGS):
                 return f"speaks no TLS: it begins with {_shown(self._first)}; give a port that does"
             return _sentence(exc)
         self._flush()

@@ -36,6 +36,7 @@ from tlstunnel.tls13.tamper import Tamper
 from tlstunnel.tls13.wire import Record
 
 MAX_MESSAGE = 1 << 18  # A chain of certificates is a few KiB; more than this is an attack on memory.
+MAX_IGNORED = 32  # Records without meaning; honest peers send one, and a flood of them must not keep us busy.
 _WARNING, _FATAL = 1, 2
 
 Handler = Callable[[Any, bytes], None]
@@ -60,6 +61,7 @@ class Connection:
         self._partial = bytearray()
         self._flight = bytearray()
         self._events: list[Event] = []
+        self._ignored = 0
         self._table: Mapping[State, Mapping[HandshakeType, Handler]] = {}
 
     # What a user calls.
@@ -153,6 +155,7 @@ class Connection:
         may_come = not self._transcript.is_empty and self.state is not State.CONNECTED
         if record.fragment != b"\1" or not may_come:
             raise Violation(AlertDescription.UNEXPECTED_MESSAGE, "a change_cipher_spec record may not come here")
+        self._ignore()
         self._channel.tell(record)
 
     def _on_handshake(self, content: bytes) -> None:
@@ -194,6 +197,14 @@ class Connection:
             self._events.append(Closed())
         elif alert != AlertDescription.USER_CANCELED:
             raise PeerAlert(alert)
+        else:
+            self._ignore()
+
+    def _ignore(self) -> None:
+        self._ignored += 1
+        if self._ignored > MAX_IGNORED:
+            text = "more records that mean nothing than any peer needs"
+            raise Violation(AlertDescription.UNEXPECTED_MESSAGE, text)
 
     def _on_data(self, content: bytes) -> None:
         if self.state is not State.CONNECTED:
