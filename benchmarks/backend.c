@@ -80,7 +80,8 @@ static void parse(struct conn *c, const unsigned char *data, size_t size)
 }
 
 /* Both loops run until the kernel says it would block, which is what edge-triggered readiness asks for. The proxy is
- * slower than this program by far, so no connection can keep it here for long. Returns 0 when the connection is over. */
+ * slower than this program by far, so no connection can keep it here for long. Returns 0 when the connection is
+ * over. */
 static int serve(struct conn *c, uint32_t events)
 {
     static unsigned char buffer[16 * 1024];

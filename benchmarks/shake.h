@@ -10,6 +10,9 @@
  *
  * No sockets here: whoever owns the connection moves `out` and `in`.
  */
+#ifndef SHAKE_H
+#define SHAKE_H
+
 #include <openssl/sha.h>
 #include <openssl/ssl.h>
 #include <stddef.h>
@@ -55,3 +58,5 @@ int shake_begin(struct shake *s, int resume);
 /* Takes in the records that are complete in `in`: 1 when the echoed byte has come, 0 when more is needed, -1 when it
  * failed. `out` may hold something to send either way. */
 int shake_feed(struct shake *s);
+
+#endif

@@ -19,7 +19,7 @@ SOURCES = Path(__file__).parent.parent
 CFLAGS = ("-O2", "-Wall", "-Wextra")
 PROGRAMS = {
     "backend": (("backend.c",), ()),
-    "loadgen": (("loadgen.c", "shake.c", "shake.h"), ("-lssl", "-lcrypto")),
+    "loadgen": (("loadgen.c", "conn.c", "conn.h", "shake.c", "shake.h", "hkdf.h"), ("-lssl", "-lcrypto")),
 }
 
 
