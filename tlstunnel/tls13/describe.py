@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 from cryptography import x509
@@ -32,6 +33,7 @@ from tlstunnel.tls13.names import (
     suite_name,
     version_name,
 )
+from tlstunnel.tls13.signature import CERTIFICATE_ERRORS
 from tlstunnel.tls13.story import Field
 
 _PURPOSES: dict[int, str] = {
@@ -120,20 +122,24 @@ def _certificate(message: Certificate) -> tuple[Field, ...]:
 
 def _certificate_fields(data: bytes) -> list[Field]:
     try:
-        certificate = x509.load_der_x509_certificate(data)
-        fingerprint = certificate.fingerprint(hashes.SHA256())
-        dates = f"{certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}"
-        return [
-            Field("subject", _printable(certificate.subject.rfc4514_string()) or "empty", depth=1),
-            Field("issuer", _printable(certificate.issuer.rfc4514_string()) or "empty", depth=1),
-            Field("validity", dates, depth=1),
-            Field("public key", _key_name(certificate), depth=1),
-            *_names(certificate),
-            Field("SHA-256 fingerprint", fingerprint.hex(), depth=1),
-        ]
-    except (ValueError, TypeError) as exc:
-        # A stranger's certificate may be broken in ways only found when a part is looked at.
-        return [Field("unreadable", _printable(str(exc).splitlines()[0] if str(exc) else "malformed"), depth=1)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd certificates; the story shows what can be shown
+            return _readable_fields(x509.load_der_x509_certificate(data))
+    except CERTIFICATE_ERRORS as exc:
+        reason = str(exc).splitlines()[0] if str(exc) else "malformed"
+        return [Field("unreadable", _printable(reason), depth=1)]
+
+
+def _readable_fields(certificate: x509.Certificate) -> list[Field]:
+    dates = f"{certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}"
+    return [
+        Field("subject", _printable(certificate.subject.rfc4514_string()) or "empty", depth=1),
+        Field("issuer", _printable(certificate.issuer.rfc4514_string()) or "empty", depth=1),
+        Field("validity", dates, depth=1),
+        Field("public key", _key_name(certificate), depth=1),
+        *_names(certificate),
+        Field("SHA-256 fingerprint", certificate.fingerprint(hashes.SHA256()).hex(), depth=1),
+    ]
 
 
 def _names(certificate: x509.Certificate) -> list[Field]:

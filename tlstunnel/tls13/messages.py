@@ -14,6 +14,12 @@ from tlstunnel.tls13.failure import Violation
 from tlstunnel.tls13.names import TLS_1_2, AlertDescription, HandshakeType, message_name
 from tlstunnel.tls13.wire import Reader, uint, uints, vector
 
+__all__ = [
+    "HELLO_RETRY_RANDOM", "Certificate", "CertificateEntry", "CertificateRequest", "CertificateVerify", "ClientHello",
+    "EncryptedExtensions", "EndOfEarlyData", "Extension", "Extensions", "Finished", "KeyUpdate", "Message",
+    "NewSessionTicket", "ServerHello", "decode_message", "find",
+]  # fmt: skip
+
 # SHA-256 of "HelloRetryRequest": a ServerHello with this random is a request to try again (section 4.1.3).
 HELLO_RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,17 @@ from tlstunnel.tls13.notes import Role
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+CERTIFICATE_ERRORS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for a certificate that is none, or is found to be none when a part is looked at."""
 
 _RSA_HASHES: dict[int, hashes.HashAlgorithm] = {
     SignatureScheme.RSA_PSS_RSAE_SHA256: hashes.SHA256(),
@@ -84,10 +96,13 @@ def load_public_key(certificate: bytes) -> PublicKey:
         Violation: bad_certificate if it is none, unsupported_certificate for a kind of key that TLS 1.3 here lacks.
     """
     try:
-        key = x509.load_der_x509_certificate(certificate).public_key()
+        with warnings.catch_warnings():
+            # A stranger's certificate may be odd; that is for its verifier to say, not for our standard error.
+            warnings.simplefilter("ignore")
+            key = x509.load_der_x509_certificate(certificate).public_key()
     except UnsupportedAlgorithm:
         raise Violation(AlertDescription.UNSUPPORTED_CERTIFICATE, "the certificate's key is of no known kind") from None
-    except ValueError:
+    except CERTIFICATE_ERRORS:
         raise Violation(AlertDescription.BAD_CERTIFICATE, "the peer's certificate cannot be parsed") from None
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey):
         raise Violation(AlertDescription.UNSUPPORTED_CERTIFICATE, f"cannot verify signatures of a {type(key).__name__}")
