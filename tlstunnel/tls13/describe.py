@@ -181,7 +181,9 @@ def _extensions(
         except Violation:
             value = f"malformed: {extension.data.hex()}"
         purpose = "means nothing, keeps servers tolerant (RFC 8701)" if is_grease(extension.type) else ""
-        found.append(Field(name, value, _PURPOSES.get(extension.type, purpose), depth))
+        is_acknowledgement = not in_client_hello and not extension.data
+        purpose = "acknowledged" if is_acknowledgement else _PURPOSES.get(extension.type, purpose)
+        found.append(Field(name, value, purpose, depth))
     return tuple(found)
 
 

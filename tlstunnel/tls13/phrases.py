@@ -21,8 +21,8 @@ _CLIENT_HELLO_AGAIN = [
     "ClientHello, so a server that keeps no state can rebuild it from the cookie.",
 ]
 _RETRY = [
-    "The server can use none of the key shares, but it knows a group that the client named. It has the form of a "
-    "ServerHello; the fixed random tells them apart.",
+    "The server wants another ClientHello: as a rule because it can use none of the key shares, but knows a group "
+    "that the client named. The message has the form of a ServerHello; the fixed random tells them apart.",
 ]
 _SERVER_HELLO = [
     "The server chooses, once: version, cipher suite, and one of the client's groups, for which it adds its own "
@@ -128,6 +128,7 @@ def of_secrets(names: list[str]) -> Phrase:
             [
                 "The server's Finished is right, so the client derives the secrets for application data, over the "
                 "transcript up to that message. Its own remaining messages still go out under its handshake keys.",
+                "The server derived the same right after it sent its Finished; it could already have sent data.",
             ],
         )
     if "resumption_master_secret" in names:
