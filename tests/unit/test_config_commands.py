@@ -43,11 +43,11 @@ def tlstunnel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     def run(*words: str) -> Done:
         started: list[Config] = []
 
-        def supervise(config: Config) -> int:
+        def launch(config: Config) -> None:
             started.append(config)
-            return 7
+            sys.exit(7)
 
-        monkeypatch.setattr("tlstunnel.supervisor.supervisor.run", supervise)
+        monkeypatch.setattr("tlstunnel.supervisor.launch.launch", launch)
         monkeypatch.setattr(sys, "argv", ["tlstunnel", *words])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -238,6 +238,9 @@ VALUES = {
     "--log-format": "json",
     "--log-level": "debug",
     "--log-target": "syslog",
+    "--source-address": "127.0.0.2",
+    "--ocsp-staple": "auto",
+    "--crl-expired": "warning",
 }
 """A value for each option that takes other than a file, a duration, a number, a name or an address."""
 VERIFIES = ["--client-auth", "required", "--client-ca", "FILE"]
@@ -250,6 +253,10 @@ NEEDS = {
     "--alpn-required": ["--alpn", "h2"],
     "--key": ["--cert", "FILE"],
     "--key-passphrase-file": ["--cert", "FILE"],
+    "--fallback-target": ["--client-auth", "optional", "--client-ca", "FILE", "--allow-cn", "x"],
+    "--ocsp-cache": ["--ocsp-staple", "auto"],
+    "--crl-expired": [*VERIFIES, "--allow-any", "--crl", "FILE"],
+    "--proxy-trusted": ["--accept-proxy-protocol"],
 } | {f"--allow-{name}": [*VERIFIES, "--allow-cn", "x"] for name in ("cn", "ou", "dns", "uri", "spki-pin")}
 """What else an option makes sense with."""
 
@@ -258,6 +265,7 @@ def sample(option: options.Option) -> list[str]:
     if option.kind is Kind.FLAG:
         return []
     by_metavar = {"DURATION": "17s", "N": "17", "PEM": "OTHER", "FILE": "OTHER", "NAME": "name.example.org"}
+    by_metavar |= {"NETWORK": "192.0.2.0/24", "RATE": "17/s", "DER": "OTHER", "FOLDER": "."}
     by_metavar |= {"ADDR": "127.0.0.1:17", "URI": "spiffe://example.org/a", "sha256:BASE64": PIN}
     return [VALUES.get(option.flag) or by_metavar[option.metavar]]
 
@@ -273,7 +281,9 @@ def test_no_option_is_accepted_and_ignored(
     for name in ("file", "other"):
         (tmp_path / name).touch()
     base = [mode.value, *(SERVER if mode is Mode.SERVER else CLIENT)]
-    needs = NEEDS.get(option.flag, []) if mode is Mode.SERVER or option.flag not in ("--crl",) else []
+    needs = NEEDS.get(option.flag, [])
+    if mode is Mode.CLIENT:
+        needs = {"--crl": [], "--crl-expired": ["--crl", "FILE"]}.get(option.flag, needs)
     if mode is Mode.SERVER and option.flag != "--p12" and "--cert" not in needs:
         base += ["--cert", "FILE"]
     words = [word.replace("FILE", "file").replace("OTHER", "other") for word in [*base, *needs]]

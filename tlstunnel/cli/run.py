@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import typer
@@ -16,9 +15,9 @@ _CONFIG = typer.Argument(metavar="CONFIG", help="The configuration file (TOML)."
 def run(config: Path = _CONFIG) -> None:
     """Run the services of a configuration file."""
     from tlstunnel.config.load import load_file
-    from tlstunnel.supervisor.supervisor import run as supervise
+    from tlstunnel.supervisor.launch import launch
 
-    sys.exit(supervise(load_file(config)))
+    launch(load_file(config))
 
 
 @app.command()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from tlstunnel.cli.options import add_command
@@ -13,9 +11,9 @@ app = typer.Typer(add_completion=False)
 
 
 def _start(config: Config) -> None:
-    from tlstunnel.supervisor.supervisor import run
+    from tlstunnel.supervisor.launch import launch
 
-    sys.exit(run(config))
+    launch(config)
 
 
 add_command(app, Mode.SERVER, "Accept TLS, forward plaintext to a service.", _start)

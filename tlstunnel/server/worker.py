@@ -79,10 +79,8 @@ def main(plan: Plan) -> int:
     """Run until drained; the exit status."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a terminal sends them to all of us; the supervisor decides
-    # What exists now stays for good: the collector need not look at it, and its pages stay shared with the supervisor.
-    gc.collect()
-    gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    gc.enable()  # disabled in the supervisor, see children.fork
     return trio.run(_Run(plan).run)
 
 

@@ -6,6 +6,7 @@ the sockets of other slots, the channels of other workers, privileges. It never 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -86,6 +87,11 @@ def fork(body: Callable[[], int]) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    # What exists now stays for good. Collecting writes into the head of every object it looks at, which would copy
+    # every page that parent and child share; frozen, they stay shared.
+    gc.disable()
+    gc.collect()
+    gc.freeze()
     pid = os.fork()
     if pid:
         return pid

@@ -1,0 +1,24 @@
+"""The daemon itself; `launch` starts it. Not a command: its configuration comes in a descriptor."""
+
+from __future__ import annotations
+
+import sys
+
+from tlstunnel.errors import TunnelError
+from tlstunnel.supervisor.launch import receive
+from tlstunnel.supervisor.supervisor import run
+
+
+def main() -> None:
+    """Run the configuration in the descriptor that the first word names."""
+    try:
+        status = run(receive(int(sys.argv[1])))
+    except TunnelError as exc:
+        for line in str(exc).splitlines():
+            sys.stderr.write(f"tlstunnel: {line}\n")
+        status = exc.exit_code
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
