@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "pki": {"errors"},
     "tls13": {"errors"},
+    "probe": {"errors", "address", "tls13", "pki", "starttls"},
     "bench": {"errors", "outcome", "address", "_openssl", "relay", "tls", "tls13", "pki", "config.model"},
 }  # fmt: skip
 
@@ -52,7 +53,7 @@ LIBRARY_ONLY_IN: dict[str, set[str]] = {
     "h11": {"observe.admin", "server.embedded"},
     "OpenSSL": {"tls.context", "tls.portable", "_openssl"},
     "cryptography.hazmat.bindings": {"_openssl"},
-    "cryptography": {"tls", "pki", "tls13", "_openssl"},
+    "cryptography": {"tls", "pki", "tls13", "probe", "_openssl"},
     "matplotlib": {"bench"},
 }
 

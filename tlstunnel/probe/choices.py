@@ -1,0 +1,50 @@
+"""Finding out what a server would take, in its own order: offer everything, strike out what it chose, offer again.
+
+Whose order that is shows when everything it took is offered the other way round: a server with an order of its own
+chooses the same again, one that follows the client chooses what now stands first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+Choose = Callable[[tuple[int, ...]], int | None]
+"""Offers these, most wanted first, and says what the server chose, or None if it refused."""
+
+
+class Order(Enum):
+    """Whose preference decides."""
+
+    SERVER = "server"
+    CLIENT = "client"
+
+
+def in_turn(candidates: Sequence[int], choose: Choose) -> list[int]:
+    """Everything the server takes, in the order it chose."""
+    left = list(candidates)
+    taken: list[int] = []
+    while left:
+        chosen = choose(tuple(left))
+        if chosen is None or chosen not in left:
+            break
+        left.remove(chosen)
+        taken.append(chosen)
+    return taken
+
+
+def order_of(taken: Sequence[int], choose: Choose, *, unfit: Callable[[int], bool] = lambda _: False) -> Order | None:
+    """Whose order `taken` is; None where there are fewer than two to choose from, or the answer fits neither.
+
+    Args:
+        unfit: Choices that say nothing when they stand first. Servers that otherwise have their own order let clients
+            without AES hardware have ChaCha20 when they put it first.
+    """
+    turned = list(reversed(taken))
+    turned.sort(key=unfit)  # keeps the order of those that are alike
+    if len(taken) < 2 or turned[0] == taken[0]:
+        return None
+    chosen = choose(tuple(turned))
+    if chosen == taken[0]:
+        return Order.SERVER
+    return Order.CLIENT if chosen == turned[0] else None

@@ -1,0 +1,59 @@
+"""What the protocols share: how a conversation runs, how lines are read, what a refusal is.
+
+A conversation is a generator. It yields what is to be sent, or nothing when it waits for more, and is then given what
+came; when it returns, the next byte of either side belongs to TLS. Bytes that the server sends behind its go-ahead are
+refused: they came unprotected and would be taken for protected ones later (CVE-2011-0411).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from tlstunnel.errors import TunnelError
+
+Conversation = Generator[bytes, bytes, None]
+MAX_PLAINTEXT = 1 << 16
+"""More than any greeting; a server that talks on is not one of the protocol."""
+
+
+class StartTLSError(TunnelError):
+    """The server does not go on to TLS. The text is one line, and says what the server said."""
+
+
+class Incoming:
+    """What came and was not used yet."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._total = 0
+
+    def take(self, count: int) -> Generator[bytes, bytes, bytes]:
+        """The next `count` bytes, once they are there."""
+        while len(self._data) < count:
+            yield from self._more()
+        taken, self._data = self._data[:count], self._data[count:]
+        return taken
+
+    def line(self) -> Generator[bytes, bytes, str]:
+        """The next line without its end; bytes that are not ASCII come as escapes."""
+        while b"\n" not in self._data:
+            yield from self._more()
+        taken, _, self._data = self._data.partition(b"\n")
+        return taken.removesuffix(b"\r").decode("ascii", "backslashreplace")
+
+    def end(self) -> None:
+        """Refuse what came behind the go-ahead."""
+        if self._data:
+            raise StartTLSError("the server sent plaintext behind its go-ahead for TLS; someone may have added it")
+
+    def _more(self) -> Generator[bytes, bytes, None]:
+        data = yield b""
+        self._total += len(data)
+        if self._total > MAX_PLAINTEXT:
+            raise StartTLSError(f"the server sent over {MAX_PLAINTEXT >> 10} KiB before TLS; give the right protocol")
+        self._data += data
+
+
+def shown(text: str) -> str:
+    """What a stranger said, cut short and unable to steer a terminal."""
+    return '"' + "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text[:60]) + '"'
