@@ -110,6 +110,7 @@ class Engine:
             _lib.BIO_write(self._in, self._scratch.wire_ptr, received)
         result = _lib.SSL_do_handshake(ssl)
         if result == 1:
+            self._has_output = True  # session tickets, which may be longer than a copy is
             # OpenSSL takes whole records and stops after the last of the handshake.
             self._is_aligned = _lib.BIO_get_mem_data(self._in, self._scratch.out) == 0
             return True
