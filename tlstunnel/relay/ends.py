@@ -66,7 +66,7 @@ class PlainEnd:
             self.is_readable = False
             return 0
         if count < limit:
-            # A short read emptied the socket, but EOF, and what follows urgent data (tcp(7)), bring no edge of their own.
+            # A short read emptied the socket, but EOF, and what follows urgent data (tcp(7)), bring no edge.
             if count == 0:
                 self.at_eof = True
                 self.is_readable = False

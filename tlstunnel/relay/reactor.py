@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -62,7 +62,7 @@ class Reactor:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
-        self._again: deque[Handler] = deque()
+        self._again: OrderedDict[Handler, None] = OrderedDict()
         self.held: set[Held] = set()
         self.on_first_held: Callable[[], None] | None = None
         self.now = time.monotonic()
@@ -95,7 +95,7 @@ class Reactor:
 
     def again(self, handler: Handler) -> None:
         """Serve the handler in the next turn, whether or not the kernel reports it."""
-        self._again.append(handler)
+        self._again[handler] = None  # once, however often it asks
 
     def hold(self, held: Held) -> None:
         """Watch over somebody's deadline until they are released."""
@@ -123,7 +123,7 @@ class Reactor:
                     handler.on_crash(exc)
         served = len(events)
         if again:
-            handler = again.popleft()
+            handler, _ = again.popitem(last=False)
             served += 1
             try:
                 handler.on_ready(-1, 0)
