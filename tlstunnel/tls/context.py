@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -21,8 +23,10 @@ from OpenSSL import SSL, crypto
 
 from tlstunnel import _openssl
 from tlstunnel.config.model import ClientAuth, TLSSettings
+from tlstunnel.outcome import CloseReason
 from tlstunnel.tls.certificate import load_certificate
 from tlstunnel.tls.material import CRL, CABundle, Credential
+from tlstunnel.tls.ocsp import Staples
 
 DEFAULT_SUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 DEFAULT_CIPHERS = (
@@ -50,23 +54,39 @@ class ContextError(ValueError):
         super().__init__(message)
 
 
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """What is against a client's certificate that OpenSSL has verified."""
+
+    reason: CloseReason
+    detail: str
+    identity: str | None = None
+    rule: str | None = None
+    """The rule that decided."""
+
+
+Judge = Callable[[bytes], Objection | None]
+
+
 class Context:
     """A pyOpenSSL context, with what must live as long as it does.
 
     Attributes:
-        staples: OCSP responses for clients that ask for one, by our certificate (both DER).
+        staples: proofs for clients that ask for one, by our certificate.
         judge: says what is against a client's certificate (DER) that OpenSSL has verified, or nothing.
-        refusal: what it said last.
+        objection: what it said last.
     """
 
-    __slots__ = ("_kept", "judge", "raw", "refusal", "staples")
+    __slots__ = ("_kept", "judge", "objection", "raw", "staples")
 
     def __init__(self, raw: SSL.Context) -> None:
         self.raw = raw
-        self.staples: dict[bytes, bytes] = {}
-        self.judge: Callable[[bytes], str] | None = None
-        self.refusal = ""
+        self.staples: Staples = {}
+        self.judge: Judge | None = None
+        self.objection: Objection | None = None
         self._kept: list[object] = []
+        # Sessions know only `raw`, and may outlive this object: a handshake that was under way during a reload.
+        raw.set_app_data(self._kept)
 
     def keep(self, callback: object) -> None:
         """Let a callback live as long as the context."""
@@ -74,8 +94,13 @@ class Context:
 
     def is_good(self, certificate: bytes) -> bool:
         """Ask the judge, and remember the answer."""
-        self.refusal = "" if self.judge is None else self.judge(certificate)
-        return not self.refusal
+        self.objection = None if self.judge is None else self.judge(certificate)
+        return self.objection is None
+
+    def staple_for(self, certificate: bytes) -> bytes | None:
+        """The proof for our certificate (DER), while it is good."""
+        staple = self.staples.get(certificate)
+        return staple.der if staple is not None and staple.is_good_at(time.time()) else None
 
 
 def server_context(
@@ -85,7 +110,8 @@ def server_context(
     client_auth: ClientAuth = ClientAuth.NONE,
     client_ca: CABundle | None = None,
     crls: Sequence[CRL] = (),
-    judge: Callable[[bytes], str] | None = None,
+    forgives_expired_lists: bool = False,
+    judge: Judge | None = None,
     staples: bool = False,
     session_scope: bytes = b"",
     keylog: Callable[[bytes], None] | None = None,
@@ -94,6 +120,7 @@ def server_context(
 
     Args:
         credentials: one, or several of different key types; OpenSSL picks by what the client offers.
+        forgives_expired_lists: whether a revocation list past its date is used all the same.
         judge: asked about a client's certificate (DER) that OpenSSL has verified; says what is against it, or nothing.
             The client then gets an alert. Not asked on resumption.
         staples: whether responses in `Context.staples` are sent to clients that ask for one.
@@ -116,9 +143,12 @@ def server_context(
     if client_auth is not ClientAuth.NONE and client_ca is not None:
         mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if client_auth is ClientAuth.REQUIRED else 0)
         raw.set_verify(mode)
-        if judge is not None and is_fast:
+        if is_fast:
             context.judge = judge
-            context.keep(_openssl.set_judge(raw, mode, context.is_good))
+            forgives = forgives_expired_lists
+            context.keep(_openssl.set_judge(raw, mode, context.is_good, forgives_expired_lists=forgives))
+        elif forgives_expired_lists:
+            raw.set_verify(mode, _forgive_expired_lists)
         subjects = [load_certificate(der) for der in client_ca.certificates_der]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -129,7 +159,7 @@ def server_context(
             raise ContextError("alpn", "needs a cryptography release whose OpenSSL binding tlstunnel knows")
         context.keep(_openssl.set_alpn_choice(raw, settings.alpn, is_required=settings.alpn_required))
     if staples and is_fast:
-        context.keep(_openssl.set_staple(raw, context.staples.get))
+        context.keep(_openssl.set_staple(raw, context.staple_for))
     _log_keys(raw, keylog)
     return context
 
@@ -140,6 +170,7 @@ def client_context(
     *,
     credential: Credential | None = None,
     crls: Sequence[CRL] = (),
+    forgives_expired_lists: bool = False,
     keylog: Callable[[bytes], None] | None = None,
 ) -> Context:
     """A context that opens sessions and verifies the server's chain; the name is verified for each session.
@@ -148,15 +179,21 @@ def client_context(
         ContextError: OpenSSL refuses a setting.
     """
     raw = _common(settings)
+    context = Context(raw)
     raw.set_session_cache_mode(_SESS_CACHE_OFF)
     raw.set_verify(SSL.VERIFY_PEER)
+    if forgives_expired_lists and crls:
+        if _openssl.probe() is None:
+            context.keep(_openssl.set_judge(raw, SSL.VERIFY_PEER, None, forgives_expired_lists=True))
+        else:
+            raw.set_verify(SSL.VERIFY_PEER, _forgive_expired_lists)
     _trust(raw, ca, crls)
     if credential is not None:
         _use(raw, credential)
     if settings.alpn:
         raw.set_alpn_protos([name.encode("ascii") for name in settings.alpn])
     _log_keys(raw, keylog)
-    return Context(raw)
+    return context
 
 
 def check_settings(settings: TLSSettings) -> list[ContextError]:
@@ -273,6 +310,11 @@ def _trust(raw: SSL.Context, ca: CABundle, crls: Sequence[CRL]) -> None:
         for crl in crls:
             store.add_crl(x509.load_der_x509_crl(crl.der))
         store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
+
+
+def _forgive_expired_lists(_session: object, _certificate: object, error: int, _depth: int, is_good: int) -> bool:
+    """For the portable engine, where memory may be writable and executable."""
+    return bool(is_good) or error == _openssl.X509_V_ERR_CRL_HAS_EXPIRED
 
 
 def _log_keys(raw: SSL.Context, keylog: Callable[[bytes], None] | None) -> None:
