@@ -36,9 +36,10 @@ class Connection:
     """An accepted socket on its way to being a link. Handler and held of the reactor until then."""
 
     __slots__ = (
-        "_admitted_as", "_answer", "_backend_sock", "_dial_began", "_dial_ends", "_is_dialing", "_is_over", "_late",
-        "_shake_began", "_started", "_steps", "address", "backend", "client", "common_name", "deadline", "destination",
-        "dialer", "family", "host", "is_late", "link", "record", "route", "runtime", "source",
+        "_admitted_as", "_answer", "_backend_edges", "_backend_sock", "_dial_began", "_dial_ends", "_is_dialing",
+        "_is_over", "_late", "_shake_began", "_started", "_steps", "address", "backend", "client", "common_name",
+        "deadline", "destination", "dialer", "family", "host", "is_late", "link", "record", "route", "runtime",
+        "source",
     )  # fmt: skip
 
     def __init__(
@@ -55,13 +56,13 @@ class Connection:
         self.common_name = ""
         self.route: Route | None = None
         self.dialer: Dialer | None = None
-        self.record = worker.observer.opened(runtime.index, describe(family, address))
         self.backend: PlainEnd | None = None
         self.link: Link | None = None
         self.is_late = False
         self._admitted_as = admitted_as
         self._backend_sock: socket.SocketType | None = None
         self._answer: Any = None
+        self._backend_edges = 0
         self._is_dialing = self._is_over = False
         self._started = self._shake_began = reactor.now
         if runtime.is_tls_at_once:
@@ -70,9 +71,11 @@ class Connection:
         else:
             self.client = PlainEnd(sock, worker.scratch, reactor.watch_room)
         self._wait_until(runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
+        reactor.watch(self.client.fd, self)
+        # Nothing below can fail: what is counted as open from here on is closed by `_report`.
+        self.record = worker.observer.opened(runtime.index, describe(family, address))
         runtime.open += 1
         worker.open_connections.add(self)
-        reactor.watch(self.client.fd, self)
         reactor.hold(self)
 
     # What the steps do with it.
@@ -166,7 +169,7 @@ class Connection:
 
     def take_backend_sock(self, sock: socket.SocketType) -> None:
         """Own the socket to a target."""
-        self._backend_sock = sock
+        self._backend_sock, self._backend_edges = sock, 0
 
     def drop_backend_sock(self) -> None:
         """Close the socket to a target that was not reached."""
@@ -179,6 +182,7 @@ class Connection:
         """The target's end, in plaintext."""
         worker = self.runtime.worker
         backend = PlainEnd(self.backend_sock, worker.scratch, worker.reactor.watch_room)
+        backend.note(self._backend_edges)
         self.backend, self._backend_sock = backend, None
         return backend
 
@@ -186,6 +190,7 @@ class Connection:
         """The target's end, in TLS."""
         worker = self.runtime.worker
         backend = TLSEnd(self.backend_sock, worker.scratch, worker.reactor.watch_room, engine, is_server=False)
+        backend.note(self._backend_edges)
         self.backend, self._backend_sock = backend, None
         return backend
 
@@ -232,6 +237,8 @@ class Connection:
             self.client.note(events)
         elif self.backend is not None and fd == self.backend.fd:
             self.backend.note(events)
+        else:
+            self._backend_edges |= events  # a target that speaks first may have done so before it has an end
         self._resume()
 
     def _on_answer(self, answer: Any) -> None:
@@ -246,14 +253,19 @@ class Connection:
             self.on_crash(exc)
 
     def on_deadline(self, now: float) -> None:
-        if self._is_dialing and self._backend_sock is not None:
-            self.is_late = True
+        if self._is_dialing:
+            # Another target may still be tried. Where trio dials, it knows the time itself, and answers.
             self.deadline = math.inf
-            self._resume()
+            if self._backend_sock is not None:
+                self.is_late = True
+                self._resume()
         else:
             self._end(self._late)
 
     def on_crash(self, error: Exception) -> None:
+        if self.link is not None:
+            self.link.on_crash(error)
+            return
         self.runtime.worker.on_crash(error)
         self._end(CloseReason.INTERNAL_ERROR, type(error).__name__)
 
@@ -278,6 +290,7 @@ class Connection:
         except (DialError, Refusal) as exc:
             self._end(exc.reason, exc.detail)
         except HelloError as exc:
+            self._hint(exc.close_reason, str(exc))
             self._end(exc.close_reason, str(exc))
         except ConnectionError:
             self._end(CloseReason.HANDSHAKE_RESET)
@@ -294,13 +307,20 @@ class Connection:
         """A handshake failed: find out why, in terms of this connection."""
         reason, detail = classify(error.reasons, error.verify_code)
         route = self.route
-        if error.verify_code == X509_V_ERR_APPLICATION_VERIFICATION and route is not None and route.side is not None:
-            reason, detail = CloseReason.DENIED, route.side.base.refusal
+        objection = None if route is None or route.side is None else route.side.objection
+        if error.verify_code == X509_V_ERR_APPLICATION_VERIFICATION and self.backend is None and objection is not None:
+            reason, detail = objection.reason, objection.detail
+            self.record.identity, self.record.rule = objection.identity, objection.rule
         elif self.backend is None and not self.client.at_eof:
             reason, detail = hint.explain(reason, detail, self.runtime.worker.scratch.wire)
-            if reason is CloseReason.NOT_TLS and self.runtime.service.http_hint and hint.is_http(detail):
-                self.say(hint.HTTP_ANSWER)
+            self._hint(reason, detail)
         self._end(reason, detail)
+
+    def _hint(self, reason: CloseReason, detail: str) -> None:
+        """Tell a browser what it should have said."""
+        runtime = self.runtime
+        if reason is CloseReason.NOT_TLS and runtime.is_server and runtime.service.http_hint and hint.is_http(detail):
+            self.say(hint.HTTP_ANSWER)
 
     def _end(self, reason: CloseReason, detail: str = "") -> None:
         """End before there was a link: tell both sides what can be told, release everything, report."""

@@ -77,8 +77,7 @@ def _accept_tls(connection: Connection, route: Route, client: TLSEnd) -> Steps:
     runtime = connection.runtime
     service = runtime.service
     connection.route = route
-    while not (client.is_readable and client.handshake()):
-        yield
+    yield from _shake(connection, client)
     connection.note_handshake(client, route)
     dialers = route.dialers
     if service.client_auth is not ClientAuth.NONE:
@@ -88,6 +87,7 @@ def _accept_tls(connection: Connection, route: Route, client: TLSEnd) -> Steps:
             connection.record.rule = "fallback_target"
         else:
             _judge(connection, route.policy, who)
+            connection.common_name = who.common_names[0] if who is not None and who.common_names else ""
     dialer = yield from _dial(connection, dialers)
     if service.backend_tls is None:
         connection.link_ends(connection.plain_backend())
@@ -162,6 +162,14 @@ def _find_route(connection: Connection) -> Generator[None, None, Route]:
     return route
 
 
+def _shake(connection: Connection, end: TLSEnd) -> Steps:
+    """Go on with a handshake until it is complete."""
+    while not (end.is_readable and end.handshake()):
+        if end.is_readable:
+            connection.runtime.worker.reactor.again(connection)  # there is more than one step takes, or an EOF
+        yield
+
+
 # Who the peer is.
 
 
@@ -178,11 +186,8 @@ def _identify(end: TLSEnd) -> Identity | None:
 def _judge(connection: Connection, policy: Policy, who: Identity | None) -> None:
     """Whether the peer may go on: also on a resumed session, where OpenSSL did not ask."""
     record = connection.record
-    if who is not None:
-        record.identity = str(who)
-        connection.common_name = who.common_names[0] if who.common_names else ""
     decision = decide(policy, who)
-    record.rule = decision.rule
+    record.identity, record.rule = str(who) if who is not None else None, decision.rule
     if not decision.allowed:
         raise Refusal(CloseReason.DENIED, f"{who or 'no certificate'}: {decision.rule}")
 
@@ -211,12 +216,19 @@ def _dial(connection: Connection, dialers: tuple[Dialer, ...]) -> Generator[None
             continue
         runtime.wake(dialer)
         connection.end_dial()
-        introduction = header_for(connection)
-        if introduction:
-            # The socket is new: its send buffer takes a header whole.
-            connection.backend_sock.send(introduction)
+        _introduce(connection, dialer)
         return dialer
     raise failure or DialError(CloseReason.BACKEND_UNREACHABLE, "no target")
+
+
+def _introduce(connection: Connection, dialer: Dialer) -> None:
+    introduction = header_for(connection)
+    if introduction:
+        try:
+            # The socket is new: its send buffer takes a header whole.
+            connection.backend_sock.send(introduction)
+        except OSError as exc:
+            raise dial_error(dialer.target, exc) from None
 
 
 def _dial_one(connection: Connection, dialer: Dialer) -> Steps:
@@ -260,14 +272,15 @@ def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
         engine.resume(session)
     connection.begin_handshake()
     backend.begin()
-    while not (backend.is_readable and backend.handshake()):
-        yield
+    yield from _shake(connection, backend)
     connection.note_backend_handshake(backend, host, dialer)
     who = _identify(backend)
     if who is None:
         raise Refusal(CloseReason.BAD_CERTIFICATE, "backend showed no certificate")
-    if runtime.service.mode is Mode.CLIENT:
+    decision = None if backend_tls.verify is None else decide(backend_tls.verify, who)
+    if runtime.service.mode is Mode.CLIENT:  # in server mode the record is about the client
         connection.record.identity = str(who)
-    if backend_tls.verify is not None:
-        _judge(connection, backend_tls.verify, who)
+        connection.record.rule = None if decision is None else decision.rule
+    if decision is not None and not decision.allowed:
+        raise Refusal(CloseReason.DENIED, f"backend {who}: {decision.rule}")
     connection.link_ends(backend)
