@@ -28,6 +28,7 @@ from tlstunnel.server.dial import Dialer, DialError
 from tlstunnel.server.refusal import Refusal
 from tlstunnel.server.routes import Route
 from tlstunnel.server.runtime import ServiceRuntime, describe
+from tlstunnel.server.sessions import TargetEnd
 from tlstunnel.tls.firstbytes import HelloError
 from tlstunnel.tls.reasons import classify
 
@@ -186,10 +187,11 @@ class Connection:
         self.backend, self._backend_sock = backend, None
         return backend
 
-    def tls_backend(self, engine: TLSEngine) -> TLSEnd:
+    def tls_backend(self, engine: TLSEngine, dialer: Dialer) -> TargetEnd:
         """The target's end, in TLS."""
         worker = self.runtime.worker
-        backend = TLSEnd(self.backend_sock, worker.scratch, worker.reactor.watch_room, engine, is_server=False)
+        sock, sessions = self.backend_sock, self.runtime.sessions
+        backend = TargetEnd(sock, worker.scratch, worker.reactor.watch_room, engine, sessions, dialer.target)
         backend.note(self._backend_edges)
         self.backend, self._backend_sock = backend, None
         return backend

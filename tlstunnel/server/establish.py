@@ -260,14 +260,14 @@ def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
     backend_tls = runtime.service.backend_tls
     assert backend_tls is not None  # noqa: S101 - the caller knows that TLS is wanted
     engine: Any = runtime.client_engine()
-    backend = connection.tls_backend(engine)
+    backend = connection.tls_backend(engine, dialer)
     target = dialer.target
     name = backend_tls.server_name or (target.host if isinstance(target, TCPAddress) else "localhost")
     is_ip = TCPAddress(name, 1).is_literal
     # An IP address is verified but never sent as SNI (RFC 6066 section 3).
     host = name.partition("%")[0] if is_ip else name.rstrip(".")
     engine.expect(host, is_ip=is_ip, send_name=None if is_ip else host)
-    session = runtime.session_for(dialer)
+    session = runtime.sessions.take(target)
     if session is not None:
         engine.resume(session)
     connection.begin_handshake()
@@ -283,4 +283,5 @@ def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
         connection.record.rule = None if decision is None else decision.rule
     if decision is not None and not decision.allowed:
         raise Refusal(CloseReason.DENIED, f"backend {who}: {decision.rule}")
+    backend.hold_tickets()
     connection.link_ends(backend)

@@ -16,6 +16,7 @@ from tlstunnel.server.admission import Admission
 from tlstunnel.server.bridge import Bridge, seconds
 from tlstunnel.server.dial import Dialer
 from tlstunnel.server.routes import Route, Routes
+from tlstunnel.server.sessions import Sessions
 from tlstunnel.tls.portable import PortableEngine
 from tlstunnel.tls.store import Material, ServiceContexts
 
@@ -70,8 +71,7 @@ class ServiceRuntime:
         self.max_connections = None if limit is None else max(1, limit // slots)
         self.open = 0
         self.on_room: list[Callable[[], None]] = []
-        self.sessions: dict[object, Any] = {}
-        """Client mode: the newest session of each target, to resume."""
+        self.sessions = Sessions()
 
     def renew(self, material: Material) -> None:
         """Use this material for sessions from now on; sessions made under the old trust are not resumed.
@@ -81,7 +81,7 @@ class ServiceRuntime:
         """
         self.contexts.renew(material)
         self.routes = Routes(self.service, self.contexts, self.dialers)
-        self.sessions.clear()
+        self.sessions.forget()
 
     @property
     def is_full(self) -> bool:
@@ -132,11 +132,6 @@ class ServiceRuntime:
         context = self.contexts.backend
         assert context is not None  # noqa: S101 - a service with backend_tls has one
         return self.worker.make_engine(context.raw, self.worker.scratch, is_server=False)
-
-    def session_for(self, dialer: Dialer) -> Any:
-        """A session to resume with this target, once: a TLS 1.3 ticket used twice would link connections (RFC 8446
-        appendix C.4)."""
-        return self.sessions.pop(dialer.target, None)
 
 
 def describe(family: int, address: Any) -> str:

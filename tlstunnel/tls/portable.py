@@ -151,7 +151,7 @@ class PortableEngine:
         return certificate.public_bytes(Encoding.DER)
 
     def session(self) -> Any:
-        return self._connection.get_session()
+        """None to resume: the host name is verified on the server's chain, which a resumed session does not have."""
 
     def resume(self, session: Any) -> None:
         self._connection.set_session(session)
