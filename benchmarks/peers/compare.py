@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.peers import certificate, debian13, native
+from benchmarks.peers import certificate, debian13, native, process
 from benchmarks.peers.errors import BenchmarkError
 from benchmarks.peers.native import Backend, Loadgen
 from benchmarks.peers.programs import Peer, Setting
@@ -98,6 +98,10 @@ class Stage:
     def site(self, peer: Peer) -> Site:
         self._started += 1
         proxy = peer.start(self.setting, self._started)
+        if self.options.pin:
+            # Some (hitch) bind their workers to a CPU by number, which would be the generator's.
+            process.come_to_rest(proxy.pid)
+            process.pin(proxy.pid, self.options.cpus()[0])
         return Site(proxy, self.backend, lambda: self.generator(proxy.port, tls=peer.tls), self.options.scale)
 
     def close(self) -> None:

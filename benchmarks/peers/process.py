@@ -88,6 +88,14 @@ def come_to_rest(root: int) -> None:
         before = after
 
 
+def pin(root: int, cpus: set[int]) -> None:
+    """Confines every thread of the process and its descendants to these CPUs, whatever they chose for themselves."""
+    for pid in tree(root):
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                os.sched_setaffinity(int(thread), cpus)
+
+
 def end(process: subprocess.Popen[str] | subprocess.Popen[bytes], patience_s: float = 3.0) -> None:
     """Ends a process we started and what it started: asked first, killed when it does not listen."""
     if process.poll() is None:

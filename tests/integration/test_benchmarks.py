@@ -105,6 +105,9 @@ def test_cpu_time_counts_children_that_live_and_children_that_have_ended() -> No
         assert len(process.tree(child.pid)) == 2
         assert process.cpu_s(child.pid) > 0.15 + 0.10  # the child that has ended is known in ticks only
         assert process.own_kib(child.pid) > 1000
+        cpu = min(os.sched_getaffinity(0))
+        process.pin(child.pid, {cpu})
+        assert all(os.sched_getaffinity(pid) == {cpu} for pid in process.tree(child.pid))
     finally:
         process.end(child)
 
