@@ -26,6 +26,7 @@ next, innocent call look as if it had failed.
 from tlstunnel._openssl.binding import TLSError, probe
 from tlstunnel._openssl.contexts import (
     X509_V_ERR_APPLICATION_VERIFICATION,
+    X509_V_ERR_CRL_HAS_EXPIRED,
     set_alpn_choice,
     set_groups,
     set_judge,
@@ -39,6 +40,7 @@ __all__ = [
     "FAT",
     "RECORD",
     "X509_V_ERR_APPLICATION_VERIFICATION",
+    "X509_V_ERR_CRL_HAS_EXPIRED",
     "Engine",
     "Scratch",
     "TLSEngine",

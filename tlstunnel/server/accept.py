@@ -69,7 +69,7 @@ class Acceptor:
         for _ in range(BATCH):
             if runtime.is_full:
                 self._pause("max_connections")
-                runtime.on_room.append(self._resume)
+                runtime.wait_for_room(self._resume)
                 return
             try:
                 fd, address = self._accept()
@@ -91,7 +91,13 @@ class Acceptor:
                     runtime.worker.observer.rejected(runtime.index, describe(sock.family, address), reason)
                     accepted.close()
                     continue
-            connection = Connection(runtime, accepted, sock.family, address, key)
+            try:
+                connection = Connection(runtime, accepted, sock.family, address, key)
+            except BaseException:
+                accepted.close()
+                if key is not None:
+                    runtime.admission.leave(key)
+                raise
             connection.start(steps(connection))
 
     def on_crash(self, error: Exception) -> None:

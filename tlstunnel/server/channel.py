@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from tlstunnel.tls.ocsp import Staples
 from tlstunnel.tls.store import Material
 
 _HEAD = struct.Struct("!I")
@@ -36,6 +37,13 @@ class Renew:
 
 
 @dataclass(frozen=True, slots=True)
+class Staple:
+    """Send these proofs to clients from now on; one for each service, in order, None where nothing changes."""
+
+    staples: tuple[Staples | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """Answer, to show that the loops turn."""
 
@@ -47,7 +55,7 @@ class Reopen:
     """Open the log file again."""
 
 
-Order = Drain | Renew | Ping | Reopen
+Order = Drain | Renew | Staple | Ping | Reopen
 
 
 def frame(payload: bytes) -> bytes:

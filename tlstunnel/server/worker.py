@@ -36,11 +36,12 @@ from tlstunnel.server.channel import (
     Ping,
     Renew,
     Reopen,
+    Staple,
     Unframer,
     parse_order,
     report_bytes,
 )
-from tlstunnel.server.runtime import ServiceRuntime, Worker
+from tlstunnel.server.runtime import ServiceRuntime, Worker, share
 from tlstunnel.tls.store import ServiceContexts
 
 EXIT_CUT = 1
@@ -93,7 +94,8 @@ class _Run:
         self._reactor = Reactor()
         self._bridge = Bridge(self._reactor, self._log.flush)
         observer = Observer(plan.schema, plan.row, self._log)
-        self._worker = Worker(self._reactor, self._bridge, observer, self._on_crash)
+        limit = share(plan.config.process.max_connections, plan.slots)
+        self._worker = Worker(self._reactor, self._bridge, observer, self._on_crash, limit)
         self._state = State.STARTING
         self._drain_scope = trio.CancelScope()
         self._is_hastened = False
@@ -153,6 +155,10 @@ class _Run:
             self._log.reopen()
         elif isinstance(order, Renew):
             await self._renew(order)
+        elif isinstance(order, Staple):
+            for runtime, staples in zip(self._runtimes, order.staples, strict=True):
+                if staples is not None:
+                    runtime.contexts.staple(staples)
 
     async def _renew(self, order: Renew) -> None:
         for runtime, material in zip(self._runtimes, order.materials, strict=True):

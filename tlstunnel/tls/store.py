@@ -7,12 +7,15 @@ and picklable.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tlstunnel.config.model import ClientAuth, Mode, OCSPStaple, Service, TLSSettings
-from tlstunnel.tls.context import Context, client_context, keylog_from_environment, server_context
+from tlstunnel.config.model import ClientAuth, CRLExpired, Mode, OCSPStaple, Service, TLSSettings
+from tlstunnel.outcome import CloseReason
+from tlstunnel.tls.context import Context, Judge, Objection, client_context, keylog_from_environment, server_context
 from tlstunnel.tls.material import CRL, CABundle, Credential
+from tlstunnel.tls.ocsp import Staple, Staples
 from tlstunnel.tls.peer import UnusableCertificateError, identity
 from tlstunnel.tls.policy import Policy, decide
 
@@ -29,6 +32,8 @@ class Material:
     backend_ca: CABundle | None = None
     backend_credential: Credential | None = field(default=None, repr=False)
     backend_crls: tuple[CRL, ...] = ()
+    staples: tuple[tuple[bytes, Staple], ...] = ()
+    """From `ocsp_response`, by certificate (DER)."""
 
 
 class ServerSide:
@@ -45,9 +50,10 @@ class ServerSide:
     def __init__(self, current: Context, credentials: Sequence[Credential], fixed: object) -> None:
         self.base = self.current = current
         self.fixed = fixed
-        self.names = tuple(name for credential in credentials for name in credential.names)
-        self.not_before = max(credential.not_before.timestamp() for credential in credentials)
-        self.not_after = min(credential.not_after.timestamp() for credential in credentials)
+        used = _one_of_each_kind(credentials, time.time()).values()
+        self.names = tuple(name for credential in used for name in credential.names)
+        self.not_before = max(credential.not_before.timestamp() for credential in used)
+        self.not_after = min(credential.not_after.timestamp() for credential in used)
 
     def is_valid_at(self, when: float) -> bool:
         """Whether the certificates are within their dates at a Unix time."""
@@ -61,6 +67,11 @@ class ServerSide:
             self.base.judge = self.current.judge
         return self
 
+    @property
+    def objection(self) -> Objection | None:
+        """What the judge had against the client's certificate that was verified last."""
+        return self.base.objection
+
 
 class ServiceContexts:
     """The contexts of one service.
@@ -72,7 +83,7 @@ class ServiceContexts:
         ContextError: OpenSSL refuses a setting.
     """
 
-    __slots__ = ("_keylog", "_service", "backend", "server", "sni")
+    __slots__ = ("_keylog", "_service", "_staples", "backend", "server", "sni")
 
     def __init__(self, service: Service, material: Material, previous: ServiceContexts | None = None) -> None:
         self._service = service
@@ -80,6 +91,7 @@ class ServiceContexts:
         self.server: ServerSide | None = None if previous is None else previous.server
         self.sni: tuple[ServerSide | None, ...] = () if previous is None else previous.sni
         self.backend: Context | None = None
+        self._staples: Staples = {} if previous is None else previous._staples
         self.renew(material)
 
     def renew(self, material: Material) -> None:
@@ -106,47 +118,71 @@ class ServiceContexts:
                 material.backend_ca,
                 credential=material.backend_credential,
                 crls=material.backend_crls,
+                forgives_expired_lists=service.crl_expired is CRLExpired.WARNING,
                 keylog=self._keylog,
             )
         self.server, self.sni, self.backend = server, tuple(sni), backend
+        self.staple(dict(material.staples) if service.ocsp_staple is OCSPStaple.FILE else self._staples)
 
     def adopt(self, other: ServiceContexts) -> None:
         """Use the contexts that were built and judged elsewhere, for sessions from now on."""
-        self.server, self.sni, self.backend = other.server, other.sni, other.backend
+        self.server, self.sni, self.backend, self._staples = other.server, other.sni, other.backend, other._staples
 
-    def staple(self, responses: Mapping[bytes, bytes]) -> None:
-        """Send these OCSP responses, by certificate (both DER), to clients that ask."""
+    def staple(self, staples: Staples) -> None:
+        """Send these proofs to clients that ask, also after `renew`."""
+        self._staples = staples
         for side in (self.server, *self.sni):
             if side is not None:
-                side.current.staples.clear()
-                side.current.staples.update(responses)
+                side.current.staples = staples
 
     def _side(
         self, material: Material, credentials: tuple[Credential, ...], tls: TLSSettings, policy: Policy
     ) -> ServerSide:
         service = self._service
+        auth = service.client_auth
+        if auth is ClientAuth.OPTIONAL and not policy.anonymous and not service.fallback_target:
+            auth = ClientAuth.REQUIRED  # who is refused without a certificate is told so by an alert
         context = server_context(
             tls,
-            credentials,
-            client_auth=service.client_auth,
+            tuple(_one_of_each_kind(credentials, time.time()).values()),
+            client_auth=auth,
             client_ca=material.client_ca,
             crls=material.crls,
+            forgives_expired_lists=service.crl_expired is CRLExpired.WARNING,
             judge=_judge(policy),
             staples=service.ocsp_staple is not OCSPStaple.OFF,
             session_scope=trust_digest(service, material, policy),
             keylog=self._keylog,
         )
-        return ServerSide(context, credentials, (service.name, tls, service.client_auth))
+        return ServerSide(context, credentials, (service.name, tls, auth))
 
 
-def _judge(policy: Policy) -> Callable[[bytes], str]:
-    def judge(certificate: bytes) -> str:
+def _one_of_each_kind(credentials: Sequence[Credential], now: float) -> dict[str, Credential]:
+    """What OpenSSL can hold: one certificate of each kind of key. A valid one comes before one that is not, then the
+    one that stays valid longest."""
+
+    def worth(credential: Credential) -> tuple[bool, float]:
+        begin, end = credential.not_before.timestamp(), credential.not_after.timestamp()
+        return begin <= now <= end, end
+
+    found: dict[str, Credential] = {}
+    for credential in credentials:
+        kind = credential.key_type.partition(" ")[0]
+        if kind not in found or worth(credential) > worth(found[kind]):
+            found[kind] = credential
+    return found
+
+
+def _judge(policy: Policy) -> Judge:
+    def judge(certificate: bytes) -> Objection | None:
         try:
             who = identity(certificate)
         except UnusableCertificateError as exc:
-            return str(exc)
+            return Objection(CloseReason.BAD_CERTIFICATE, str(exc))
         decision = decide(policy, who)
-        return "" if decision.allowed else f"{who}: {decision.rule}"
+        if decision.allowed:
+            return None
+        return Objection(CloseReason.DENIED, f"{who}: {decision.rule}", str(who), decision.rule)
 
     return judge
 
