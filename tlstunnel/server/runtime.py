@@ -24,14 +24,26 @@ from tlstunnel.tls.store import Material, ServiceContexts
 class Worker:
     """What all services of a worker share."""
 
-    __slots__ = ("bridge", "make_engine", "observer", "on_crash", "open_connections", "reactor", "scratch")
+    __slots__ = (
+        "bridge", "make_engine", "max_connections", "observer", "on_crash", "open_connections", "reactor", "scratch",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(
-        self, reactor: Reactor, bridge: Bridge, observer: Observer, on_crash: Callable[[Exception], None]
+        self,
+        reactor: Reactor,
+        bridge: Bridge,
+        observer: Observer,
+        on_crash: Callable[[Exception], None],
+        max_connections: int | None = None,
     ) -> None:
+        """`max_connections` is this worker's share of those of the whole daemon."""
         self.reactor, self.bridge, self.observer, self.on_crash = reactor, bridge, observer, on_crash
         self.scratch = Scratch()
         self.open_connections: set[Any] = set()
+        self.max_connections = max_connections
+        self.waiting: list[tuple[ServiceRuntime, Callable[[], None]]] = []
+        """Who accepts nothing until there is room, and how to tell them."""
         # The fast engine, or the portable one where the binding is not the one we know (design notes, TLS engine).
         self.make_engine: Callable[..., TLSEngine] = _openssl.Engine if _openssl.probe() is None else PortableEngine
 
@@ -42,7 +54,7 @@ class ServiceRuntime:
     __slots__ = (
         "_next_target", "admission", "connect_s", "contexts", "dialers", "fallback", "forward_cell", "handshake_s",
         "index", "is_server", "is_tls_at_once", "limits", "max_connections", "max_lifetime_s", "must_look_first",
-        "on_room", "open", "reverse_cell", "routes", "service", "sessions", "worker",
+        "open", "reverse_cell", "routes", "service", "sessions", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, index: int, service: Service, contexts: ServiceContexts, slots: int = 1) -> None:
@@ -66,11 +78,8 @@ class ServiceRuntime:
         self.admission = Admission(service, slots)
         self._next_target = 0
         self.forward_cell, self.reverse_cell = worker.observer.byte_cells(index)
-        # Each worker takes its share: nobody would have to ask the others at every accept.
-        limit = service.max_connections
-        self.max_connections = None if limit is None else max(1, limit // slots)
+        self.max_connections = share(service.max_connections, slots)
         self.open = 0
-        self.on_room: list[Callable[[], None]] = []
         self.sessions = Sessions()
 
     def renew(self, material: Material) -> None:
@@ -85,16 +94,27 @@ class ServiceRuntime:
 
     @property
     def is_full(self) -> bool:
-        """Whether max_connections are open."""
-        return self.max_connections is not None and self.open >= self.max_connections
+        """Whether max_connections are open, of this service or of all together."""
+        if self.max_connections is not None and self.open >= self.max_connections:
+            return True
+        worker = self.worker
+        return worker.max_connections is not None and len(worker.open_connections) >= worker.max_connections
+
+    def wait_for_room(self, resume: Callable[[], None]) -> None:
+        """Call this when it is not full any more."""
+        self.worker.waiting.append((self, resume))
 
     def leave(self) -> None:
         """A connection's place is free again."""
         self.open -= 1
-        if self.on_room and not self.is_full:
-            waiting, self.on_room = self.on_room, []
-            for resume in waiting:
-                resume()
+        worker = self.worker
+        if worker.waiting:
+            waiting, worker.waiting = worker.waiting, []
+            for runtime, resume in waiting:
+                if runtime.is_full:
+                    runtime.wait_for_room(resume)
+                else:
+                    resume()
 
     def dial_order(self, dialers: tuple[Dialer, ...]) -> tuple[Dialer, ...]:
         """The targets in the order in which to try them: those that rest come last, as a last hope."""
@@ -132,6 +152,11 @@ class ServiceRuntime:
         context = self.contexts.backend
         assert context is not None  # noqa: S101 - a service with backend_tls has one
         return self.worker.make_engine(context.raw, self.worker.scratch, is_server=False)
+
+
+def share(limit: int | None, slots: int) -> int | None:
+    """A worker's part of a limit: nobody has to ask the others at every accept. At least one."""
+    return None if limit is None else max(1, limit // slots)
 
 
 def describe(family: int, address: Any) -> str:
