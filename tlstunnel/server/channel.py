@@ -1,7 +1,8 @@
 """What a supervisor and a worker say to each other, over a stream socket between them.
 
-Towards the worker go pickled values: it trusts the process that made it. From the worker comes JSON, which can only be
-data: whoever takes over a worker can send the supervisor words, not objects.
+Towards the worker go pickled values: it trusts the process that made it. From the worker comes JSON, read into one of
+five reports and nothing else: whoever takes over a worker can send the supervisor words, not objects, and every word
+is checked here (`parse_report`).
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import json
 import pickle
 import socket
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tlstunnel.tls.ocsp import Staples
 from tlstunnel.tls.store import Material
 
 _HEAD = struct.Struct("!I")
-MAX_REPORT = 64 * 1024
+MAX_REPORT = 16 * 1024
 """Bytes of one message from a worker; more is not from one of ours."""
 MAX_ORDER = 64 * 1024 * 1024
+MAX_REASON = 1000
+"""Characters of a worker's last words that are repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,6 @@ class Staple:
 class Ping:
     """Answer, to show that the loops turn."""
 
-    number: int
-
 
 @dataclass(frozen=True, slots=True)
 class Reopen:
@@ -56,6 +58,40 @@ class Reopen:
 
 
 Order = Drain | Renew | Staple | Ping | Reopen
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The loops turn: the answer to `Ping`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """Sessions from now on use the material of the last `Renew`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Nothing is open any more, and the worker ends."""
+
+    cut: int
+    """Connections it had to cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker ends because of an error; before `Ready` it could not even begin."""
+
+    reason: str
+    """One printable line."""
+
+
+Report = Ready | Pong | Renewed | Drained | Failed
 
 
 def frame(payload: bytes) -> bytes:
@@ -68,9 +104,9 @@ def order_bytes(order: Order) -> bytes:
     return frame(pickle.dumps(order, protocol=pickle.HIGHEST_PROTOCOL))
 
 
-def report_bytes(kind: str, **values: Any) -> bytes:
-    """A report as it goes to the supervisor."""
-    return frame(json.dumps({"kind": kind, **values}).encode())
+def report_bytes(report: Report) -> bytes:
+    """A report as it goes to the supervisor: short enough that a socket takes it whole or not at all."""
+    return frame(json.dumps({"kind": type(report).__name__, **asdict(report)}).encode())
 
 
 class ChannelError(ValueError):
@@ -105,15 +141,40 @@ def parse_order(payload: bytes) -> Order:
     return order
 
 
-def parse_report(payload: bytes) -> dict[str, Any]:
-    """In the supervisor, what a worker sent. Raises ChannelError."""
+def parse_report(payload: bytes) -> Report:
+    """In the supervisor, what a worker sent: the one place where a worker's bytes are read. Raises ChannelError."""
     try:
-        report = json.loads(payload)
-    except (ValueError, RecursionError):
-        raise ChannelError("not JSON") from None
-    if not isinstance(report, dict) or not isinstance(report.get("kind"), str):
-        raise ChannelError("not a report")
-    return report
+        said = json.loads(payload)
+        read = _READ[said["kind"]]
+        return read(said)
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        raise ChannelError("not a report") from None
+
+
+def _drained(said: dict[str, Any]) -> Drained:
+    cut = said["cut"]
+    if type(cut) is not int or not 0 <= cut < 1 << 32:
+        raise ValueError
+    return Drained(cut)
+
+
+def _failed(said: dict[str, Any]) -> Failed:
+    return Failed(one_line(said["reason"]))
+
+
+def one_line(text: str) -> str:
+    """A text cut and without anything that could break a line or command a terminal."""
+    printable = (char if char.isprintable() else " " for char in text[:MAX_REASON])
+    return " ".join("".join(printable).split())
+
+
+_READ: dict[str, Callable[[dict[str, Any]], Report]] = {
+    "Ready": lambda _: Ready(),
+    "Pong": lambda _: Pong(),
+    "Renewed": lambda _: Renewed(),
+    "Drained": _drained,
+    "Failed": _failed,
+}
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -4,8 +4,12 @@ It reads no file and opens no listening socket: everything comes in the `Plan`. 
 
     STARTING --listening--> READY --Drain, or the supervisor is gone--> DRAINING --nothing open--> ended
 
-Two nurseries: the inner one accepts and is cancelled to drain; the outer one carries the reactor and stays until the
-last connection has ended or time is up.
+One nursery carries everything and stays until the last connection has ended or its time is up: the reactor, the
+channel (obeyed in every state, for a second order may hasten the drain), the listing, the clock of the log.
+
+When the supervisor is gone, nobody would replace us, renew our keys or tell us to stop. The worker then drains as if it
+had been told to: listening sockets are closed at once, so that a new daemon can have the ports, and links have their
+drain_timeout. SIGTERM, which is the supervisor's business until then, ends such an orphan at once.
 """
 
 from __future__ import annotations
@@ -32,10 +36,15 @@ from tlstunnel.server.bridge import Bridge, seconds
 from tlstunnel.server.channel import (
     MAX_ORDER,
     Drain,
+    Drained,
     Order,
     Ping,
+    Pong,
+    Ready,
     Renew,
+    Renewed,
     Reopen,
+    Report,
     Staple,
     Unframer,
     parse_order,
@@ -46,9 +55,12 @@ from tlstunnel.tls.store import ServiceContexts
 
 EXIT_CUT = 1
 """Links had to be cut at the end of the drain."""
-_DRAIN_LOOK_S = 0.02
 EXIT_BOOT = 3
-"""The worker could not begin; restarting it would not help."""
+"""The worker could not begin."""
+_DRAIN_LOOK_S = 0.02
+"""How often a draining worker looks whether it is done: nobody waits for it, a human would not notice."""
+# A worker makes few cycles; the default thresholds would have it look for them a thousand times a second under load.
+_GC_THRESHOLDS = (50_000, 20, 100)
 
 
 class State(Enum):
@@ -72,15 +84,12 @@ class Plan:
     channel: socket.socket
     listing: socket.socket | None
     """Where the admin process asks for open connections."""
-    slot: int
     slots: int
 
 
 def main(plan: Plan) -> int:
     """Run until drained; the exit status."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a terminal sends them to all of us; the supervisor decides
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(*_GC_THRESHOLDS)
     gc.enable()  # disabled in the supervisor, see children.fork
     return trio.run(_Run(plan).run)
 
@@ -97,33 +106,29 @@ class _Run:
         limit = share(plan.config.process.max_connections, plan.slots)
         self._worker = Worker(self._reactor, self._bridge, observer, self._on_crash, limit)
         self._state = State.STARTING
-        self._drain_scope = trio.CancelScope()
-        self._is_hastened = False
+        self._is_leaving = trio.Event()
+        self._is_hastened = trio.Event()
         self._runtimes: list[ServiceRuntime] = []
-        self._channel = trio.socket.from_stdlib_socket(plan.channel)
 
     async def run(self) -> int:
         plan = self._plan
-        cut = 0
         async with trio.open_nursery() as nursery:
             await nursery.start(self._bridge.run)
             nursery.start_soon(self._tick)
             if plan.listing is not None:
                 nursery.start_soon(self._answer, plan.listing)
-            with self._drain_scope:
-                acceptors = self._accept()
-                self._state = State.READY
-                await self._report("ready")
-                await self._obey()
+            acceptors = self._accept()
+            self._state = State.READY
+            nursery.start_soon(self._obey)
+            self._report(Ready())
+            await self._is_leaving.wait()
             self._state = State.DRAINING
             for acceptor in acceptors:
                 acceptor.close()
-            plan.row.cells[plan.schema.process.draining] = 1
-            nursery.start_soon(self._obey)
             cut = await self._drain()
             nursery.cancel_scope.cancel()
         self._log.flush()
-        await self._report("drained", cut=cut)
+        self._report(Drained(cut))
         return EXIT_CUT if cut else 0
 
     def _accept(self) -> list[Acceptor]:
@@ -136,49 +141,48 @@ class _Run:
         return acceptors
 
     async def _obey(self) -> None:
-        """Do what the supervisor says. Its end is the order to drain: nobody would replace us."""
+        """Do what the supervisor says, until it is gone."""
+        channel = trio.socket.from_stdlib_socket(self._plan.channel)
         unframer = Unframer(MAX_ORDER)
-        while True:
-            data = await self._channel.recv(65536)
-            if not data:
-                self._begin_drain()
-                await trio.sleep_forever()
-            for payload in unframer.feed(data):
-                await self._do(parse_order(payload))
+        try:
+            while data := await channel.recv(65536):
+                for payload in unframer.feed(data):
+                    self._do(parse_order(payload))
+        except ConnectionError:
+            pass  # it died with reports of ours unread; the end of a channel all the same
+        self._log.message("error", "orphan", "the supervisor is gone: accepting nothing more, finishing what is open")
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._is_leaving.set()
 
-    async def _do(self, order: Order) -> None:
+    def _do(self, order: Order) -> None:
         if isinstance(order, Ping):
-            await self._report("pong", number=order.number, open=len(self._worker.open_connections))
+            self._report(Pong())
         elif isinstance(order, Drain):
-            self._begin_drain(is_now=order.is_now)
+            self._is_leaving.set()
+            if order.is_now:
+                self._is_hastened.set()
         elif isinstance(order, Reopen):
             self._log.reopen()
         elif isinstance(order, Renew):
-            await self._renew(order)
+            for runtime, material in zip(self._runtimes, order.materials, strict=True):
+                runtime.renew(material)
+            self._report(Renewed())
         elif isinstance(order, Staple):
             for runtime, staples in zip(self._runtimes, order.staples, strict=True):
                 if staples is not None:
                     runtime.contexts.staple(staples)
 
-    async def _renew(self, order: Renew) -> None:
-        for runtime, material in zip(self._runtimes, order.materials, strict=True):
-            runtime.renew(material)
-        await self._report("renewed")
-
-    def _begin_drain(self, *, is_now: bool = False) -> None:
-        self._is_hastened = self._is_hastened or is_now
-        self._drain_scope.cancel()
-
     async def _drain(self) -> int:
         """Wait until nothing is open or time is up, service by service; how many connections had to be cut."""
-        worker, reactor = self._worker, self._reactor
+        worker, reactor, hastened = self._worker, self._reactor, self._is_hastened
         begun = trio.current_time()
+        ends = {runtime: begun + seconds(runtime.service.timeouts.drain_s) for runtime in self._runtimes}
         cut = 0
         while worker.open_connections:
             now = trio.current_time()
-            for connection in list(worker.open_connections):
-                drain_s = seconds(connection.runtime.service.timeouts.drain_s)
-                if self._is_hastened or now >= begun + drain_s:
+            late = {runtime for runtime, end in ends.items() if now >= end or hastened.is_set()}
+            if late:
+                for connection in [each for each in worker.open_connections if each.runtime in late]:
                     connection.drain()
                     cut += 1
             await trio.sleep(_DRAIN_LOOK_S)
@@ -198,13 +202,12 @@ class _Run:
             await trio.lowlevel.wait_readable(listing)
             answer(listing, self._worker.observer.open.values())
 
-    async def _report(self, kind: str, **values: object) -> None:
-        data = report_bytes(kind, slot=self._plan.slot, **values)
+    def _report(self, report: Report) -> None:
+        """Tell the supervisor. It reads all the time; what it has no room for, a pong among thousands, is lost."""
         try:
-            while data:
-                data = data[await self._channel.send(data) :]
+            self._plan.channel.send(report_bytes(report), socket.MSG_DONTWAIT)
         except OSError:
-            self._begin_drain()  # the supervisor is gone
+            return  # if it is gone, `_obey` learns of it
 
     def _on_pause(self, service: str, reason: str) -> None:
         text = f"{service}: not accepting for now: out of {reason}"

@@ -2,6 +2,10 @@
 
 A child inherits everything and keeps little. The first thing it does is undo what is the supervisor's: signal handlers,
 the sockets of other slots, the channels of other workers, privileges. It never returns into the supervisor's code.
+
+The supervisor never waits for a child. What it has to say goes as far as the channel takes it now, and the rest when
+the channel is writable again (`Child.flush`): a worker that hangs must not make the supervisor hang with it, which
+would keep it from noticing.
 """
 
 from __future__ import annotations
@@ -15,14 +19,14 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-from tlstunnel.errors import TunnelError
+from tlstunnel.errors import StartupError, TunnelError
 from tlstunnel.observe.board import Row
-from tlstunnel.server.channel import MAX_REPORT, ChannelError, Order, Unframer, order_bytes, parse_report
+from tlstunnel.server.channel import MAX_REPORT, ChannelError, Order, Report, Unframer, order_bytes, parse_report
 from tlstunnel.server.worker import EXIT_BOOT
 
-_SEND_TIMEOUT_S = 5.0
+# Terminals send these to the whole process group; for children they are the supervisor's business.
+_NOT_THEIRS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 @dataclass(slots=True, eq=False)
@@ -38,33 +42,50 @@ class Child:
     started: float = field(default_factory=time.monotonic)
     is_ready: bool = False
     is_draining: bool = False
-    cut: int = 0
-    """Connections that were cut at the end of its drain."""
-    pinged: int = 0
-    ponged: int = 0
+    is_silent: bool = False
+    """Its end of the channel is closed, or speaks nonsense: it ends, or is as good as dead."""
+    cut: int | None = None
+    """Connections it cut at the end of its drain, or took with it when it died; None until then."""
     ponged_at: float = field(default_factory=time.monotonic)
     failure: str = ""
-    """Why it could not begin, in its own words."""
+    """Why it ends, in its own words."""
+    _unsent: bytearray = field(default_factory=bytearray)
     _unframer: Unframer = field(default_factory=lambda: Unframer(MAX_REPORT))
 
-    def order(self, order: Order) -> bool:
-        """Tell the worker something. False when it does not listen: it is dead, or as good as."""
-        try:
-            self.channel.settimeout(_SEND_TIMEOUT_S)
-            self.channel.sendall(order_bytes(order))
-        except OSError:
-            return False
-        return True
+    @property
+    def has_unsent(self) -> bool:
+        """Whether orders wait for the channel to be writable."""
+        return bool(self._unsent)
 
-    def reports(self) -> list[dict[str, Any]]:
-        """What the worker has said; call when its channel is readable. Nonsense counts as silence."""
+    def order(self, order: Order) -> None:
+        """Tell the worker something, without waiting for it."""
+        self._unsent += order_bytes(order)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as the channel takes it."""
+        try:
+            while self._unsent:
+                del self._unsent[: self.channel.send(self._unsent, socket.MSG_DONTWAIT)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unsent.clear()  # it is dead: reaping follows
+
+    def reports(self) -> list[Report]:
+        """What the worker has said; call when its channel is readable. One that talks nonsense counts as silent."""
         try:
             data = self.channel.recv(65536, socket.MSG_DONTWAIT)
+            self.is_silent = not data
             return [parse_report(payload) for payload in self._unframer.feed(data)]
-        except (BlockingIOError, ConnectionError):
+        except BlockingIOError:
+            return []
+        except ConnectionError:
+            self.is_silent = True
             return []
         except ChannelError:
-            self.kill()
+            self.failure = "it sent the supervisor what no worker sends"
+            self.is_silent = True
             return []
 
     def kill(self) -> None:
@@ -84,21 +105,30 @@ def fork(body: Callable[[], int]) -> int:
     """Fork a child that runs `body` and exits with what it returns. The child's pid, in the supervisor.
 
     An error the operator can mend ends the child with EXIT_BOOT and one line; any other is ours and shows its trace.
+
+    Raises:
+        StartupError: the machine has no room for another process.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     # What exists now stays for good. Collecting writes into the head of every object it looks at, which would copy
-    # every page that parent and child share; frozen, they stay shared.
+    # every page that parent and child share (10 MiB in each worker); frozen, they stay shared.
     gc.disable()
     gc.collect()
     gc.freeze()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as exc:
+        reason = os.strerror(exc.errno or 0).lower()
+        raise StartupError(f"cannot start a process: {reason}; raise TasksMax= (or ulimit -u), or free memory") from exc
     if pid:
         return pid
     status = EXIT_BOOT
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD):
+        for number in _NOT_THEIRS:
+            signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         status = body()
     except TunnelError as exc:

@@ -81,6 +81,14 @@ def resolve_identity(user: str | None, group: str | None) -> Identity | None:
     return Identity(entry.pw_name, entry.pw_uid, gid, groups)
 
 
+def become(identity: Identity | None) -> None:
+    """What a process that speaks to the network does first: `drop` if there is somebody to become, else `shed`."""
+    if identity is not None:
+        drop(identity)
+    else:
+        shed()
+
+
 def drop(identity: Identity) -> None:
     """Become this identity, irrevocably. For a process just forked from a root supervisor.
 

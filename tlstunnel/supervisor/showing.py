@@ -4,32 +4,46 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from tlstunnel._version import VERSION
-from tlstunnel.observe.board import Board, Row
-from tlstunnel.observe.state import ReloadState, StateBlob, TunnelState, WorkerState
+from tlstunnel.observe.board import Row
+from tlstunnel.observe.state import (
+    CertificateState,
+    ReloadState,
+    ServiceState,
+    StateBlob,
+    TunnelState,
+    WorkerState,
+)
 from tlstunnel.supervisor.children import Child
 from tlstunnel.supervisor.generation import Generation
+from tlstunnel.tls.store import Material
+
+_OWN_ROOTS = 20
+"""A bundle of more CAs than this is a whole trust store, and when its members expire is its distributor's business."""
+
+_MAX_CERTIFICATES = 4000
+"""How many are shown: the state has room for so many, and nobody reads more."""
 
 
 class Showing:
     """Publishes. `last_reload` is set by whoever reloads."""
 
-    def __init__(self, board: Board, row: Row) -> None:
-        self._board, self._row = board, row
+    def __init__(self, row: Row) -> None:
+        self._row = row
         self.blob = StateBlob()
         self.last_reload: ReloadState | None = None
         self._started_at = time.time()
 
-    def show(self, generation: Generation, children: Iterable[Child], *, phase: str, admin_pid: int | None) -> None:
+    def show(self, generation: Generation, workers: Collection[Child], *, phase: str, admin_pid: int | None) -> None:
         """Publish how things stand."""
-        workers = tuple(children)
         series = generation.schema.process
         self._row.cells[series.workers] = len(workers)
-        lingering = {child.generation for child in workers} - {generation.number}
+        lingering = {child.generation for child in workers if child.is_draining} - {generation.number}
         self._row.cells[series.draining_generations] = len(lingering)
+        self._row.cells[series.draining] = phase == "draining"
         self.blob.publish(
             TunnelState(
                 version=VERSION,
@@ -39,23 +53,29 @@ class Showing:
                 admin_pid=admin_pid,
                 generation=generation.number,
                 source=generation.config.source,
-                services=generation.service_states(),
+                services=_services(generation),
                 workers=tuple(_worker(child) for child in workers),
-                certificates=generation.certificate_states(),
+                certificates=_certificates(generation),
                 last_reload=self.last_reload,
             )
         )
 
-    def status_text(self, generation: Generation) -> str:
+    def status_text(self, generation: Generation, workers: Collection[Child]) -> str:
         """`3 services, 17 connections, next certificate expires 2026-12-01`."""
-        services = generation.config.services
-        snapshot = self._board.snapshot()
-        connections = sum(snapshot.total(series.active) for series in generation.schema.services)
-        parts = [_count(len(services), "service"), _count(connections, "connection")]
-        expiries = [state.not_after for state in generation.certificate_states() if state.role == "certificate"]
+        parts = [
+            _count(len(generation.config.services), "service"),
+            _count(open_now(generation, workers), "connection"),
+        ]
+        expiries = [state.not_after for state in _certificates(generation) if state.role == "certificate"]
         if expiries:
             parts.append(f"next certificate expires {datetime.fromtimestamp(min(expiries), UTC):%Y-%m-%d}")
         return ", ".join(parts)
+
+
+def open_now(generation: Generation, workers: Collection[Child]) -> int:
+    """How many connections these workers have open, by what they count on the board."""
+    every = (*generation.schema.services, *generation.schema.retired)
+    return sum(child.row.cells[series.active] for child in workers for series in every)
 
 
 def _worker(child: Child) -> WorkerState:
@@ -66,6 +86,70 @@ def _worker(child: Child) -> WorkerState:
         started_at=child.started_at,
         draining=child.is_draining,
     )
+
+
+def _services(generation: Generation) -> tuple[ServiceState, ...]:
+    return tuple(
+        ServiceState(
+            name=service.name,
+            mode=service.mode.value,
+            listeners=tuple(listener.bound for listener in generation.listeners.services[service.name]),
+            targets=tuple(str(target) for target in service.targets),
+        )
+        for service in generation.config.services
+    )
+
+
+def _certificates(generation: Generation) -> tuple[CertificateState, ...]:
+    states: list[CertificateState] = []
+    for service, material in zip(generation.config.services, generation.inventory.materials, strict=True):
+        states += _certificates_of(service.name, material, generation.loaded_at)
+    return tuple(states[:_MAX_CERTIFICATES])
+
+
+def _certificates_of(service: str, material: Material, loaded_at: float) -> list[CertificateState]:
+    found = []
+    credentials = [*material.credentials, *(credential for each in material.sni for credential in each)]
+    if material.backend_credential is not None:
+        credentials.append(material.backend_credential)
+    for credential in credentials:
+        found.append(
+            CertificateState(
+                service=service,
+                file=credential.source,
+                subject=credential.subject,
+                not_after=credential.not_after.timestamp(),
+                loaded_at=loaded_at,
+                names=credential.names[:8],
+            )
+        )
+    for bundle in (material.client_ca, material.backend_ca):
+        if bundle is None or len(bundle.subjects) > _OWN_ROOTS:
+            continue
+        for subject, expiry in zip(bundle.subjects, bundle.expiries, strict=True):
+            found.append(
+                CertificateState(
+                    service=service,
+                    file=bundle.source,
+                    subject=subject,
+                    not_after=expiry.timestamp(),
+                    loaded_at=loaded_at,
+                    role="ca",
+                )
+            )
+    for crl in (*material.crls, *material.backend_crls):
+        if crl.next_update is not None:
+            found.append(
+                CertificateState(
+                    service=service,
+                    file=crl.source,
+                    subject=crl.issuer,
+                    not_after=crl.next_update.timestamp(),
+                    loaded_at=loaded_at,
+                    role="crl",
+                )
+            )
+    return found
 
 
 def _count(number: int, word: str) -> str:

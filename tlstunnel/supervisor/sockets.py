@@ -117,23 +117,29 @@ class Listeners:
                     listener.file.unlink()
 
     def close(self) -> None:
-        """In the supervisor, at the end: close everything, and unlink the unix sockets that we made."""
-        for listener in self:
-            close_all(listener.sockets)
-            if listener.file is not None:
-                listener.file.unlink()
+        """In the supervisor, when nothing came of it: close everything, and unlink the unix sockets that we made."""
+        self.close_services()
+        self.close_admin()
 
     def close_services(self) -> None:
         """In the supervisor, to drain: stop listening for clients; the admin endpoint stays."""
         for listeners in self.services.values():
-            for listener in listeners:
-                close_all(listener.sockets)
-                if listener.file is not None:
-                    listener.file.unlink()
+            _close(listeners)
+
+    def close_admin(self) -> None:
+        """In the supervisor, at the very end. A path is unlinked once only: another daemon may have it by now."""
+        _close(self.admin)
 
     def _close_all_but(self, kept: set[socket.socket], but: Listeners | None) -> None:
         for listener in (*self, *(but or ())):
             close_all([sock for sock in listener.sockets if sock not in kept])
+
+
+def _close(listeners: Sequence[Listener]) -> None:
+    for listener in listeners:
+        close_all(listener.sockets)
+        if listener.file is not None:
+            listener.file.unlink()
 
 
 def open_listeners(

@@ -1,0 +1,89 @@
+"""What the parts of the supervisor share: how things stand, and what is the supervisor's own."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+
+from tlstunnel.observe.board import Row
+from tlstunnel.observe.log import Log
+from tlstunnel.supervisor.activation import Inherited
+from tlstunnel.supervisor.children import Child
+from tlstunnel.supervisor.generation import Generation
+from tlstunnel.supervisor.privileges import Identity
+from tlstunnel.supervisor.rows import Rows
+from tlstunnel.supervisor.sdnotify import Notifier
+from tlstunnel.supervisor.showing import Showing
+from tlstunnel.supervisor.signals import Signals
+from tlstunnel.supervisor.sockets import Listeners
+from tlstunnel.supervisor.timers import Timers
+from tlstunnel.tls.passphrase import PassphraseSource
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Daemon:
+    """One running daemon, as its supervisor sees it."""
+
+    generation: Generation
+    """The one that serves."""
+    arriving: Generation | None = None
+    """The one that has been forked and is not ready yet: at start the first, at a reload the next."""
+    phase: str = "starting"
+    """"starting", "ready", "draining" or "stopped": one way only."""
+    children: dict[int, Child] = field(default_factory=dict)
+    """Living workers of all generations, by pid."""
+    admin_pid: int | None = None
+
+    inherited: Inherited
+    identity: Identity | None
+    """Who workers become; None without a change."""
+    passphrases: PassphraseSource
+    rows: Rows
+    row: Row
+    """The supervisor's own counters."""
+    showing: Showing
+    notifier: Notifier
+    signals: Signals
+    timers: Timers = field(default_factory=Timers)
+
+    @property
+    def log(self) -> Log:
+        """The log of the configuration in use."""
+        return self.generation.log
+
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """Whose the files of unix sockets are to be."""
+        return None if self.identity is None else (self.identity.uid, self.identity.gid)
+
+    def show(self) -> None:
+        """Publish how things stand, for the admin process and the metrics."""
+        self.showing.show(self.generation, self.children.values(), phase=self.phase, admin_pid=self.admin_pid)
+
+    def status_text(self) -> str:
+        """One line for the service manager."""
+        return self.showing.status_text(self.generation, self.children.values())
+
+    def other_listeners(self, generation: Generation) -> Listeners | None:
+        """Those of the generation that is coming or going beside this one: none of its children may keep them."""
+        for each in (self.generation, self.arriving):
+            if each is not None and each is not generation:
+                return each.listeners
+        return None
+
+    def close_in_child(self, *, listing: socket.socket | None = None, is_admin: bool = False) -> None:
+        """In a freshly forked child: close what is the supervisor's own, or another child's.
+
+        Args:
+            listing: a worker's own end of its listing channel.
+            is_admin: the admin process keeps the other ends of these channels.
+        """
+        self.signals.close()
+        self.notifier.close()
+        for child in self.children.values():
+            child.channel.close()
+        if is_admin:
+            for end in self.rows.worker_ends.values():
+                end.close()
+        else:
+            self.rows.close_in_child(listing)

@@ -1,0 +1,280 @@
+"""Reloads: begun, waited for, finished; one at a time, while the daemon serves.
+
+Theory of operation. Everything that can fail is done before anything is changed: reading, judging, binding. What
+follows takes the workers' own time, and the supervisor's loop goes on meanwhile:
+
+    IDLE --same configuration--> RENEWING --every worker uses the new material--> IDLE
+    IDLE --another one--> ARRIVING --every new worker is ready--> IDLE, and the old generation drains
+                                   --one could not begin, or time is up--> IDLE, and nothing has changed
+
+A request during a reload is kept and makes another one afterwards, so what was written last is always used; a hundred
+requests in a row may make fewer reloads. The service manager hears of the beginning and of the end, good or bad: it has
+no word for a reload that failed, so that is said in the status, the log and the metrics.
+
+New material must hold in every worker, because it may be a revocation: a worker that does not take it in time is ended,
+and its replacement starts with it.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+
+from tlstunnel.config.model import Config
+from tlstunnel.errors import StartupError, TunnelError
+from tlstunnel.observe.board import Board
+from tlstunnel.observe.log import open_log
+from tlstunnel.observe.schema import schema_for
+from tlstunnel.observe.state import ReloadState
+from tlstunnel.server.channel import Renew
+from tlstunnel.supervisor.adminprocess import AdminProcess
+from tlstunnel.supervisor.children import Child
+from tlstunnel.supervisor.daemon import Daemon
+from tlstunnel.supervisor.generation import Generation
+from tlstunnel.supervisor.limits import descriptor_budget, raise_descriptor_limit, usable_cores
+from tlstunnel.supervisor.reload import Loaded, Poll, load_config, load_material
+from tlstunnel.supervisor.sockets import open_listeners
+from tlstunnel.supervisor.workforce import Workforce
+
+ANSWER_S = 20.0
+"""How long workers may take to begin, or to take new material."""
+SETTLE_S = 1.0
+"""Between two looks at files that are changing."""
+
+
+class State(Enum):
+    """What is under way."""
+
+    IDLE = "idle"
+    RENEWING = "renewing"
+    ARRIVING = "arriving"
+
+
+class Reloads:
+    """Reloads a daemon that is ready."""
+
+    def __init__(self, daemon: Daemon, workforce: Workforce, admin: AdminProcess, board: Board, poll: Poll) -> None:
+        self._daemon, self._workforce, self._admin, self._board = daemon, workforce, admin, board
+        self._poll = poll
+        self._state = State.IDLE
+        self._awaited: set[Child] = set()
+        self._is_wanted_again = False
+        self._arriving_poll = poll
+
+    # What makes one begin.
+
+    def request(self) -> None:
+        """SIGHUP: read everything again and use it, or change nothing."""
+        if self._state is not State.IDLE:
+            self._is_wanted_again = True
+            return
+        daemon = self._daemon
+        daemon.notifier.reloading("reloading")
+        self._poll.look()
+        self._poll.settle()
+        try:
+            config = load_config(daemon.generation.config)
+            loaded = self._load(config)
+            if config == daemon.generation.config:
+                self._renew(loaded)
+            else:
+                self._replace(loaded)
+        except TunnelError as exc:
+            self._fail(exc)
+
+    def watch(self) -> None:
+        """Look at the files now and then, from now on."""
+        every_s = self._daemon.generation.config.process.reload_poll_s
+        if every_s is None:
+            self._daemon.timers.cancel("poll")
+            return
+        delay_s = min(SETTLE_S, every_s) if self._poll.is_unsure else every_s
+        self._daemon.timers.after(delay_s, "poll", self._look)
+
+    def abandon(self) -> None:
+        """The daemon drains: what is under way does not matter any more."""
+        self._daemon.timers.cancel("poll")
+        self._is_wanted_again = False
+        if self._state is State.ARRIVING:
+            self._dismiss()
+        self._finish()
+
+    def _look(self) -> None:
+        """Certificates and keys may have changed. The configuration stays what it is until somebody says SIGHUP."""
+        if self._state is State.IDLE and self._poll.look():
+            self._poll_changed()
+        self.watch()
+
+    def _poll_changed(self) -> None:
+        daemon = self._daemon
+        config = daemon.generation.config
+        try:
+            loaded = self._load(config)
+        except TunnelError as exc:
+            if self._poll.doubt(config.process.reload_poll_s or 0.0):
+                first = str(exc).splitlines()[0]
+                daemon.log.message("info", "reload", f"files have changed and cannot be used yet: {first}")
+                return
+            self._poll.settle()
+            self._fail(exc)
+            return
+        daemon.notifier.reloading("reloading")
+        self._renew(loaded)
+
+    def _load(self, config: Config) -> Loaded:
+        generation = self._daemon.generation
+        return load_material(config, self._daemon.passphrases, generation.config, generation.inventory.contexts)
+
+    # What it does.
+
+    def _renew(self, loaded: Loaded) -> None:
+        """New material for living workers. Replacements are forked from the contexts here, so these change too."""
+        generation = self._daemon.generation
+        for ours, fresh in zip(generation.inventory.contexts, loaded.inventory.contexts, strict=True):
+            ours.adopt(fresh)
+        is_admin_new = loaded.inventory.admin != generation.inventory.admin
+        generation.inventory = loaded.inventory.with_contexts(generation.inventory.contexts)
+        generation.loaded_at = time.time()
+        self._poll = loaded.poll
+        workers = list(generation.workers.values())
+        self._workforce.tell(Renew(loaded.inventory.materials), workers)
+        self._await(State.RENEWING, workers)
+        if is_admin_new:
+            generation.admin_tls = loaded.admin_tls
+            self._admin.replace()
+        for warning in loaded.inventory.warnings:
+            self._daemon.log.message("warning", "config", warning)
+        self._go_on()
+
+    def _replace(self, loaded: Loaded) -> None:
+        """A new generation on the same sockets."""
+        daemon, config = self._daemon, loaded.config
+        old = daemon.generation
+        if (config.process.user, config.process.group) != (old.config.process.user, old.config.process.group):
+            raise StartupError("process.user and process.group cannot be reloaded; restart tlstunnel")
+        slots = config.process.workers or usable_cores()
+        listeners = open_listeners(
+            config, slots, inherited=daemon.inherited, previous=old.listeners, owner=daemon.owner
+        )
+        try:
+            count = len(list(listeners))
+            descriptor_budget(config, limit=raise_descriptor_limit(), listeners=count, workers=slots)
+            schema = schema_for(config, extends=old.schema)
+            self._board.grow(schema.layout)
+            log = old.log if config.log == old.config.log else open_log(config.log)
+        except TunnelError:
+            old.listeners.retire(listeners)
+            raise
+        daemon.arriving = Generation(
+            old.number + 1, config, loaded.inventory, time.time(), listeners, schema, log, loaded.admin_tls
+        )
+        self._arriving_poll = loaded.poll
+        self._await(State.ARRIVING, [])
+        try:
+            for slot in range(slots):
+                self._awaited.add(self._workforce.start(daemon.arriving, slot))
+        except StartupError:
+            self._dismiss()
+            raise
+        for warning in (*loaded.inventory.warnings, *listeners.warnings):
+            daemon.log.message("warning", "config", warning)
+
+    def _take_over(self) -> None:
+        """The new generation is ready: it is the one from now on, and the old one drains."""
+        daemon, old = self._daemon, self._daemon.generation
+        new = daemon.arriving
+        assert new is not None  # noqa: S101 - that is what ARRIVING says
+        daemon.generation, daemon.arriving = new, None
+        self._poll = self._arriving_poll
+        new.listeners.retire(old.listeners)
+        self._workforce.drain(old)
+        self._admin.replace()
+        if new.log is not old.log:
+            old.log.close()  # our copy: the old workers have their own
+        for line in new.ready_lines():
+            daemon.log.message("info", "reload", line.removeprefix("ready: "))
+
+    def _dismiss(self) -> None:
+        """The new generation will not be: end its workers, close what only it has."""
+        daemon, current = self._daemon, self._daemon.generation
+        new, daemon.arriving = daemon.arriving, None
+        assert new is not None  # noqa: S101 - that is what ARRIVING says
+        for child in new.workers.values():
+            child.kill()
+        current.listeners.retire(new.listeners)
+        if new.log is not current.log:
+            new.log.close()
+
+    # How it goes on.
+
+    def note(self, child: Child) -> None:
+        """A worker has said that it is ready, or that it uses the new material."""
+        self._awaited.discard(child)
+        self._go_on()
+
+    def note_end(self, child: Child, how: str) -> None:
+        """A worker has ended."""
+        if child not in self._awaited:
+            return
+        if self._state is State.ARRIVING:
+            self._dismiss()
+            self._fail(StartupError(f"a new worker could not begin: {how}"))
+        else:
+            self.note(child)  # its replacement starts with the new material
+
+    def _await(self, state: State, children: list[Child]) -> None:
+        self._state, self._awaited = state, set(children)
+        self._daemon.timers.after(ANSWER_S, "reload", self._late)
+
+    def _go_on(self) -> None:
+        if self._awaited or self._state is State.IDLE:
+            return
+        if self._state is State.ARRIVING:
+            self._take_over()
+            what = f"reloaded {self._daemon.generation.config.source}: generation {self._daemon.generation.number}"
+        else:
+            what = "reloaded certificates, keys, CAs and revocation lists"
+        self._succeed(what)
+
+    def _late(self) -> None:
+        if self._state is State.ARRIVING:
+            self._dismiss()
+            self._fail(StartupError(f"new workers were not ready within {ANSWER_S:.0f} s"))
+            return
+        for child in self._awaited:
+            text = f"worker {child.pid} has not taken the new certificates within {ANSWER_S:.0f} s and is replaced"
+            self._daemon.log.message("error", "worker", text, pid=child.pid)
+            child.kill()
+
+    # How it ends.
+
+    def _succeed(self, what: str) -> None:
+        daemon = self._daemon
+        process = daemon.generation.schema.process
+        daemon.row.cells[process.reloads_ok] += 1
+        daemon.row.floats[process.last_reload_success] = time.time()
+        daemon.showing.last_reload = ReloadState(at=time.time(), ok=True)
+        daemon.log.message("info", "reload", what)
+        daemon.notifier.ready(daemon.status_text())
+        self._finish()
+
+    def _fail(self, error: TunnelError) -> None:
+        daemon = self._daemon
+        lines = str(error).splitlines()
+        daemon.row.cells[daemon.generation.schema.process.reloads_failed] += 1
+        daemon.showing.last_reload = ReloadState(at=time.time(), ok=False, errors=tuple(lines))
+        for line in lines:
+            daemon.log.message("error", "reload", f"reload failed, nothing changed: {line}")
+        daemon.notifier.ready(f"reload failed, still running the old configuration: {lines[0]}")
+        self._finish()
+
+    def _finish(self) -> None:
+        self._state = State.IDLE
+        self._awaited = set()
+        self._daemon.timers.cancel("reload")
+        if self._is_wanted_again:
+            self._is_wanted_again = False
+            self._daemon.timers.after(0.0, "reload again", self.request)
+        if self._daemon.phase == "ready":
+            self.watch()
+        self._daemon.show()
