@@ -48,6 +48,14 @@ VALUES = {
     "sni": "array of tables",
     "target_tls": "`true`, `false` or table",
     "server_name": "string",
+    "fallback_target": "address or array",
+    "source_address": "IP address",
+    "allow_from": "network or array",
+    "deny_from": "network or array",
+    "proxy_trusted": "network or array",
+    "connection_rate_per_ip": "rate",
+    "handshake_rate": "rate",
+    "ocsp_cache": "folder",
     "min_version": '`"1.2"` or `"1.3"`',
     "max_version": '`"1.2"` or `"1.3"`',
 }
@@ -156,7 +164,11 @@ def _entries(keys: Iterable[str], defaults: effective.Keys, *classes: type) -> l
         )
         value = VALUES.get(key) if key in VALUES and classes[0] not in (model.Admin, model.Log) else None
         if value is None:
-            value = "string or array" if key.startswith(("allow_", "verify_")) else _value(*fields[key])
+            value = (
+                "string or array"
+                if key not in fields and key.startswith(("allow_", "verify_"))
+                else _value(*fields[key])
+            )
         default = defaults.get(key)
         shown = "" if default is None or default == "" else f"`{render(default)}`"
         rows.append(Entry(key, value, shown, meaning))
@@ -217,7 +229,7 @@ def options_page() -> str:
         for option in panel.options:
             metavar = f" {option.metavar}" if option.metavar else ""
             default = defaults[option.modes[0]].get((option.section, option.key))
-            shown = "" if default in (None, "", False, []) else f"`{default}`"
+            shown = "" if default in (None, "", False, []) else f"`{options._listed(default)}`"
             key = option.key if option.section == "service" else f"{option.section}.{option.key}"
             commands = "both" if len(option.modes) > 1 else option.modes[0].value
             often = " Repeatable." if option.kind in (options.Kind.MANY, options.Kind.COMMAS) else ""
@@ -237,8 +249,9 @@ One TOML file tells one daemon everything: `tlstunnel run FILE`. The same words 
     tlstunnel show FILE     prints what is in effect: defaults filled in, paths absolute, nothing secret
 
 `check` prints warnings, such as a certificate that expires soon, and then `configuration OK`. It exits with 0 when
-nothing is wrong; with 2 when the configuration is; and with 1 when the text is right but files that it names are
-missing or cannot be read on this machine. What `show` prints can be run again.
+nothing is wrong; with 2 when the configuration is; and with 1 when the text is right but this machine lacks what it
+names: files that are missing or cannot be read, an unknown `user` or `group`, file descriptors for `max_connections`
+(of which the service manager may grant another number). What `show` prints can be run again.
 
 An unknown key is an error that names the nearest known one, and so is a key that would have no effect.
 
@@ -250,6 +263,10 @@ An unknown key is an error that names the nearest known one, and so is a key tha
 - **Durations**: a number and a unit, `"500ms"`, `"10s"`, `"5m"`, `"1h"`, `"7d"`; or `"never"`. A bare number is an
   error, and zero never means infinite.
 - **Counts**: whole numbers from 1 on, or `"unlimited"`.
+- **Rates**: `"20/s"`, `"100/m"`, `"1000/h"`, or `"unlimited"`. As many may come at once after a rest, unless
+  `"20/s burst 50"` says how many.
+- **Networks**: `"192.0.2.0/24"`, `"2001:db8::/32"`, or one address. Bits behind the prefix are an error, since nobody
+  can tell whether the network or the one address was meant.
 - **Files**: absolute, or relative to the configuration file (for options: to the current folder). `"cred:NAME"` is the
   file NAME in `$CREDENTIALS_DIRECTORY`, where systemd's `LoadCredential=` puts it. Links are followed anew at each
   reload, so a link may be swapped. Every file is read with the rights that tlstunnel was started with.
@@ -260,17 +277,19 @@ SERVICES = """One listener (or several) and where its connections go. The name i
 `-`; it stands in log lines and metrics. A daemon has at least one service.
 """
 PASSTHROUGH = """TLS is routed by the server name that the client asks for, and not terminated: there is no key here,
-and the certificate is the target's own. Beside the keys of every mode there is `sni`, whose entries hold only `names`
-and `target`; other names go to the service's own `target`."""
+and the certificate is the target's own. Beside the keys of every mode there are `sni`, whose entries hold only `names`
+and `target`, and `sni_mismatch`: with `"default"` other names go to the service's own `target`; with `"reject"` they
+are refused, and there is no such `target`."""
 RULES = """A rule is a table, and matches a certificate when every field in it does. Of several rules any is enough:
 `allow = [{ cn = "billing" }, { ou = "ops", uri = "spiffe://example.org/ns/*/admin" }]`. A rule in `deny` that matches
 refuses, whatever the others say.
 
 With `client_auth = "required"` there must be a rule, or `allow_any = true`. With `"optional"` and no rule every
-verified certificate is admitted, since clients without one are too; with `anonymous = "deny"` there must be a rule
-again. With `"none"` a rule is an error, because nothing would ever ask it."""
+verified certificate is admitted, since clients without one are too; with `anonymous = "deny"`, or with a
+`fallback_target` for those without, there must be a rule again. With `"none"` a rule is an error, because nothing would
+ever ask it."""
 NAMES = """Each `[[services.NAME.sni]]` is a set of server names on the service's listeners. What it leaves out is as in
-the service."""
+the service; without a certificate of its own, only where its connections go and what holds for them differs."""
 TARGET_TLS = """In server mode, `target_tls = true` opens TLS to the target too, verified against the system's CAs and
 the target's host name. A table `[services.NAME.target_tls]` says more. With it, a target on another machine is not
 plaintext, so `unsafe_target` is not needed."""

@@ -184,6 +184,22 @@ def test_check_tells_when_a_key_is_encrypted_and_nobody_gives_its_passphrase(
     assert (done.code, done.out.splitlines()[-1]) == (0, "configuration OK")
 
 
+def test_check_names_accounts_and_descriptors_that_a_start_would_miss(
+    tlstunnel: Command, pair: certificates.Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlstunnel.supervisor.limits.raise_descriptor_limit", lambda: 1024)
+    text = '[process]\nworkers = 1\nuser = "nobody-of-that-name"\nmax_connections = 100000\n' + service(pair)
+    done = tlstunnel("check", config_file(text))
+    user, descriptors = done.err.splitlines()
+    assert (done.code, done.out) == (1, "")
+    assert user.startswith('tlstunnel: tunnel.toml: process.user: this machine has no user "nobody-of-that-name"; ')
+    assert descriptors.startswith("tlstunnel: tunnel.toml: process.max_connections: ")
+    done = tlstunnel("check", config_file(text + "bogus = 1"))
+    assert (done.code, len(done.err.splitlines())) == (2, 3)
+    text = text.replace("nobody-of-that-name", "nobody").replace("100000", "100")
+    assert tlstunnel("check", config_file(text)).code == 0
+
+
 def test_check_does_not_begin_a_key_log(
     tlstunnel: Command, pair: certificates.Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,17 @@ from tlstunnel.config.model import (
     CertificateFiles,
     ClientAuth,
     Config,
+    CRLExpired,
     Failover,
     Log,
     Mode,
+    OCSPStaple,
     Process,
     ProxyProtocol,
+    Rate,
     ServerName,
     Service,
+    SNIMismatch,
     Timeouts,
     TLSSettings,
 )
@@ -54,7 +59,15 @@ def everything(folder: Path) -> Config:
         )
         for name in ("ecdsa", "rsa")
     )
-    limits = {"max_connections": 10, "max_connections_per_ip": 2}
+    limits = {
+        "max_connections": 10,
+        "max_connections_per_ip": 2,
+        "connection_rate_per_ip": Rate(count=20.0, per_s=1.0, burst=50.0),
+        "handshake_rate": Rate(count=100.0, per_s=60.0, burst=100.0),
+        "allow_from": (IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8::7/128")),
+        "deny_from": (IPv4Network("192.0.2.7/32"),),
+        "crl_expired": CRLExpired.WARNING,
+    }
     own_backend = BackendTLS(
         ca=file("ca.pem"),
         server_name="db.example.org",
@@ -69,6 +82,12 @@ def everything(folder: Path) -> Config:
         listen=tuple(map(parse_listen, (":8443", "[::1]:0", "unix:/run/a b.sock", "systemd:web"))),
         targets=tuple(map(parse_target, ("app.example.org:1", "unix:/run/b.sock"))),
         failover=Failover.ROUND_ROBIN,
+        proxy_tlvs=False,
+        source_address="127.0.0.9",
+        ocsp_staple=OCSPStaple.AUTO,
+        ocsp_cache=folder,
+        sni_mismatch=SNIMismatch.REJECT,
+        http_hint=False,
         certificate=pairs,
         client_auth=ClientAuth.OPTIONAL,
         client_ca=file("clients-ca.pem"),
@@ -88,6 +107,7 @@ def everything(folder: Path) -> Config:
         timeouts=TIMES,
         proxy_protocol=ProxyProtocol.V2,
         accept_proxy_protocol=True,
+        proxy_trusted=(),
         strict_close=True,
         unsafe_target=True,
         unsafe_keylog=True,
@@ -118,10 +138,35 @@ def everything(folder: Path) -> Config:
             ),
         ),
     )
+    stapled = Service(
+        name="stapled",
+        mode=Mode.SERVER,
+        listen=(parse_listen(":444"),),
+        targets=(parse_target("[::1]:1"),),
+        fallback_target=tuple(map(parse_target, ("[::1]:3", "unix:/run/fallback.sock"))),
+        client_auth=ClientAuth.OPTIONAL,
+        client_ca=file("ca.pem"),
+        policy=Policy(allow=(Rule(cn="a"),)),
+        source_address="::1",
+        certificate=pairs,
+        ocsp_staple=OCSPStaple.FILE,
+        ocsp_response=(file("ecdsa.ocsp"), file("rsa.ocsp")),
+        accept_proxy_protocol=True,
+        proxy_trusted=(IPv4Network("10.0.0.0/8"),),
+    )
+    strict = dataclasses.replace(
+        router, name="strict", listen=(parse_listen(":445"),), targets=(), sni_mismatch=SNIMismatch.REJECT
+    )
     return Config(
-        services=(server, client, router),
+        services=(server, client, router, stapled, strict),
         process=Process(workers=3, user="tls", group="tls", max_connections=100, reload_poll_s=None),
-        admin=Admin(listen=parse_listen(":9464"), unsafe_admin=True),
+        admin=Admin(
+            listen=parse_listen(":9464"),
+            certificate=file("admin.pem"),
+            key=file("admin.key"),
+            client_ca=file("ca.pem"),
+            unsafe_admin=True,
+        ),
         log=Log(format="json", level="debug", target=f"file:{folder}/tunnel.log"),
     )
 
@@ -131,6 +176,14 @@ def test_a_configuration_without_defaults_is_read_back_as_the_same(tmp_path: Pat
     path = tmp_path / "shown.toml"
     path.write_text(render_config(config))
     assert dataclasses.replace(load_file(path), source=config.source) == config
+
+
+def test_in_that_configuration_every_key_is_used_by_some_service(tmp_path: Path) -> None:
+    config = everything(tmp_path)
+    ours = {"name", "mode", "listen", "targets", "backend_tls", "timeouts", "policy", "tls", "sni", "certificate"}
+    for field in dataclasses.fields(Service):
+        default = Service.__dataclass_fields__[field.name].default
+        assert field.name in ours or any(getattr(service, field.name) != default for service in config.services)
 
 
 def test_defaults_are_filled_in(tmp_path: Path) -> None:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from tests.support import certificates
 from tlstunnel.address import parse_listen, parse_target
-from tlstunnel.config.model import CertificateFiles, ClientAuth, Config, Mode, ServerName, Service, TLSSettings
+from tlstunnel.cli import options
+from tlstunnel.config.model import (
+    Admin,
+    BackendTLS,
+    CertificateFiles,
+    ClientAuth,
+    Config,
+    CRLExpired,
+    Mode,
+    ServerName,
+    Service,
+    TLSSettings,
+)
+from tlstunnel.errors import ConfigError, StartupError
+from tlstunnel.tls import inventory
 from tlstunnel.tls.context import ContextError
 from tlstunnel.tls.inspection import Finding, inspect
 from tlstunnel.tls.passphrase import PassphraseSource
@@ -77,9 +93,97 @@ def test_a_name_the_certificate_is_not_for_is_a_warning() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*X509:DeprecationWarning")
-def test_an_expired_revocation_list_is_a_warning_with_its_date() -> None:
+@pytest.mark.parametrize("judged", CRLExpired)
+def test_an_expired_revocation_list_is_what_crl_expired_says_with_its_date(judged: CRLExpired) -> None:
     yesterday = NOW.replace(microsecond=0) - timedelta(days=1)
     crl = certificates.crl(last_update=yesterday - timedelta(days=7), next_update=yesterday)
     trust = {"client_auth": ClientAuth.REQUIRED, "client_ca": certificates.ca().certificate, "crl": (crl,)}
+    asked = config(plain(), policy=Policy(allow_any=True), crl_expired=judged, **trust)
+    found = inspect(asked, PassphraseSource(), now=NOW)
+    warned = [line for line in found.warnings if f"expired on {yesterday:%Y-%m-%d}" in line]
+    refused = [(each.steps, each.what) for each in found.problems]
+    if judged is CRLExpired.WARNING:
+        assert (len(warned), refused) == (1, [])
+    else:
+        assert (warned, [steps for steps, _ in refused]) == ([], [("services", "web", "crl")])
+        assert refused[0][1].endswith('fetch it anew, or set crl_expired to "warning"')
+
+
+@pytest.mark.filterwarnings("ignore:.*X509:DeprecationWarning")
+def test_an_expired_list_beside_a_current_one_of_the_same_ca_refuses_nobody() -> None:
+    old = certificates.crl(last_update=NOW - timedelta(days=9), next_update=NOW - timedelta(days=1))
+    ca = certificates.ca().certificate
+    trust = {"client_auth": ClientAuth.REQUIRED, "client_ca": ca, "crl": (old, certificates.crl())}
     found = inspect(config(plain(), policy=Policy(allow_any=True), **trust), PassphraseSource(), now=NOW)
-    assert any(f"expired on {yesterday:%Y-%m-%d}" in warning for warning in found.warnings)
+    assert found.problems == ()
+    assert any("expired on" in warning for warning in found.warnings)
+
+
+@pytest.mark.filterwarnings("ignore:.*X509:DeprecationWarning")
+def test_the_servers_list_may_be_expired_too_where_that_is_a_warning() -> None:
+    old = certificates.crl(last_update=NOW - timedelta(days=9), next_update=NOW - timedelta(days=1))
+    backend = BackendTLS(ca=certificates.ca().certificate, crl=(old, old))
+    found = inspect(config(plain(), backend_tls=backend), PassphraseSource(), now=NOW)
+    assert [each.steps for each in found.problems] == [("services", "web", "target_tls", "crl", at) for at in (0, 1)]
+    found = inspect(config(plain(), backend_tls=backend, crl_expired=CRLExpired.WARNING), PassphraseSource(), now=NOW)
+    assert found.problems == ()
+
+
+def test_the_admin_endpoints_files_are_read_and_handed_out() -> None:
+    pair, ca = certificates.server("localhost"), certificates.ca().certificate
+    admin = Admin(listen=parse_listen("127.0.0.1:0"), certificate=pair.certificate, key=pair.key, client_ca=ca)
+    found = inspect(replace(config(plain()), admin=admin), PassphraseSource(), now=NOW)
+    assert found.problems == ()
+    assert found.admin is not None
+    assert len(found.admin.credentials) == 1
+    assert found.admin.client_ca is not None
+    wrong = replace(admin, key=certificates.server("other").key, client_ca=pair.key)
+    found = inspect(replace(config(plain()), admin=wrong), PassphraseSource(), now=NOW)
+    assert [each.steps for each in found.problems] == [("admin", "certificate"), ("admin", "client_ca")]
+    assert inspect(config(plain()), PassphraseSource(), now=NOW).admin is None
+
+
+def test_a_start_names_each_problem_by_key_path_or_by_option() -> None:
+    other = certificates.server("other.example.org")
+    files = replace(plain(), key=other.key)
+    asked = replace(config(files, tls=TLSSettings(groups="P-999")), source="tunnel.toml")
+    with pytest.raises(ConfigError) as caught:
+        inventory.take(asked, PassphraseSource())
+    assert [problem.where for problem in caught.value.problems] == [
+        "tunnel.toml: services.web.groups",
+        "tunnel.toml: services.web.certificate",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        inventory.take(replace(asked, source="command line"), PassphraseSource())
+    assert [problem.where for problem in caught.value.problems] == ["--groups", "--cert"]
+
+
+def test_a_start_over_files_that_cannot_be_read_is_the_machines_fault(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match=r"^--cert: .*missing.pem"):
+        inventory.take(config(replace(plain(), certificate=tmp_path / "missing.pem")), PassphraseSource())
+
+
+def test_a_start_says_that_a_key_log_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "no" / "keys.log"))
+    with pytest.raises(
+        ConfigError, match=r"^--unsafe-keylog: SSLKEYLOGFILE names .*, which cannot be opened \(no such"
+    ):
+        inventory.take(config(plain(), unsafe_keylog=True), PassphraseSource())
+
+
+def test_what_a_start_has_read_can_be_used_with_other_contexts() -> None:
+    taken = inventory.take(config(plain()), PassphraseSource())
+    again = inventory.take(config(plain()), PassphraseSource(), {"web": taken.contexts[0]})
+    assert taken.with_contexts(again.contexts) == replace(taken, contexts=again.contexts)
+    assert len(taken.materials) == len(taken.contexts) == 1
+
+
+@pytest.mark.parametrize("option", options.options_of(Mode.SERVER) + options.options_of(Mode.CLIENT))
+def test_a_key_of_a_service_is_named_as_its_option(option: options.Option) -> None:
+    if option.section == "service":
+        assert inventory.place("command line", ("services", "server", option.key, 0)) == option.flag
+
+
+def test_a_service_whose_name_has_a_dot_is_named_as_toml_writes_it() -> None:
+    steps = ("services", "web.1", "sni", 0, "certificate")
+    assert inventory.place("a.toml", steps) == 'a.toml: services."web.1".sni[0].certificate'

@@ -210,13 +210,17 @@ def _parameter(option: Option, panel: Panel, default: object) -> inspect.Paramet
     info = typer.Option(
         False if is_flag else None,
         option.flag,
-        help=option.help if is_flag or not default else f"{option.help} Default: {default}.",
+        help=option.help if is_flag or not default else f"{option.help} Default: {_listed(default)}.",
         metavar=option.metavar or None,
         rich_help_panel=panel.title,
         show_default=False,
     )
     kind: Any = bool if is_flag else str | None if option.kind is Kind.ONE else list[str]
     return inspect.Parameter(_name(option), inspect.Parameter.KEYWORD_ONLY, default=info, annotation=kind)
+
+
+def _listed(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _defaults(mode: Mode) -> dict[tuple[str, str], object]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from tlstunnel.config.model import Config
 
 app = typer.Typer(add_completion=False)
 
@@ -24,8 +28,8 @@ def run(config: Path = _CONFIG) -> None:
 def check(config: Path = _CONFIG) -> None:
     """Check a configuration file and everything it names, and report every problem.
 
-    Exit code 0: nothing is wrong (warnings may be printed). 1: the text is right, but files it names are missing or
-    unreadable here. 2: the configuration is wrong.
+    Exit code 0: nothing is wrong (warnings may be printed). 1: the text is right, but this machine lacks what it names:
+    files, accounts, file descriptors. 2: the configuration is wrong.
     """
     from datetime import UTC, datetime
 
@@ -41,11 +45,31 @@ def check(config: Path = _CONFIG) -> None:
         print(f"warning: {warning}")
     source = FileSource(str(config), config.parent)
     problems = [Problem(source.where(finding.steps), finding.what) for finding in inspection.problems]
-    if error is not None or problems:
+    machine = [Problem("", line) for line in _what_this_machine_lacks(sound)]
+    if error is not None or problems or machine:
         is_machine = error is None or isinstance(error, FilesError)
         is_machine = is_machine and all(finding.is_machine for finding in inspection.problems)
-        raise (FilesError if is_machine else ConfigError)((*(error.problems if error else ()), *problems))
+        raise (FilesError if is_machine else ConfigError)((*(error.problems if error else ()), *problems, *machine))
     print("configuration OK")
+
+
+def _what_this_machine_lacks(config: Config) -> list[str]:
+    """Accounts and descriptors that a start would miss, each as a whole line."""
+    from tlstunnel.errors import StartupError
+    from tlstunnel.supervisor import limits, privileges
+
+    lines = []
+    try:
+        privileges.look_up(config.process.user, config.process.group)
+    except StartupError as exc:
+        lines.append(f"{config.source}: {exc}")
+    listeners = sum(len(service.listen) for service in config.services)
+    workers = config.process.workers or limits.usable_cores()
+    try:
+        limits.descriptor_budget(config, limit=limits.raise_descriptor_limit(), listeners=listeners, workers=workers)
+    except StartupError as exc:
+        lines += str(exc).splitlines()
+    return lines
 
 
 @app.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 
 from tlstunnel.config.model import (
@@ -17,6 +17,7 @@ from tlstunnel.config.model import (
     ClientAuth,
     Config,
     OCSPStaple,
+    ProxyProtocol,
     Rate,
     ServerName,
     Service,
@@ -39,7 +40,7 @@ _RENAMED = {
     "half_close_s": "half_close_timeout",
     "drain_s": "drain_timeout",
 }
-_NESTED = {"name", "certificate", "policy", "verify", "tls", "sni", "backend_tls", "timeouts"}
+_NESTED = frozenset({"name", "certificate", "policy", "verify", "tls", "sni", "backend_tls", "timeouts"})
 _MAX_LINE = 110
 
 
@@ -67,7 +68,7 @@ def render_config(config: Config, empty: Mapping[str, str] = MappingProxyType({}
 
 def keys_of_section(config: Config, name: str) -> Keys:
     """What `[process]`, `[admin]` or `[log]` holds."""
-    return _plain(getattr(config, name))
+    return _plain(getattr(config, name), nested=frozenset())
 
 
 def keys_of_service(service: Service) -> Keys:
@@ -87,6 +88,7 @@ def _idle_keys(service: Service) -> set[str]:
     return {
         key
         for key, has_effect in (
+            ("proxy_tlvs", service.proxy_protocol is ProxyProtocol.V2),
             ("proxy_trusted", service.accept_proxy_protocol),
             ("crl_expired", service.crl or (backend is not None and backend.crl)),
             ("ocsp_cache", service.ocsp_staple is OCSPStaple.AUTO),
@@ -133,12 +135,12 @@ def _certificate_keys(certificates: Sequence[CertificateFiles]) -> Keys:
     return keys
 
 
-def _plain(value: object) -> Keys:
+def _plain(value: object, nested: Set[str] = _NESTED) -> Keys:
     """The fields that are one key each. A new field of the model is shown without a word here."""
     return {
         _RENAMED.get(field.name, field.name.removesuffix("_s")): _written(field.name, getattr(value, field.name))
         for field in dataclasses.fields(value)  # type: ignore[arg-type]
-        if field.name not in _NESTED
+        if field.name not in nested
     }
 
 

@@ -202,8 +202,8 @@ class Service:
     fallback_target: tuple[Target, ...] = ()
     """With `client_auth = "optional"`: where clients without a certificate go, instead of `target`."""
     source_address: str | None = None
-    """The IP address of this machine that connections to targets come from; None: the kernel chooses. Of a target's
-    addresses only those of the same family are tried."""
+    """The IP address of this machine that connections to targets come from. Of a target's addresses only those of the
+    same family are tried. Left out, the kernel chooses."""
 
     certificate: tuple[CertificateFiles, ...] = ()
     """Server mode. Several for one name: RSA beside ECDSA, chosen by what the client offers."""
@@ -223,7 +223,7 @@ class Service:
     """DER: responses of an OCSP responder, each for the certificate whose serial number it holds. Written alone, it
     means `ocsp_staple = "file"`."""
     ocsp_cache: Path | None = None
-    """The folder in which fetched responses outlive a restart; None: they are fetched again."""
+    """The folder in which fetched responses outlive a restart. Left out, they are fetched again."""
     policy: Policy = Policy()
     """Server mode: which clients' certificates are admitted."""
     tls: TLSSettings = TLSSettings()
@@ -231,8 +231,9 @@ class Service:
     sni: tuple[ServerName, ...] = ()
     """More names on the same listeners."""
     sni_mismatch: SNIMismatch = SNIMismatch.DEFAULT
-    """What a client gets that asks for a name nobody configured: "default" is the service's own certificate and target,
-    "reject" an unrecognized_name alert."""
+    """What a client gets that asks for a name which no entry of `sni` lists and the certificate is not for: "default"
+    means the service's own certificate and target, "reject" an unrecognized_name alert. Who asks for none gets the
+    default, except in passthrough mode."""
     http_hint: bool = True
     """Answer plain HTTP with a 400 that says this port speaks TLS, rather than with silence."""
     backend_tls: BackendTLS | None = None
@@ -242,13 +243,14 @@ class Service:
     max_connections: int | None = None
     """Open at once; beyond that no more are accepted until one ends."""
     max_connections_per_ip: int | None = None
-    """Open at once from one address."""
+    """Open at once from one IPv4 address or one IPv6 /64 network, the least that anybody is given."""
     connection_rate_per_ip: Rate | None = None
-    """New connections from one IPv4 address or one IPv6 /64 network; more are refused before any TLS work."""
+    """New connections from one IPv4 address or /64 network; more are refused before any TLS work."""
     handshake_rate: Rate | None = None
     """TLS handshakes over all addresses; more are refused before any TLS work."""
     allow_from: tuple[Network, ...] = ()
-    """Networks that clients may connect from. Left out: any."""
+    """Networks that clients may connect from. Left out: any. With `accept_proxy_protocol` the client that the header
+    names is meant, here and with every limit per address."""
     deny_from: tuple[Network, ...] = ()
     """Networks that clients may not connect from, whatever `allow_from` says."""
     proxy_protocol: ProxyProtocol = ProxyProtocol.NONE

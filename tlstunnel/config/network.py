@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from tlstunnel.address import Target, TCPAddress, UnixAddress
-from tlstunnel.config.model import LOOPBACK, Network, Rate
+from tlstunnel.config.model import LOOPBACK, Network, ProxyProtocol, Rate
 from tlstunnel.config.reader import Table
 from tlstunnel.config.units import parse_rate
 
@@ -30,6 +30,15 @@ def parse_network(text: str) -> Network:
         plain = ipaddress.ip_network((network.network_address.ipv4_mapped, network.prefixlen - 96))
         raise ValueError(f'"{text}" is IPv4 within IPv6, which no client is known by here; write "{plain}"')
     return network
+
+
+def read_proxy_tlvs(table: Table, sent: ProxyProtocol) -> bool:
+    """Whether a header that we send says more than addresses."""
+    is_wanted = table.boolean("proxy_tlvs", True)
+    if table.has("proxy_tlvs") and sent is not ProxyProtocol.V2 and not table.is_faulty("proxy_protocol"):
+        right = table.spell("proxy_protocol", ProxyProtocol.V2.value)
+        table.problem("proxy_tlvs", f"has no effect but in a PROXY protocol header of version 2; write {right}")
+    return is_wanted
 
 
 def read_proxy_trusted(table: Table, is_accepted: bool) -> tuple[Network, ...]:

@@ -13,6 +13,7 @@ from tlstunnel.config.model import BackendTLS, ClientAuth, Mode, ServerName, Ser
 from tlstunnel.config.network import (
     check_source_address,
     parse_network,
+    read_proxy_tlvs,
     read_proxy_trusted,
     read_rate,
     read_source_address,
@@ -36,9 +37,14 @@ def read_service(table: Table, name: str) -> Service:
     service = _READERS[mode](table, service)
     names = (target for name in service.sni for target in name.targets)
     check_source_address(table, service.source_address, (*service.targets, *service.fallback_target, *names))
-    table.finish({key: _remark(mode, key) for key in _keys_of_others(mode)})
+    table.finish(_SECTION_KEYS | {key: _remark(mode, key) for key in _keys_of_others(mode)})
     return service
 
+
+# Keys of the daemon as a whole that people write into a service, as they stand on the command line.
+_SECTION_KEYS = dict.fromkeys(("workers", "user", "group", "reload_poll"), "belongs below [process]; move it there")
+_SECTION_KEYS |= {f"log_{key}": f"belongs below [log]; write {key} there" for key in ("format", "level", "target")}
+_SECTION_KEYS["admin"] = "belongs below [admin]; write listen there"
 
 _EXAMPLES = {
     Mode.SERVER: (":8443", "127.0.0.1:8080"),
@@ -76,7 +82,11 @@ def _read_common(table: Table, name: str, mode: Mode) -> Service:
         proxy_protocol=table.choice("proxy_protocol", _SERVICE.proxy_protocol),
         accept_proxy_protocol=table.boolean("accept_proxy_protocol", _SERVICE.accept_proxy_protocol),
     )
-    return dataclasses.replace(service, proxy_trusted=read_proxy_trusted(table, service.accept_proxy_protocol))
+    return dataclasses.replace(
+        service,
+        proxy_tlvs=read_proxy_tlvs(table, service.proxy_protocol),
+        proxy_trusted=read_proxy_trusted(table, service.accept_proxy_protocol),
+    )
 
 
 def _read_server(table: Table, service: Service) -> Service:
@@ -89,6 +99,7 @@ def _read_server(table: Table, service: Service) -> Service:
     fallback = _read_fallback(table, auth)
     staple, responses, cache = read_ocsp(table)
     crl = table.paths("crl")
+    table.has("crl_expired")  # known from here on, beside its key; what it goes with is read below
     backend = _read_target_tls(table, (*service.targets, *fallback))
     service = dataclasses.replace(
         service,
@@ -222,17 +233,26 @@ def _read_target_tls(table: Table, targets: tuple[Target, ...]) -> BackendTLS | 
 def _read_names(
     table: Table, service: Service, read: Callable[[Table, Service, tuple[str, ...]], ServerName]
 ) -> tuple[ServerName, ...]:
-    found, seen = [], set[str]()
+    found: list[ServerName] = []
+    seen: dict[str, ServerName] = {}
     for entry in table.tables("sni", f"write tables: [[services.{service.name}.sni]]"):
         entry.require("names", f"write {entry.spell('names', ['api.example.org'])}")
         names = entry.each("names", check_name)
-        for name in names:
-            if name in seen:
-                entry.problem("names", f'"{name}" is already routed above; remove one of the two')
-            seen.add(name)
         found.append(read(entry, service, names))
+        for name in names:
+            if not _differ_by_certificate(seen.setdefault(name, found[-1]), found[-1]):
+                entry.problem("names", f'"{name}" is already routed above; remove one of the two')
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            entry.problem("names", f'"{twice}" is written twice; remove one of the two')
         entry.finish()
     return tuple(found)
+
+
+def _differ_by_certificate(one: ServerName, other: ServerName) -> bool:
+    """Whether two entries of one name are the same but for certificates, of which the valid one is taken."""
+    is_same = dataclasses.replace(one, names=other.names, certificate=other.certificate) == other
+    return one is other or (is_same and one.certificate != other.certificate)
 
 
 def _read_server_name(entry: Table, service: Service, names: tuple[str, ...]) -> ServerName:
