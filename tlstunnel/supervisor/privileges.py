@@ -57,11 +57,25 @@ class Identity:
 def resolve_identity(user: str | None, group: str | None) -> Identity | None:
     """Look up the configured names (or numbers); None when there is nothing to become.
 
+    Raises:
+        StartupError: as `look_up`, or we may not become somebody else.
+    """
+    identity = look_up(user, group)
+    if identity is not None and os.geteuid() != 0:
+        if identity.uid == os.getuid() and identity.gid in (os.getgid(), *os.getgroups()):
+            return None
+        raise StartupError(f'process.user: only root can become "{user}"; start as root or leave user and group out')
+    return identity
+
+
+def look_up(user: str | None, group: str | None) -> Identity | None:
+    """Who the configured names (or numbers) are, whether or not we may become them; None when none is configured.
+
     Without `group` it is the user's own primary group and memberships; with it, that group alone, because who names a
     group means to narrow what can be reached.
 
     Raises:
-        StartupError: a name is unknown here, root is asked for, or we may not become somebody else.
+        StartupError: a name is unknown here, or root is asked for.
     """
     if user is None:
         if group is None:
@@ -74,10 +88,6 @@ def resolve_identity(user: str | None, group: str | None) -> Identity | None:
     if gid == 0:
         raise StartupError("process.group: the workers would be in root's group; write a group without privileges")
     groups = (gid,) if group is not None else tuple(sorted({*os.getgrouplist(entry.pw_name, gid)}))
-    if os.geteuid() != 0:
-        if entry.pw_uid == os.getuid() and gid in (os.getgid(), *os.getgroups()):
-            return None
-        raise StartupError(f'process.user: only root can become "{user}"; start as root or leave user and group out')
     return Identity(entry.pw_name, entry.pw_uid, gid, groups)
 
 
