@@ -43,7 +43,7 @@ class Peer:
             command,
             stdin=subprocess.PIPE if is_talking else subprocess.DEVNULL,
             stdout=subprocess.PIPE if is_talking else self.log,
-            stderr=self.log,
+            stderr=subprocess.STDOUT if is_talking else self.log,
             text=True,
             errors="backslashreplace",
             user=user,
@@ -54,7 +54,7 @@ class Peer:
         self.port = 0
 
     def said(self) -> str:
-        """Everything it wrote to its log so far."""
+        """Everything it wrote so far, unless the test reads it itself."""
         self.log.seek(0)
         return self.log.read()
 
@@ -76,7 +76,7 @@ class Peer:
         self.process.stdin.flush()
 
     def read_until(self, pattern: str) -> str:
-        """Read its standard output up to the first line in which the pattern is found; all that was read."""
+        """Read what it says up to the first line in which the pattern is found; all that was read."""
         assert self.process.stdout is not None
         guard = threading.Timer(PATIENCE_S, self.process.kill)
         guard.start()
@@ -88,17 +88,14 @@ class Peer:
                     return "".join(seen)
         finally:
             guard.cancel()
-        raise AssertionError(
-            f"{self.command} ended without {pattern!r}; it said:\n{''.join(seen)}\nand on stderr:\n{self.said()}"
-        )
+        raise AssertionError(f"{self.command} ended without {pattern!r}; it said:\n{''.join(seen)}")
 
     def finish(self) -> str:
-        """Close its standard input, wait for its end; the rest of its standard output."""
+        """Close its standard input, wait for its end; the rest of what it says."""
         try:
-            rest, _ = self.process.communicate(timeout=PATIENCE_S)
+            return self.process.communicate(timeout=PATIENCE_S)[0] or ""
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.command} does not end; it said:\n{self.said()}") from None
-        return rest or ""
+            raise AssertionError(f"{self.command} does not end") from None
 
     def end(self) -> None:
         """SIGTERM, and SIGKILL where that is not obeyed."""
@@ -145,7 +142,7 @@ def serving(command: Callable[[int], list[str]], **how: str) -> Iterator[Peer]:
 
 @contextlib.contextmanager
 def talking(command: list[str]) -> Iterator[Peer]:
-    """Run a program whose standard input and output the test holds."""
+    """Run a program whose standard input and output (with stderr) the test holds."""
     peer = Peer(command, is_talking=True)
     try:
         yield peer
