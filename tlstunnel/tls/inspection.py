@@ -29,7 +29,10 @@ from tlstunnel.tls.material import (
     load_crls,
     load_system_ca,
 )
+from tlstunnel.tls.ocsp import Staple
 from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.tls.pem import shown
+from tlstunnel.tls.proofs import load_staple, staple_warnings
 from tlstunnel.tls.store import Material, ServiceContexts
 
 T = TypeVar("T")
@@ -174,6 +177,7 @@ class _Service:
         )
         if service.client_ca is not None:
             material = self._client_trust(steps, material)
+        material = dataclasses.replace(material, staples=self._staples(steps, material))
         if service.backend_tls is not None:
             below = steps if service.mode is Mode.CLIENT else (*steps, "target_tls")
             material = self._backend(below, service.backend_tls, material)
@@ -182,6 +186,23 @@ class _Service:
                 f"{service.name}: unsafe_keylog is on: who reads SSLKEYLOGFILE reads all traffic"
             )
         return material
+
+    def _staples(self, steps: Steps, material: Material) -> tuple[tuple[bytes, Staple], ...]:
+        """The proofs of `ocsp_response`, each for one of our certificates; of two for one, the newer."""
+        service, now = self.service, self.loader.now.timestamp()
+        found: dict[bytes, Staple] = {}
+        owned = material.shown()
+        for at, path in enumerate(service.ocsp_response):
+            place = (*steps, "ocsp_response", at) if len(service.ocsp_response) > 1 else (*steps, "ocsp_response")
+            read = self.found.attempt(place, functools.partial(load_staple, path, owned, material.client_ca))
+            if read is not None:
+                der, staple = read
+                if problem := staple.problem(now):
+                    self.found.warnings.append(f"{shown(path)}: {problem}; it is not sent to clients")
+                if der not in found or staple.until > found[der].until:
+                    found[der] = staple
+        self.found.warnings += staple_warnings(service.ocsp_staple, owned, found, material.client_ca)
+        return tuple(found.items())
 
     def _settings(self, steps: Steps, settings: TLSSettings) -> None:
         self.found.problems += [Finding((*steps, error.key), str(error)) for error in check_settings(settings)]

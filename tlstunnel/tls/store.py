@@ -35,6 +35,10 @@ class Material:
     staples: tuple[tuple[bytes, Staple], ...] = ()
     """From `ocsp_response`, by certificate (DER)."""
 
+    def shown(self) -> tuple[Credential, ...]:
+        """What clients of a service in server mode are shown, each once."""
+        return tuple(dict.fromkeys((*self.credentials, *(each for name in self.sni for each in name))))
+
 
 class ServerSide:
     """What the server sessions of one route are made from, and how it is renewed without losing a session.
