@@ -40,8 +40,12 @@ class _View:
             )
             self._line(f"groups {listed.version.removeprefix('TLS ')}", names)
         self._rest()
-        for ciphers in self._found.ciphers:
-            self._ciphers(ciphers)
+        for number, ciphers in enumerate(self._found.ciphers):
+            same = [
+                each for each in self._found.ciphers if (each.order, each.suites) == (ciphers.order, ciphers.suites)
+            ]
+            if same[0] is self._found.ciphers[number]:
+                self._ciphers(ciphers, ", ".join(each.version for each in same))
         for chain in self._found.chains:
             self._chain(chain)
         for line in self._found.incomplete:
@@ -91,7 +95,7 @@ class _View:
         found = self._found
         alpn = ", ".join(found.alpn.protocols) or ("none" if found.alpn.refuses_others is not None else "")
         self._line("ALPN", alpn + ("; others are refused" if found.alpn.refuses_others else ""))
-        self._line("resumption", ", ".join(_resumption(found)) or "none")
+        self._line("resumption", ", ".join(_resumption(found)))
         wanted = found.client_certificate
         if wanted.requested:
             how = {True: "required", False: "optional", None: "requested"}[wanted.required]
@@ -113,9 +117,9 @@ class _View:
             "before 1.3", ", ".join(name if holds else f"no {name}" for name, holds in facts if holds is not None)
         )
 
-    def _ciphers(self, listed: Ciphers) -> None:
+    def _ciphers(self, listed: Ciphers, versions: str) -> None:
         order = {"server": "the server's order", "client": "the client's order decides"}.get(listed.order or "", "")
-        self._title(f"cipher suites of {listed.version}" + (f" ({order})" if order else ""))
+        self._title(f"cipher suites of {versions}" + (f" ({order})" if order else ""))
         widths = [max(len(each) for each in column) for column in zip(*map(_cells, listed.suites), strict=True)]
         for suite in listed.suites:
             flaws = set(suite.flaws)
@@ -181,6 +185,9 @@ def _resumption(found: Findings) -> Iterable[str]:
         yield "tickets"
     if resumption.session_id:
         yield "session ids"
+    ways = (resumption.psk, resumption.ticket, resumption.session_id)
+    if not any(ways):
+        yield "none" if False in ways else "not found out"
     if resumption.early_data:
         yield f"0-RTT of {resumption.early_data} bytes"
 

@@ -15,6 +15,7 @@ from tlstunnel.tls13.names import ContentType
 from tlstunnel.tls13.wire import Record
 
 _GOODBYE = Record(ContentType.ALERT, 0x0301, b"\2\x5a").encode()  # fatal, user_canceled: there will be no handshake
+_GREETINGS = {b"220": "smtp", b"* OK": "imap", b"+OK": "pop3"}
 _SSL2_WAIT_S = 3.0
 """A server without SSL 2.0 may take its hello for the start of a long record, and wait for the rest."""
 
@@ -85,7 +86,8 @@ def converse(line: Line, offer: Offer) -> Answer:
 def not_tls(line: Line, exc: Violation) -> NotTLS:
     """What to say of a server that broke a rule: that it speaks no TLS at all, or which rule."""
     if line.first[:1] not in (b"\x16", b"\x15", b"\x14", b"\x17") or line.first[1:2] not in (b"\x03", b""):
-        hint = "give a port that does" + (", or --starttls" if line.starttls_s is None else "")
+        protocol = next((name for greeting, name in _GREETINGS.items() if line.first.startswith(greeting)), None)
+        hint = "give a port that does" + (f", or --starttls {protocol}" if protocol else "")
         return NotTLS(f"speaks no TLS: it begins with {shown(line.first)}; {hint}")
     return NotTLS(f"breaks the rules of TLS: {exc.text}; check what runs on this port")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tlstunnel.probe.ask import not_tls
 from tlstunnel.probe.hello import SCHEMES, STATUS_REQUEST
+from tlstunnel.probe.http import HTTP, head_request
 from tlstunnel.probe.route import Line, Route
 from tlstunnel.probe.trouble import HungUp, NotTLS, Silent
 from tlstunnel.tls13 import extensions as ext
@@ -27,7 +28,6 @@ from tlstunnel.tls13.notes import MessageNote, Note
 from tlstunnel.tls13.session import Session
 from tlstunnel.tls13.wire import Reader
 
-HTTP = "http/1.1"
 _GREETING_WAIT_S = 0.5
 """How long a server that speaks first may take to do so, beside the round trips."""
 _FAREWELL_S = 1.0
@@ -150,12 +150,7 @@ class _Run:
             return
         start = time.monotonic()
         if self._client.alpn == HTTP:
-            host = self._plan.host or "localhost"
-            self._client.send(
-                f"HEAD / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tlstunnel-probe\r\nConnection: close\r\n\r\n".encode(
-                    "ascii", "replace"
-                )
-            )
+            self._client.send(head_request(self._plan.host or "localhost"))
             self._flush(line)
             wait = None
         else:

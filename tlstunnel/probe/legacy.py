@@ -7,23 +7,27 @@ be silenced for the whole process.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from tlstunnel.probe.route import Route
+from tlstunnel.probe.http import HTTP, head_request
+from tlstunnel.probe.route import Line, Route
 from tlstunnel.probe.trouble import HungUp, Silent
 
 _VERSIONS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _DER = 2  # _ssl.ENCODING_DER
+_FAREWELL_S = 1.0
 _LEGACY_SERVER_CONNECT = 0x4  # ssl.OP_LEGACY_SERVER_CONNECT, public from Python 3.12 on: servers without RFC 5746
 
 
 class Contexts:
-    """The contexts for a probe: with tickets, without them, and for any version."""
+    """The contexts for a probe: with tickets, without them, for any version, and for HTTP."""
 
     def __init__(self) -> None:
         with warnings.catch_warnings():
@@ -32,6 +36,8 @@ class Contexts:
             self.with_ids = _context(ssl.TLSVersion.TLSv1_2)
             self.with_ids.options |= ssl.OP_NO_TICKET
             self.any_version = _context(ssl.TLSVersion.MAXIMUM_SUPPORTED)
+            self.with_http = _context(ssl.TLSVersion.MAXIMUM_SUPPORTED)
+            self.with_http.set_alpn_protocols([HTTP])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,45 +54,88 @@ class LegacyHandshake:
     starttls_s: float | None = None
     hello_s: float | None = None
     handshake_s: float | None = None
+    first_byte_s: float | None = None
 
 
 def handshake(
-    route: Route, context: ssl.SSLContext, server_name: str, session: ssl.SSLSession | None = None
+    route: Route,
+    context: ssl.SSLContext,
+    server_name: str,
+    session: ssl.SSLSession | None = None,
+    *,
+    host: str | None = None,
 ) -> LegacyHandshake:
     """Do a handshake, then close.
+
+    Args:
+        host: Time the answer to a request for this host, if HTTP is agreed on.
 
     Raises:
         Unreachable, OutOfTime: the server is out of reach.
     """
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = context.wrap_bio(incoming, outgoing, server_hostname=server_name or None, session=session)
     found = LegacyHandshake()
     with route.open() as line:
         found.tcp_s, found.starttls_s = line.connected_s, line.starttls_s
+        pump = _Pump(line, context, server_name, session)
         start = time.monotonic()
         try:
-            while not found.is_complete:
-                try:
-                    tls.do_handshake()
-                    found.is_complete = True
-                except ssl.SSLWantReadError:
-                    pass
-                if outgoing.pending:
-                    line.send(outgoing.read())
-                if not found.is_complete:
-                    data = line.receive()
-                    if found.hello_s is None:
-                        found.hello_s = time.monotonic() - start
-                    incoming.write(data) if data else incoming.write_eof()
+            pump.until_done(pump.tls.do_handshake)
+            found.is_complete = True
             found.handshake_s = time.monotonic() - start
+            if host is not None and pump.tls.selected_alpn_protocol() == HTTP:
+                found.first_byte_s = _time_first_byte(pump, host)
+            # A session that ends without a goodbye is forgotten by the server.
+            line.shorten(_FAREWELL_S)
+            pump.until_done(pump.tls.unwrap)
         except (HungUp, Silent) as exc:
             found.problem = str(exc)
         except ssl.SSLError as exc:
             found.problem = (exc.reason or "refused").lower().replace("_", " ")
+        if line.first_byte_at is not None:
+            found.hello_s = line.first_byte_at - start
+    tls = pump.tls
     found.chain, found.version = _chain_of(tls), _VERSIONS.get(tls.version() or "", 0)
     found.is_resumed = bool(found.is_complete and tls.session_reused)
     found.session = tls.session if found.is_complete else None
     return found
+
+
+class _Pump:
+    """Carries bytes between a session and a connection while the session wants some."""
+
+    def __init__(self, line: Line, context: ssl.SSLContext, server_name: str, session: ssl.SSLSession | None) -> None:
+        self._line = line
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=server_name or None, session=session
+        )
+
+    def until_done(self, step: Callable[[], object]) -> object:
+        """What the step returns, once it has all it wants."""
+        while True:
+            try:
+                result = step()
+            except ssl.SSLWantReadError:
+                self._flush()
+                data = self._line.receive()
+                self._incoming.write(data) if data else self._incoming.write_eof()
+            except ssl.SSLError:
+                with contextlib.suppress(HungUp, Silent):
+                    self._flush()
+                raise
+            else:
+                self._flush()
+                return result
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._line.send(self._outgoing.read())
+
+
+def _time_first_byte(pump: _Pump, host: str) -> float | None:
+    start = time.monotonic()
+    pump.until_done(lambda: pump.tls.write(head_request(host)))
+    return time.monotonic() - start if pump.until_done(lambda: pump.tls.read(1 << 14)) else None
 
 
 def _context(maximum: ssl.TLSVersion) -> ssl.SSLContext:

@@ -77,10 +77,14 @@ def groups_before_tls13(
 ) -> tuple[list[int], Order | None]:
     """The curves of TLS 1.2 and before, by the server's key exchanges.
 
-    A server whose certificate has a key on a curve serves only clients that list that curve, so it stays in the list,
-    last, until it is chosen itself (RFC 8422 section 5.1).
+    A server whose certificate has a key on a curve serves only clients that list that curve (RFC 8422 section 5.1). If
+    it has a certificate with an RSA key too, that one is asked for. Otherwise the curve stays in the list, last; a
+    server with an order of its own then never gets to the curves that it likes less, whoever asks.
     """
     ephemeral = tuple(number for number in offered_suites if suites.suite(number).uses_curves)
+    with_rsa = tuple(number for number in ephemeral if suites.suite(number).key_exchange == "ECDHE_RSA")
+    if with_rsa:
+        ephemeral, key_curve = with_rsa, None
     if not ephemeral:
         return [], None
 

@@ -114,7 +114,7 @@ class Line:
 
     def _silent(self) -> Silent:
         if self.received:
-            text = f"the server stopped in the middle of its answer for {self._answer_s:g}s"
+            text = f"the server began to answer, but was not done within {self._answer_s:g}s; it may be overloaded"
         else:
             text = f"the server said nothing within {self._answer_s:g}s; it may speak no TLS, or only after --starttls"
         return Silent(text, self.received)
@@ -215,7 +215,8 @@ class Route:
                 # From now on always the same one: the answers are to be those of one server.
                 self._addresses = [(family, where)]
                 return sock
-        raise Unreachable(f"{problem}; check host and port")
+        what = "the path" if isinstance(self.target, UnixAddress) else "host and port"
+        raise Unreachable(f"{problem}; check {what}")
 
 
 def _lookup(target: TCPAddress, timeout_s: float) -> list[Address]:

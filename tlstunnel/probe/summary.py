@@ -67,8 +67,7 @@ def time(timings: Timings, modern: Sequence[Handshake], legacy: LegacyHandshake 
     timings.tcp, timings.starttls = milliseconds(chosen.tcp_s), milliseconds(chosen.starttls_s)
     timings.server_hello = milliseconds(chosen.hello_s)
     timings.handshake = milliseconds(chosen.handshake_s)
-    if isinstance(chosen, Handshake):
-        timings.first_byte = milliseconds(chosen.first_byte_s)
+    timings.first_byte = milliseconds(chosen.first_byte_s)
 
 
 def milliseconds(seconds: float | None) -> float | None:

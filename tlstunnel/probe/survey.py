@@ -27,8 +27,9 @@ from tlstunnel.probe import certificates, findings, questions, sessions, summary
 from tlstunnel.probe.answer import Answer
 from tlstunnel.probe.ask import Asker, ask_ssl2
 from tlstunnel.probe.findings import Findings
-from tlstunnel.probe.handshake import HTTP, Handshake, Plan, handshake
+from tlstunnel.probe.handshake import Handshake, Plan, handshake
 from tlstunnel.probe.hello import SCHEMES_BY_KEY, SSL_2_0, SSL_3_0, TLS_1_0, TLS_1_1
+from tlstunnel.probe.http import HTTP
 from tlstunnel.probe.legacy import Contexts, LegacyHandshake
 from tlstunnel.probe.legacy import handshake as legacy_handshake
 from tlstunnel.probe.route import Limits, Route
@@ -159,8 +160,13 @@ class _Survey:
                     done = handshake(self._route, Plan(server_name=self._asker.server_name, is_timed=True))
                 self._modern.append(done)
             if not any(each.chain for each in self._modern):
-                self._legacy = legacy_handshake(self._route, self._contexts.any_version, self._asker.server_name)
+                self._legacy = self._shake_hands_with_the_library()
         summary.time(self._found.timings_ms, self._modern, self._legacy)
+
+    def _shake_hands_with_the_library(self) -> LegacyHandshake:
+        name, host = self._asker.server_name, self._found.target.name or "localhost"
+        done = legacy_handshake(self._route, self._contexts.with_http, name, host=host)
+        return done if done.is_complete else legacy_handshake(self._route, self._contexts.any_version, name)
 
     # At once.
 

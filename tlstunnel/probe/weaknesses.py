@@ -18,22 +18,20 @@ from tlstunnel.probe.hello import SSL_2_0, SSL_3_0, TLS_1_0, TLS_1_1
 from tlstunnel.probe.suites import Suite
 from tlstunnel.tls13.names import TLS_1_2, TLS_1_3
 
-_CIPHERS = "set the ciphers to ECDHE+AESGCM:ECDHE+CHACHA20 (in OpenSSL's notation)"
-# Flaw: its word in the table, severity, what is wrong, remedy; the worst first.
+_CIPHERS = "leave only ECDHE with AES-GCM or ChaCha20-Poly1305"
+# Flaw: severity, name of the weakness, what is wrong; the worst first.
 _SUITE_FLAWS = {
-    "no encryption": (Severity.CRITICAL, "cipher-null", "suites without encryption (NULL)"),
-    "anonymous": (Severity.CRITICAL, "cipher-anonymous", "suites in which the server does not prove who it is"),
-    "export": (Severity.CRITICAL, "cipher-export", "export suites, breakable in hours (FREAK, Logjam)"),
-    "DES": (Severity.CRITICAL, "cipher-des", "suites with DES, whose 56-bit key can be searched"),
-    "RC4": (Severity.HIGH, "cipher-rc4", "suites with RC4, which RFC 7465 prohibits"),
-    "64-bit blocks": (Severity.MEDIUM, "cipher-64-bit-blocks", "suites with 64-bit blocks, such as 3DES (Sweet32)"),
-    "static key": (
-        Severity.MEDIUM, "no-forward-secrecy", "suites that a stolen key opens afterwards, from recordings",
-    ),
-    "MD5": (Severity.MEDIUM, "cipher-md5", "suites that authenticate with MD5"),
-    "CBC": (Severity.LOW, "cipher-cbc", "suites in CBC mode, whose padding was broken again and again (Lucky 13)"),
-    "short tag": (Severity.LOW, "cipher-short-tag", "suites whose tags are only 64 bits long (CCM_8)"),
-}  # fmt: skip
+    "no encryption": (Severity.CRITICAL, "cipher-null", "suites without encryption"),
+    "anonymous": (Severity.CRITICAL, "cipher-anonymous", "suites without a certificate, open to anybody between"),
+    "export": (Severity.CRITICAL, "cipher-export", "export suites, broken in hours (FREAK, Logjam)"),
+    "DES": (Severity.CRITICAL, "cipher-des", "suites with DES, whose key can be searched"),
+    "RC4": (Severity.HIGH, "cipher-rc4", "suites with RC4 (RFC 7465 prohibits it)"),
+    "64-bit blocks": (Severity.MEDIUM, "cipher-64-bit-blocks", "suites with 64-bit blocks (Sweet32)"),
+    "static key": (Severity.MEDIUM, "no-forward-secrecy", "suites without forward secrecy"),
+    "MD5": (Severity.MEDIUM, "cipher-md5", "suites with MD5"),
+    "CBC": (Severity.LOW, "cipher-cbc", "suites in CBC mode (Lucky 13)"),
+    "short tag": (Severity.LOW, "cipher-short-tag", "suites with tags of 64 bits (CCM_8)"),
+}
 _OLD_VERSIONS = {
     SSL_2_0: (Severity.CRITICAL, "ssl2", "RFC 6176 prohibits it and DROWN breaks it"),
     SSL_3_0: (Severity.HIGH, "ssl3", "RFC 7568 prohibits it and POODLE breaks it"),
@@ -106,8 +104,10 @@ def _exchanges(found: Findings) -> Iterator[Weakness]:
         yield _weak("group-weak", Severity.HIGH, f"weak curves: {', '.join(sorted(weak))}", "use X25519, P-256, P-384")
     asked = [listed for listed in found.groups if listed.version == "TLS 1.3"]
     if asked and not any(each.post_quantum for listed in asked for each in listed.groups):
-        what = "no post-quantum key exchange: what is recorded today may be read by a quantum computer"
-        yield _weak("no-post-quantum", Severity.LOW, what, "turn X25519MLKEM768 on (OpenSSL 3.5, or tlstunnel server)")
+        what = "no post-quantum key exchange, so recordings wait for quantum computers"
+        yield _weak(
+            "no-post-quantum", Severity.LOW, what, "turn X25519MLKEM768 on (OpenSSL 3.5 has it, and tlstunnel server)"
+        )
     elif not asked and found.groups:
         what = "no post-quantum key exchange, which needs TLS 1.3"
         yield _weak("no-post-quantum", Severity.LOW, what, "turn TLS 1.3 and X25519MLKEM768 on")
@@ -119,10 +119,10 @@ def _handshake(found: Findings) -> Iterator[Weakness]:
         what = f"compresses ({', '.join(features.compression)}), which tells secrets by length (CRIME)"
         yield _weak("compression", Severity.HIGH, what, "turn TLS compression off")
     if features.secure_renegotiation is False:
-        what = "no secure renegotiation (RFC 5746): an attacker may put data before the client's"
+        what = "no secure renegotiation (RFC 5746), so data can be put before the client's"
         yield _weak("renegotiation", Severity.MEDIUM, what, "update the server's TLS library")
     if features.extended_master_secret is False:
-        what = "no extended master secret (RFC 7627): sessions are not tied to their handshake"
+        what = "no extended master secret (RFC 7627), which ties a session to its handshake"
         yield _weak("no-extended-master-secret", Severity.LOW, what, "update the server's TLS library, or use TLS 1.3")
     old = [each for each in found.versions if each.offered and each.id in (SSL_3_0, TLS_1_0, TLS_1_1)]
     if features.fallback_scsv is False and old:
@@ -145,8 +145,8 @@ def _chain(chain: Chain, found: Findings, now: datetime.datetime) -> Iterator[We
     for each in above:
         yield from _dates(each, f'the CA "{each["subject"]}"', now)
     if chain.names_match is False:
-        names = ", ".join(leaf["names"]) or "none"
-        what = f'the certificate is not for "{found.target.name}"; its names are {names}'
+        names = ", ".join(leaf["names"])
+        what = f'the certificate is not for "{found.target.name}" but for {names or "no name at all"}'
         yield _weak("name-mismatch", Severity.HIGH, what, "have it issued for that name, or give the right --name")
     if not chain.trusted:
         what = "the chain does not lead to a CA that is trusted here"
