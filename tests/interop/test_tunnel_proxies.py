@@ -74,13 +74,22 @@ def asked(service: Backend) -> object:
     return got
 
 
+def exchanged(daemon: tunnel.Tunnel) -> tunnel.Record:
+    """The record of the connection that carried the question."""
+
+    def find() -> tunnel.Record | None:
+        return next((record for record in daemon.records if record["bytes_forward"]), None)
+
+    record: tunnel.Record = daemon.until(find, "a record of the exchange")
+    return record
+
+
 @pytest.mark.parametrize("start", [stunnel_to, haproxy_to, socat_to])
 def test_another_proxy_originates_and_the_tunnel_terminates(start: Start) -> None:
     with backend(answer) as service, tunnel.server(service.port) as daemon, start(daemon.port) as other:
         ask(other.port)
         assert asked(service) == QUESTION.digest()
-        _drop_probes(daemon)
-        record = daemon.records[-1]
+        record = exchanged(daemon)
         assert record["reason"] in {"finished", "truncated"}
         assert (record["bytes_forward"], record["bytes_reverse"]) == (QUESTION.size, REPLY.size)
 
@@ -109,8 +118,7 @@ def test_stunnel_in_both_roles_with_both_directions_at_once(version: str) -> Non
     ):
         with socket.create_connection(("127.0.0.1", client_peer.port)) as sock:
             assert talk(Plain(sock), QUESTION) == BOTH_WAYS.digest()
-        _drop_probes(server)
-        assert server.records[-1]["version"] == version
+        assert exchanged(server)["version"] == version
     with (
         backend(both_ways) as service,
         stunnel_before(service.port, *lines) as server_peer,
@@ -132,8 +140,7 @@ def test_stunnel_and_the_tunnel_show_each_other_their_certificates(version: str)
         stunnel_to(server.port, *lines, f"cert = {pair.certificate}", f"key = {pair.key}") as other,
     ):
         ask(other.port)
-        _drop_probes(server)
-        assert "billing" in server.records[-1]["identity"]
+        assert "billing" in exchanged(server)["identity"]
     asks = [*lines, "verifyChain = yes", f"CAfile = {authority}"]
     shown = ["--cert", str(pair.certificate), "--key", str(pair.key)]
     with (
@@ -142,8 +149,3 @@ def test_stunnel_and_the_tunnel_show_each_other_their_certificates(version: str)
         tunnel.client(other.port, *shown) as client,
     ):
         ask(client.port)
-
-
-def _drop_probes(daemon: tunnel.Tunnel) -> None:
-    """Wait for a record of a connection that carried something: asking a proxy whether it is ready makes another."""
-    daemon.until(lambda: daemon.records and daemon.records[-1]["bytes_reverse"], "a record of the exchange")
