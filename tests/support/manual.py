@@ -289,7 +289,10 @@ verified certificate is admitted, since clients without one are too; with `anony
 `fallback_target` for those without, there must be a rule again. With `"none"` a rule is an error, because nothing would
 ever ask it."""
 NAMES = """Each `[[services.NAME.sni]]` is a set of server names on the service's listeners. What it leaves out is as in
-the service; without a certificate of its own, only where its connections go and what holds for them differs."""
+the service; without a certificate of its own, only where its connections go and what holds for them differs.
+
+An exact name comes before a wildcard, which stands for one label. Two entries may have a name in common when they
+differ in their certificates alone: the one that is valid now is used."""
 TARGET_TLS = """In server mode, `target_tls = true` opens TLS to the target too, verified against the system's CAs and
 the target's host name. A table `[services.NAME.target_tls]` says more. With it, a target on another machine is not
 plaintext, so `unsafe_target` is not needed."""

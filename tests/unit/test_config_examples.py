@@ -69,6 +69,12 @@ def test_there_are_examples_for_what_people_come_for() -> None:
         "many-services",
         "mutual-tls",
         "client",
+        "passthrough",
+        "names",
+        "proxy-protocol",
+        "several-targets",
+        "limits",
+        "revocation",
     }
 
 

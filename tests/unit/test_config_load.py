@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tlstunnel.address import SystemdAddress, TCPAddress, UnixAddress
 from tlstunnel.config.files import FileTroubleError, find_file
@@ -18,10 +21,13 @@ from tlstunnel.config.model import (
     Config,
     Failover,
     Mode,
+    OCSPStaple,
     ProxyProtocol,
     Service,
+    SNIMismatch,
     TLSSettings,
 )
+from tlstunnel.config.network import parse_network
 from tlstunnel.config.source import FilesError
 from tlstunnel.errors import ConfigError
 from tlstunnel.tls.policy import Policy, Rule
@@ -508,3 +514,109 @@ def test_options_and_file_make_the_same_service(load: Load, tmp_path: Path, monk
 def test_systemd_sockets_may_carry_tls(load: Load) -> None:
     web = service(load(f"[services.web]\n{SERVER}".replace(":8443", "systemd:web")))
     assert web.listen == (SystemdAddress("web"),)
+
+
+def test_the_lists_of_who_may_connect_from_where_are_networks(load: Load) -> None:
+    web = service(
+        load(
+            f"""[services.web]
+{SERVER}allow_from = ["192.0.2.0/24", "2001:DB8::/32", "10.0.0.7"]
+deny_from = "192.0.2.0/255.255.255.128"
+accept_proxy_protocol = true
+proxy_trusted = "10.0.0.0/8"
+"""
+        )
+    )
+    assert [str(network) for network in web.allow_from] == ["192.0.2.0/24", "2001:db8::/32", "10.0.0.7/32"]
+    assert [str(network) for network in web.deny_from] == ["192.0.2.0/25"]
+    assert [str(network) for network in web.proxy_trusted] == ["10.0.0.0/8"]
+
+
+@given(st.one_of(st.ip_addresses(network="0.0.0.0/0"), st.ip_addresses(v=6)), st.integers(min_value=0, max_value=128))
+def test_what_is_accepted_as_a_network_admits_what_was_written_and_nothing_nobody_meant(
+    address: IPv4Address | IPv6Address, prefix: int
+) -> None:
+    prefix = min(prefix, address.max_prefixlen)
+    try:
+        network = parse_network(f"{address}/{prefix}")
+    except ValueError:
+        return  # its wordings are in the golden files
+    assert network.network_address == address
+    assert network.prefixlen == prefix
+
+
+def test_a_response_file_alone_says_that_it_is_stapled(load: Load) -> None:
+    web = service(load(f'[services.web]\n{SERVER}ocsp_response = ["a.crl", "b.crl"]'))
+    assert (web.ocsp_staple, [path.name for path in web.ocsp_response]) == (OCSPStaple.FILE, ["a.crl", "b.crl"])
+
+
+def test_a_folder_nobody_may_write_to_is_the_machines_fault(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(FilesError, match="nothing can be written to "):
+        load(f'[services.web]\n{SERVER}ocsp_staple = "auto"\nocsp_cache = "."')
+
+
+def test_passthrough_needs_no_target_of_its_own_where_unknown_names_are_refused(load: Load) -> None:
+    text = """[services.router]
+mode = "passthrough"
+listen = ":443"
+sni_mismatch = "reject"
+sni = [{ names = "a.example.org", target = "10.0.0.8:443" }]
+"""
+    router = service(load(text))
+    assert (router.targets, router.sni_mismatch) == ((), SNIMismatch.REJECT)
+
+
+def test_a_name_without_a_certificate_of_its_own_shows_that_of_the_service(load: Load) -> None:
+    web = service(load(f'[services.web]\n{SERVER}sni = [{{ names = "a.example.org", target = "127.0.0.1:1" }}]'))
+    assert web.sni[0].certificate == web.certificate
+    assert web.sni[0].targets == (TCPAddress("127.0.0.1", 1),)
+
+
+@pytest.mark.parametrize(
+    ("second", "is_good"),
+    [
+        ('certificate = "api.pem"', True),
+        ('certificate = "rsa.pem"', False),
+        ('certificate = "api.pem"\ntarget = "127.0.0.1:2"', False),
+        ('certificate = "api.pem"\nmin_version = "1.3"', False),
+    ],
+)
+def test_two_entries_share_a_name_only_where_they_differ_in_nothing_but_the_certificate(
+    load: Load, second: str, is_good: bool
+) -> None:
+    entry = '[[services.web.sni]]\nnames = ["a.example.org"]\n'
+    text = f'[services.web]\n{SERVER}{entry}certificate = "rsa.pem"\n{entry}{second}\n'
+    if is_good:
+        assert len(service(load(text)).sni) == 2
+        return
+    with pytest.raises(ConfigError, match="already routed above"):
+        load(text)
+
+
+def test_clients_without_a_certificate_may_go_elsewhere(load: Load) -> None:
+    trust = 'client_auth = "optional"\nclient_ca = "ca.pem"\nallow_cn = "a"\n'
+    web = service(load(f'[services.web]\n{SERVER}{trust}fallback_target = ["127.0.0.1:1", "unix:/run/b"]'))
+    assert web.fallback_target == (TCPAddress("127.0.0.1", 1), UnixAddress("/run/b"))
+    assert web.policy.anonymous
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_good"),
+    [
+        ('listen = ":9464"', False),
+        ('listen = ":9464"\ncertificate = "server.pem"', False),
+        ('listen = ":9464"\ncertificate = "server.pem"\nclient_ca = "ca.pem"', True),
+        ('listen = ":9464"\ncertificate = "server.pem"\nunsafe_admin = true', True),
+        ('listen = "127.0.0.1:9464"\ncertificate = "server.pem"\nkey = "server.key"', True),
+        ('listen = "unix:/run/admin"\nclient_ca = "ca.pem"', False),
+        ('certificate = "server.pem"', False),
+    ],
+)
+def test_an_admin_endpoint_that_others_reach_knows_who_looks(load: Load, keys: str, is_good: bool) -> None:
+    text = f"[admin]\n{keys}\n[services.web]\n{SERVER}"
+    if is_good:
+        assert load(text).admin.listen is not None
+        return
+    with pytest.raises(ConfigError):
+        load(text)

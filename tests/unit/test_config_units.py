@@ -1,4 +1,4 @@
-"""Durations and sizes: what is read, what is refused, and that formatting is the inverse of parsing."""
+"""Durations, sizes and rates: what is read, what is refused, and that formatting is the inverse of parsing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlstunnel.config.units import UnitError, format_duration, parse_duration, parse_size
+from tlstunnel.config.model import Rate
+from tlstunnel.config.units import UnitError, format_duration, format_rate, parse_duration, parse_rate, parse_size
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,41 @@ def test_a_size_is_read_in_bytes(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UnitError, match="; "):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("20/s", Rate(count=20.0, per_s=1.0, burst=20.0)),
+        ("100/m", Rate(count=100.0, per_s=60.0, burst=100.0)),
+        ("1/h", Rate(count=1.0, per_s=3600.0, burst=1.0)),
+        (" 20 / s  burst 50 ", Rate(count=20.0, per_s=1.0, burst=50.0)),
+        ("unlimited", None),
+    ],
+)
+def test_a_rate_is_read_with_its_burst(text: str, rate: Rate | None) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "20", "20/", "/s", "0/s", "-1/s", "1.5/s", "20/d", "20/S", "20/s burst", "20/s burst 0", "x", "٣/s"],
+)
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(UnitError, match="; "):
+        parse_rate(text)
+
+
+@given(
+    st.integers(min_value=1, max_value=10**9 - 1), st.sampled_from("smh"), st.integers(min_value=0, max_value=10**9 - 1)
+)
+def test_a_formatted_rate_is_read_back_as_the_same(count: int, unit: str, burst: int) -> None:
+    rate = parse_rate(f"{count}/{unit}" + (f" burst {burst}" if burst else ""))
+    assert rate is not None
+    assert parse_rate(format_rate(rate)) == rate
+
+
+def test_a_rate_says_what_it_gains_in_a_second() -> None:
+    rate = parse_rate("120/m")
+    assert rate is not None
+    assert rate.per_second == 2.0

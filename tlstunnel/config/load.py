@@ -157,7 +157,7 @@ def _check_exposed_admin(table: Table, listen: Listen) -> None:
         table.problem("listen", f"{what}, in plaintext; write a loopback address or unix:/path, or {unsafe}")
     elif not table.has("client_ca"):
         ca = table.spell("client_ca", "admin-ca.pem")
-        table.problem("listen", f"{what}, whoever they are; write {ca} to see only those it vouches for, or {unsafe}")
+        table.problem("listen", f"{what}, whoever they are; write {ca} to serve only those it vouches for, or {unsafe}")
 
 
 def _admin_listen(text: str) -> Listen | None:

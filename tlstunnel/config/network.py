@@ -57,7 +57,7 @@ def read_proxy_trusted(table: Table, is_accepted: bool) -> tuple[Network, ...]:
 
 def read_rate(table: Table, key: str) -> Rate | None:
     """A rate, or None for no limit."""
-    return table.one(key, parse_rate, None)
+    return table.one(key, parse_rate, None, right='write a rate such as "20/s", or "unlimited"')
 
 
 def read_source_address(table: Table) -> str | None:

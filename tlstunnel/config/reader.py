@@ -144,9 +144,11 @@ class Table:
         self.problem(key, f"{show(value)} is {kind_of(value)}; {right}", *at)
         return None
 
-    def _parse(self, key: str, value: object, parse: Callable[[str], T], *at: int) -> tuple[T, ...]:
+    def _parse(
+        self, key: str, value: object, parse: Callable[[str], T], *at: int, right: str = "write a string in quotes"
+    ) -> tuple[T, ...]:
         """The parsed value, or nothing after a problem."""
-        text = self._string(key, value, *at)
+        text = self._string(key, value, *at, right=right)
         if text is None:
             return ()
         try:
@@ -158,11 +160,15 @@ class Table:
             self.problem(key, str(exc), *at)
             return ()
 
-    def one(self, key: str, parse: Callable[[str], T], default: T) -> T:
-        """A string that `parse` understands; it raises ValueError with a message otherwise."""
+    def one(self, key: str, parse: Callable[[str], T], default: T, *, right: str = "write a string in quotes") -> T:
+        """A string that `parse` understands; it raises ValueError with a message otherwise.
+
+        Args:
+            right: what to say about something else than a string.
+        """
         if not self.has(key):
             return default
-        return next(iter(self._parse(key, self._values[key], parse)), default)
+        return next(iter(self._parse(key, self._values[key], parse, right=right)), default)
 
     def each(self, key: str, parse: Callable[[str], T], *, may_be_empty: bool = False) -> tuple[T, ...]:
         """A string or an array of strings, each of which `parse` understands. Empty when the key is not written."""
