@@ -52,7 +52,7 @@ class Engine:
     """
 
     __slots__ = (
-        "_context", "_has_output", "_in", "_is_aligned", "_out", "_scratch", "_ssl", "failure", "has_ended", "is_fat",
+        "_context", "_has_output", "_in", "_is_aligned", "_out", "_scratch", "_ssl", "failure", "has_ended",
         "may_answer",
     )  # fmt: skip
 
@@ -67,7 +67,6 @@ class Engine:
             _lib.SSL_set_accept_state(ssl)
         else:
             _lib.SSL_set_connect_state(ssl)
-        self.is_fat = False
         # Whether what was received so far ends with the end of a record.
         self._is_aligned = False
         # Whether something may stand in the output before what is encrypted next.
@@ -172,8 +171,6 @@ class Engine:
         if _lib.SSL_write(self._ssl, scratch.plain_ptr, size) != size:
             raise self._failure()
         if size > _ONE_RECORD or self._has_output:
-            if size > FAT:
-                self.is_fat = True
             return self.flush(send)
         # One record alone: copied out, sent, and what the socket does not take put back.
         count = _lib.BIO_read(self._out, scratch.out_ptr, OUT)
@@ -219,7 +216,6 @@ class Engine:
         self._in = _lib.BIO_new(_lib.BIO_s_mem())
         self._out = _lib.BIO_new(_lib.BIO_s_mem())
         _lib.SSL_set_bio(self._ssl, self._in, self._out)
-        self.is_fat = False
 
     def free(self) -> None:
         """Release the session."""

@@ -13,7 +13,6 @@ class TLSEngine(Protocol):
 
     has_ended: bool
     failure: TLSError | None
-    is_fat: bool
     may_answer: bool
 
     def handshake(self, received: int) -> bool: ...

@@ -32,7 +32,6 @@ class PlainEnd:
     )  # fmt: skip
     failure: TLSError | None = None
     is_truncated = False
-    is_fat = False
     is_tls = False
 
     def __init__(self, sock: socket.SocketType, scratch: Scratch, watch_room: Callable[[int], None]) -> None:
@@ -169,11 +168,6 @@ class TLSEnd(PlainEnd):
         self._fin_is_due = False
         self.failure = None
         self.is_truncated = False
-
-    @property
-    def is_fat(self) -> bool:  # type: ignore[override]
-        """Whether the engine holds memory that a quiet link should give back."""
-        return self.engine.is_fat
 
     def begin(self) -> None:
         """Client: send the first flight."""

@@ -292,10 +292,17 @@ class Link:
     def _finish_broken(self, end: PlainEnd, error: OSError) -> None:
         """A socket failed. When that side had been told everything already, nothing is lost by it."""
         is_client = end is self.client
-        told = (self.reverse if is_client else self.forward).state
-        if told is Direction.CLOSED and end.at_eof:
+        heard, told = (self.forward, self.reverse) if is_client else (self.reverse, self.forward)
+        if told.state is Direction.CLOSED and end.at_eof:
             self.finish(CloseReason.FINISHED)
-        elif isinstance(error, TimeoutError):
+            return
+        with contextlib.suppress(OSError, TLSError):
+            # What it said before it broke counts: without us it would be heard.
+            while not (end.at_eof or heard.sink.has_pending) and (size := end.receive(heard.chunk)):
+                heard.moved += size
+                self._cells[heard.cell] += size
+                heard.sink.send(size)
+        if isinstance(error, TimeoutError):
             self.finish(CloseReason.CLIENT_TIMEOUT if is_client else CloseReason.BACKEND_TIMEOUT)
         else:
             detail = "" if isinstance(error, ConnectionError) else error.strerror or str(error)

@@ -40,7 +40,6 @@ class PortableEngine:
             self._connection.set_accept_state()
         else:
             self._connection.set_connect_state()
-        self.is_fat = False
         self.may_answer = True
         self.has_ended = False
         self.failure: TLSError | None = None
