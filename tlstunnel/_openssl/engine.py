@@ -31,7 +31,7 @@ _DONTWAIT = socket.MSG_DONTWAIT
 class Scratch:
     """The buffers that all links of one worker share: what came from a socket, and what is plaintext."""
 
-    __slots__ = ("bulk_left", "out", "out_ptr", "out_view", "plain", "plain_ptr", "plain_size", "wire", "wire_ptr")
+    __slots__ = ("bulk_left", "has_slimmed", "out", "out_ptr", "out_view", "plain", "plain_ptr", "plain_size", "wire", "wire_ptr")
 
     def __init__(self, chunk: int = CHUNK) -> None:
         self.plain_size = chunk + 2 * RECORD
@@ -43,6 +43,8 @@ class Scratch:
         self.out_view = memoryview(_ffi.buffer(self.out_ptr))
         self.out = _ffi.new("char **")
         self.bulk_left = BULK_LINKS
+        self.has_slimmed = False
+        """Whether links have given memory back since somebody looked."""
 
 
 class Engine:

@@ -115,13 +115,13 @@ class Link:
         self._cells = cells
         self._on_finished, self._on_closed = on_finished, on_closed
         self._is_finished = False
-        self._is_slim = True
+        self._is_slim = False  # the handshake leaves something to give back as well
         self._scratch = scratch
         self.ends_at = ends_at
         self.forward = Flow(client, backend, forward_cell)
         self.reverse = Flow(backend, client, reverse_cell)
         self._stamp = reactor.now
-        self.deadline = min(ends_at, reactor.now + limits.idle_s)
+        self.deadline = min(ends_at, reactor.now + min(limits.idle_s, QUIET_S))
 
     def start(self) -> None:
         """Take over both ends and move what is there already."""
@@ -186,6 +186,7 @@ class Link:
             self._slim()
             self.client.slim()
             self.backend.slim()
+            self._scratch.has_slimmed = True
         self._aim()
 
     def on_crash(self, error: Exception) -> None:

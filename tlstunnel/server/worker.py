@@ -31,6 +31,7 @@ from tlstunnel.observe.observer import Observer
 from tlstunnel.observe.schema import Schema
 from tlstunnel.relay.farewell import LINGER_S
 from tlstunnel.relay.reactor import Reactor
+from tlstunnel.server import memory
 from tlstunnel.server.accept import Acceptor
 from tlstunnel.server.bridge import Bridge, seconds
 from tlstunnel.server.channel import (
@@ -195,6 +196,9 @@ class _Run:
         while True:
             await trio.sleep(1.0)
             self._log.tick()
+            if self._worker.scratch.has_slimmed:
+                self._worker.scratch.has_slimmed = False
+                memory.give_back()
 
     async def _answer(self, listing: socket.socket) -> None:
         """Answer the admin process's questions about open connections."""

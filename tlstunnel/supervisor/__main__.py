@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 
 from tlstunnel.errors import TunnelError
-from tlstunnel.supervisor.launch import receive
+from tlstunnel.supervisor.launch import forget_settings, receive
 from tlstunnel.supervisor.supervisor import run
 
 
 def main() -> None:
     """Run the configuration in the descriptor that the first word names."""
+    forget_settings()
     try:
         status = run(receive(int(sys.argv[1])))
     except TunnelError as exc:
