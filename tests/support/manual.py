@@ -251,7 +251,9 @@ One TOML file tells one daemon everything: `tlstunnel run FILE`. The same words 
 `check` prints warnings, such as a certificate that expires soon, and then `configuration OK`. It exits with 0 when
 nothing is wrong; with 2 when the configuration is; and with 1 when the text is right but this machine lacks what it
 names: files that are missing or cannot be read, an unknown `user` or `group`, file descriptors for `max_connections`
-(of which the service manager may grant another number). What `show` prints can be run again.
+(of which the service manager may grant another number). As `ExecReload=` of a unit it may not be shown the daemon's
+credentials (systemd 252); it says so, looks at the rest, and the daemon judges them when it reloads. What `show` prints
+can be run again.
 
 An unknown key is an error that names the nearest known one, and so is a key that would have no effect.
 

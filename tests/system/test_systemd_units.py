@@ -255,7 +255,6 @@ def test_an_instance_runs_its_own_configuration(machine: Machine) -> None:
 
 @pytest.mark.root
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="`tlstunnel check` fails over cred: files, which systemd 252 hides from it")
 def test_reload_takes_the_new_configuration_in_the_same_process(machine: Machine) -> None:
     machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:8443"))
     machine.systemctl("start", "tlstunnel.service")

@@ -200,6 +200,25 @@ def test_check_names_accounts_and_descriptors_that_a_start_would_miss(
     assert tlstunnel("check", config_file(text)).code == 0
 
 
+def test_check_beside_the_daemon_looks_at_what_it_can_see(
+    tlstunnel: Command, pair: certificates.Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlstunnel.config.files.is_hidden", lambda path: path.name == "hidden.key")
+    Path("hidden.key").write_text("what only the daemon reads")
+    hidden = service(pair, name="hidden").replace(str(pair.key), "hidden.key")
+    done = tlstunnel("check", config_file(hidden + service(pair)))
+    assert (done.code, done.err) == (0, "")
+    assert done.out == (
+        "hidden: systemd shows its credentials to the daemon alone, which reads them when it reloads\n"
+        "configuration OK\n"
+    )
+    wrong = service(pair).replace(str(pair.key), str(certificates.server("other").key))
+    assert tlstunnel("check", config_file(hidden + wrong)).code == 2
+    admin = f'[admin]\nlisten = "127.0.0.1:0"\ncertificate = "{pair.certificate}"\nkey = "hidden.key"\n'
+    done = tlstunnel("check", config_file(admin + service(pair)))
+    assert (done.code, done.out.splitlines()[0].partition(":")[0]) == (0, "[admin]")
+
+
 def test_check_does_not_begin_a_key_log(
     tlstunnel: Command, pair: certificates.Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

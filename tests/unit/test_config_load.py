@@ -415,6 +415,27 @@ def test_a_file_that_may_not_be_read_is_the_machines_fault(tmp_path: Path) -> No
         os.seteuid(user)
 
 
+def test_credentials_that_systemd_shows_to_the_daemon_alone_are_not_missing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "web.key").touch(mode=0)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        with pytest.raises(FileTroubleError, match="cannot be read"):  # in the daemon itself
+            find_file("cred:web.key", tmp_path)
+        monkeypatch.setenv("MAINPID", "1")
+        assert find_file("cred:web.key", tmp_path) == tmp_path / "web.key"
+        with pytest.raises(FileTroubleError, match="cannot be read"):  # a file of ours, not a credential
+            find_file(str(tmp_path.parent / "web.key"), tmp_path)
+    finally:
+        os.seteuid(user)
+    with pytest.raises(FileTroubleError, match="there is no file"):
+        find_file("cred:other.key", tmp_path)
+
+
 def test_a_loop_of_symlinks_is_the_machines_fault(load: Load, tmp_path: Path) -> None:
     (tmp_path / "server.pem").unlink()
     (tmp_path / "server.pem").symlink_to("server.pem")

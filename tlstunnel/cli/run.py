@@ -40,7 +40,10 @@ def check(config: Path = _CONFIG) -> None:
     from tlstunnel.tls.passphrase import PassphraseSource
 
     sound, error = examine(config)
-    inspection = inspect(sound, PassphraseSource.of_this_process(), now=datetime.now(UTC))
+    visible, hidden = _split_by_sight(sound)
+    for name in hidden:
+        print(f"{name}: systemd shows its credentials to the daemon alone, which reads them when it reloads")
+    inspection = inspect(visible, PassphraseSource.of_this_process(), now=datetime.now(UTC))
     for warning in inspection.warnings:
         print(f"warning: {warning}")
     source = FileSource(str(config), config.parent)
@@ -51,6 +54,27 @@ def check(config: Path = _CONFIG) -> None:
         is_machine = is_machine and all(finding.is_machine for finding in inspection.problems)
         raise (FilesError if is_machine else ConfigError)((*(error.problems if error else ()), *problems, *machine))
     print("configuration OK")
+
+
+def _split_by_sight(config: Config) -> tuple[Config, list[str]]:
+    """What can be looked into from here, and what cannot because only the daemon may read its credentials."""
+    import dataclasses
+
+    from tlstunnel.config.files import is_hidden
+    from tlstunnel.config.model import Admin
+    from tlstunnel.supervisor.reload import watched_files
+
+    admin_alone = dataclasses.replace(config, services=())
+    parts = {"[admin]": admin_alone}
+    for service in config.services:
+        parts[service.name] = dataclasses.replace(admin_alone, admin=Admin(), services=(service,))
+    hidden = [name for name, part in parts.items() if any(map(is_hidden, watched_files(part)))]
+    visible = dataclasses.replace(
+        config,
+        admin=Admin() if "[admin]" in hidden else config.admin,
+        services=tuple(service for service in config.services if service.name not in hidden),
+    )
+    return visible, hidden
 
 
 def _what_this_machine_lacks(config: Config) -> list[str]:

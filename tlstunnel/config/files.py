@@ -23,9 +23,27 @@ def find_file(text: str, base: Path) -> Path:
     """
     path = _locate(text, base)
     trouble = _trouble(path)
-    if trouble:
+    if trouble and not (text.startswith(_CREDENTIAL) and is_hidden(path)):
         raise FileTroubleError(f'"{text}": {trouble}')
     return path
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether the file is there for the daemon and not for us, who were started beside it by ExecReload=.
+
+    systemd 252 gives such processes $CREDENTIALS_DIRECTORY, but not the right to read what is in it. They are known by
+    $MAINPID, which the daemon itself never has (systemd.exec(5), "Environment Variables Set or Propagated").
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder or "MAINPID" not in os.environ or path.parent != Path(folder):
+        return False
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def find_folder(text: str, base: Path) -> Path:

@@ -260,11 +260,15 @@ def _read_server_name(entry: Table, service: Service, names: tuple[str, ...]) ->
     targets = entry.each("target", parse_target) or service.targets
     if service.backend_tls is None and not service.unsafe_target and entry.has("target"):
         _check_plaintext_target(entry, "target", targets)
+    policy = read_client_policy(entry, service.client_auth, service.policy)
+    if service.fallback_target and not policy.anonymous:
+        denied = entry.spell("anonymous", "deny")
+        entry.problem("anonymous", f"{denied} has no effect, since those clients go to fallback_target; remove it")
     return ServerName(
         names=names,
         certificate=read_certificates(entry) or service.certificate,
         targets=targets,
-        policy=read_client_policy(entry, service.client_auth, service.policy),
+        policy=policy,
         tls=read_tls(entry, service.tls),
     )
 
