@@ -25,7 +25,8 @@ from tlstunnel.outcome import CloseReason, Stage
 
 def cells_of(series: ServiceSeries) -> list[int]:
     """Every cell of a service."""
-    cells = [series.active, series.bytes_forward, series.bytes_reverse, *series.handshakes.values()]
+    cells = [series.active, series.bytes_forward, series.bytes_reverse, series.staple_failures]
+    cells += series.handshakes.values()
     for table in (series.results, series.rejected, series.handshake_failures, series.connect_failures):
         cells += table.values()
     for histogram in (series.handshake_duration, series.connect_duration, series.duration):

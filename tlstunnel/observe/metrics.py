@@ -91,6 +91,18 @@ FAMILIES = {
             "When a certificate file was last loaded, in Unix time.",
             ("service", "file"),
         ),
+        Family(
+            "ocsp_staple_next_update_timestamp_seconds",
+            "gauge",
+            "Until when the stapled OCSP response of a certificate is good, in Unix time; 0 without one.",
+            ("service", "file"),
+        ),
+        Family(
+            "ocsp_staple_failures",
+            "counter",
+            "Attempts to fetch an OCSP response that gave none to staple.",
+            ("service",),
+        ),
         Family("config_reloads", "counter", "Attempts to reload, by result.", ("result",)),
         Family(
             "config_last_reload_success_timestamp_seconds",
@@ -233,6 +245,9 @@ def _service_metrics(snapshot: Snapshot, services: list[ServiceSeries], schema: 
     yield _histogram(snapshot, "backend_connect_duration_seconds", services, lambda series: series.connect_duration)
     yield by_reason("backend_connect_failures", lambda series: series.connect_failures)
     yield _metric(
+        "ocsp_staple_failures", (((series.name,), snapshot.total(series.staple_failures)) for series in services)
+    )
+    yield _metric(
         "target_resting_workers",
         (
             ((series.name, target), snapshot.total(cell))
@@ -288,6 +303,8 @@ def _certificate_metrics(state: TunnelState) -> Iterator[Metric]:
         loaded[each.service, each.file] = max(each.loaded_at, loaded.get((each.service, each.file), 0.0))
     yield _metric("certificate_not_after_timestamp_seconds", not_after.items())
     yield _metric("certificate_loaded_timestamp_seconds", loaded.items())
+    staples = {(each.service, each.file): each.next_update for each in state.staples}
+    yield _metric("ocsp_staple_next_update_timestamp_seconds", staples.items())
 
 
 def _build_metrics(state: TunnelState) -> Iterator[Metric]:

@@ -110,6 +110,7 @@ class ServiceSeries:
     handshake_duration: Histogram
     connect_duration: Histogram
     duration: Histogram
+    staple_failures: int
     targets_resting: dict[str, int]
     """Gauges: 1 while this worker rests the target because it failed."""
 
@@ -255,7 +256,8 @@ def _process_series(cells: _Cells) -> ProcessSeries:
 
 
 def _service_series(cells: _Cells, service: Service, known: ServiceSeries | None) -> ServiceSeries:
-    targets = [*service.targets, *(target for name in service.sni for target in name.targets)]
+    of_names = (target for name in service.sni for target in name.targets)
+    targets = [*service.targets, *service.fallback_target, *of_names]
     names = list(dict.fromkeys(str(target) for target in targets))
     if known is not None:
         resting = known.targets_resting
@@ -275,6 +277,7 @@ def _service_series(cells: _Cells, service: Service, known: ServiceSeries | None
         handshake_duration=cells.histogram(HANDSHAKE_BUCKETS),
         connect_duration=cells.histogram(CONNECT_BUCKETS),
         duration=cells.histogram(CONNECTION_BUCKETS),
+        staple_failures=cells.one(),
         targets_resting={name: cells.gauge() for name in names},
     )
 

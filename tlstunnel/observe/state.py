@@ -69,6 +69,17 @@ class CertificateState:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StapleState:
+    """The proof that a certificate is not revoked, where one is to be stapled."""
+
+    service: str
+    file: str
+    """Of the certificate."""
+    next_update: float
+    """Unix time until which it is good; 0 when there is none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadState:
     """The last attempt to reload."""
 
@@ -96,6 +107,7 @@ class TunnelState:
     services: tuple[ServiceState, ...] = ()
     workers: tuple[WorkerState, ...] = ()
     certificates: tuple[CertificateState, ...] = ()
+    staples: tuple[StapleState, ...] = ()
     last_reload: ReloadState | None = None
 
     @property
@@ -156,6 +168,7 @@ def state_from(document: dict[str, Any]) -> TunnelState:
         "certificates": tuple(
             CertificateState(**{**each, "names": tuple(each["names"])}) for each in document["certificates"]
         ),
+        "staples": tuple(StapleState(**each) for each in document["staples"]),
     }
     last = document["last_reload"]
     if last is not None:

@@ -34,6 +34,7 @@ from tlstunnel.supervisor.generation import Generation
 from tlstunnel.supervisor.limits import descriptor_budget, raise_descriptor_limit, usable_cores
 from tlstunnel.supervisor.reload import Loaded, Poll, load_config, load_material
 from tlstunnel.supervisor.sockets import open_listeners
+from tlstunnel.supervisor.stapling import Stapling
 from tlstunnel.supervisor.workforce import Workforce
 
 ANSWER_S = 20.0
@@ -53,8 +54,17 @@ class State(Enum):
 class Reloads:
     """Reloads a daemon that is ready."""
 
-    def __init__(self, daemon: Daemon, workforce: Workforce, admin: AdminProcess, board: Board, poll: Poll) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        workforce: Workforce,
+        admin: AdminProcess,
+        stapling: Stapling,
+        board: Board,
+        poll: Poll,
+    ) -> None:
         self._daemon, self._workforce, self._admin, self._board = daemon, workforce, admin, board
+        self._stapling = stapling
         self._poll = poll
         self._state = State.IDLE
         self._awaited: set[Child] = set()
@@ -255,6 +265,7 @@ class Reloads:
         daemon.row.floats[process.last_reload_success] = time.time()
         daemon.showing.last_reload = ReloadState(at=time.time(), ok=True)
         daemon.log.message("info", "reload", what)
+        self._stapling.adopt()
         daemon.notifier.ready(daemon.status_text())
         self._finish()
 

@@ -8,17 +8,20 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 
 from tlstunnel._version import VERSION
+from tlstunnel.config.model import OCSPStaple
 from tlstunnel.observe.board import Row
 from tlstunnel.observe.state import (
     CertificateState,
     ReloadState,
     ServiceState,
+    StapleState,
     StateBlob,
     TunnelState,
     WorkerState,
 )
 from tlstunnel.supervisor.children import Child
 from tlstunnel.supervisor.generation import Generation
+from tlstunnel.tls.ocsp import Staples
 from tlstunnel.tls.store import Material
 
 _OWN_ROOTS = 20
@@ -29,12 +32,13 @@ _MAX_CERTIFICATES = 4000
 
 
 class Showing:
-    """Publishes. `last_reload` is set by whoever reloads."""
+    """Publishes. `last_reload` is set by whoever reloads, `fetched` by whoever fetches."""
 
     def __init__(self, row: Row) -> None:
         self._row = row
         self.blob = StateBlob()
         self.last_reload: ReloadState | None = None
+        self.fetched: Staples = {}
         self._started_at = time.time()
 
     def show(self, generation: Generation, workers: Collection[Child], *, phase: str, admin_pid: int | None) -> None:
@@ -56,6 +60,7 @@ class Showing:
                 services=_services(generation),
                 workers=tuple(_worker(child) for child in workers),
                 certificates=_certificates(generation),
+                staples=_staples(generation, self.fetched),
                 last_reload=self.last_reload,
             )
         )
@@ -150,6 +155,19 @@ def _certificates_of(service: str, material: Material, loaded_at: float) -> list
                 )
             )
     return found
+
+
+def _staples(generation: Generation, fetched: Staples) -> tuple[StapleState, ...]:
+    states = []
+    for service, material in zip(generation.config.services, generation.inventory.materials, strict=True):
+        if service.ocsp_staple is OCSPStaple.OFF:
+            continue
+        given = fetched if service.ocsp_staple is OCSPStaple.AUTO else dict(material.staples)
+        for credential in material.shown():
+            staple = given.get(credential.certificate_der)
+            until = 0.0 if staple is None else staple.until
+            states.append(StapleState(service=service.name, file=credential.source, next_update=until))
+    return tuple(states[:_MAX_CERTIFICATES])
 
 
 def _count(number: int, word: str) -> str:

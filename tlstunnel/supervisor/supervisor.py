@@ -9,6 +9,7 @@ the loop acts on it, and nothing the loop does waits for a child. What there is 
     reloads         SIGHUP or the poll: new material for living workers, or a new generation beside the old one
     adminprocess    keeps the admin process alive
     heartbeat       tells the service manager how we are
+    stapling        has proofs fetched that our certificates are not revoked
 
 Phases go one way: starting, ready, draining, stopped. Nothing leaves draining but the end: reloads are over, dead
 workers are not replaced, a second SIGTERM hastens.
@@ -46,6 +47,7 @@ from tlstunnel.supervisor.sdnotify import Notifier
 from tlstunnel.supervisor.showing import Showing
 from tlstunnel.supervisor.signals import Signals
 from tlstunnel.supervisor.sockets import open_listeners
+from tlstunnel.supervisor.stapling import Stapling
 from tlstunnel.supervisor.workforce import Workforce, how_it_ended
 from tlstunnel.tls import portable
 from tlstunnel.tls.passphrase import PassphraseSource
@@ -122,7 +124,8 @@ class _Supervisor:
         )
         self._workforce = Workforce(self._daemon, self._on_report, self._on_worker_end)
         self._admin = AdminProcess(self._daemon, board)
-        self._reloads = Reloads(self._daemon, self._workforce, self._admin, board, loaded.poll)
+        self._stapling = Stapling(self._daemon, self._workforce)
+        self._reloads = Reloads(self._daemon, self._workforce, self._admin, self._stapling, board, loaded.poll)
         self._heartbeat = Heartbeat(self._daemon, self._workforce)
         self._failure: StartupError | None = None
         self._is_reload_wanted = False
@@ -163,6 +166,7 @@ class _Supervisor:
         daemon.log.message("info", "start", f"tlstunnel {VERSION}: {self._budget}")
         self._admin.preload()
         self._admin.start()
+        self._stapling.adopt()
         for slot in range(generation.slots):
             self._workforce.start(generation, slot)
         daemon.timers.after(ANSWER_S, "boot", self._on_late_start)
@@ -194,7 +198,8 @@ class _Supervisor:
         for child in daemon.children.values():
             child.kill()
         self._admin.stop()
-        while daemon.children or not self._admin.is_gone:
+        self._stapling.stop()
+        while daemon.children or not (self._admin.is_gone and self._stapling.is_idle):
             self._step()
 
     # The loop.
@@ -216,7 +221,8 @@ class _Supervisor:
                 if events & ~select.POLLOUT:
                     self._workforce.hear(by_fd[fd])
         for pid, status in self._workforce.reap():
-            if not self._admin.note_end(pid, how_it_ended(status)) and self._on_child_end is not None:
+            is_known = self._admin.note_end(pid, how_it_ended(status)) or self._stapling.note_end(pid, status)
+            if not is_known and self._on_child_end is not None:
                 self._on_child_end(pid, os.waitstatus_to_exitcode(status))
         for number in daemon.signals.take():
             self._obey(number)
