@@ -211,12 +211,15 @@ def test_when_all_rights_to_big_chunks_are_taken_a_flow_keeps_to_small_ones():
         _SCRATCH.bulk_left = left
 
 
-def test_a_link_that_only_ever_moved_a_little_is_not_woken_to_slim():
+def test_a_quiet_link_gives_back_what_its_handshake_left_once():
     link = Setup().start()
     link.client.put(b"x" * FAT)
-    assert link.link.deadline == link.reactor.now + LIMITS.idle_s
     link.reactor.advance(QUIET_S + 1)
-    assert link.client.slimmed == 0
+    assert link.client.slimmed == link.backend.slimmed == 1
+    assert _SCRATCH.has_slimmed
+    link.reactor.advance(QUIET_S + 1)
+    assert link.client.slimmed == 1
+    assert link.link.deadline > link.reactor.now + QUIET_S
 
 
 # Timeouts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -31,20 +32,28 @@ _DONTWAIT = socket.MSG_DONTWAIT
 class Scratch:
     """The buffers that all links of one worker share: what came from a socket, and what is plaintext."""
 
-    __slots__ = ("bulk_left", "has_slimmed", "out", "out_ptr", "out_view", "plain", "plain_ptr", "plain_size", "wire", "wire_ptr")
+    __slots__ = (
+        "_memory", "bulk_left", "has_slimmed", "out", "out_ptr", "out_view", "plain", "plain_ptr", "plain_size", "wire",
+        "wire_ptr",
+    )  # fmt: skip
 
     def __init__(self, chunk: int = CHUNK) -> None:
         self.plain_size = chunk + 2 * RECORD
-        self.wire_ptr = _ffi.new("unsigned char[]", chunk)
-        self.plain_ptr = _ffi.new("unsigned char[]", self.plain_size)
-        self.wire = memoryview(_ffi.buffer(self.wire_ptr))
-        self.plain = memoryview(_ffi.buffer(self.plain_ptr))
+        self._memory = (mmap.mmap(-1, chunk), mmap.mmap(-1, self.plain_size))
+        self.wire, self.plain = memoryview(self._memory[0]), memoryview(self._memory[1])
+        self.wire_ptr = _ffi.from_buffer("unsigned char[]", self.wire)
+        self.plain_ptr = _ffi.from_buffer("unsigned char[]", self.plain)
         self.out_ptr = _ffi.new("unsigned char[]", OUT)
         self.out_view = memoryview(_ffi.buffer(self.out_ptr))
         self.out = _ffi.new("char **")
         self.bulk_left = BULK_LINKS
         self.has_slimmed = False
         """Whether links have given memory back since somebody looked."""
+
+    def give_back(self) -> None:
+        """Return the areas' pages to the machine: between turns nothing of value stands in them."""
+        for area in self._memory:
+            area.madvise(mmap.MADV_DONTNEED)
 
 
 class Engine:

@@ -34,8 +34,8 @@ from tlstunnel.relay.reactor import EPOLLIN, Reactor
 
 START_CHUNK = 64 * 1024
 PROVEN = 16 * 1024 * 1024
-QUIET_S = 5.0
-"""How long a link stands still before it gives back what bulk left behind."""
+QUIET_S = 1.0
+"""How long a link stands still before it gives back what its handshake, and bulk, left behind."""
 
 NEVER = float("inf")
 
@@ -326,19 +326,17 @@ class Link:
         reactor = self._reactor
         reactor.release(self)
         is_over = reason in (CloseReason.FINISHED, CloseReason.TRUNCATED)
+        is_quiet = reason in _QUIET_REASONS
         for end in (self.client, self.backend):
+            is_done = is_over and end.at_eof and not end.has_pending
             with contextlib.suppress(OSError, TLSError):
-                if reason in _QUIET_REASONS and not end.has_pending and not end.is_shut:
+                if is_quiet and not end.has_pending and not end.is_shut:
                     end.shut()
-            if is_over and end.at_eof and not end.has_pending:
-                reactor.forget(end.fd)
-                end.close()
-                self._on_closed()
-            elif end.is_tls or reason in _QUIET_REASONS or is_over:
+                elif not (is_done or is_over or end.is_tls):
+                    end.reset_on_close()
+            if not is_done and (is_over or is_quiet or end.is_tls):
                 Farewell(reactor, end, self._on_closed)
             else:
-                with contextlib.suppress(OSError):
-                    end.reset_on_close()
                 reactor.forget(end.fd)
                 end.close()
                 self._on_closed()

@@ -196,8 +196,10 @@ class _Run:
         while True:
             await trio.sleep(1.0)
             self._log.tick()
-            if self._worker.scratch.has_slimmed:
-                self._worker.scratch.has_slimmed = False
+            scratch = self._worker.scratch
+            if scratch.has_slimmed:
+                scratch.has_slimmed = False
+                scratch.give_back()
                 memory.give_back()
 
     async def _answer(self, listing: socket.socket) -> None:
