@@ -35,6 +35,7 @@ MAX_MESSAGE = 1 << 18
 _SERVER_KEY_EXCHANGE, _SERVER_HELLO_DONE, _CERTIFICATE_STATUS, _HELLO_REQUEST = 12, 14, 22, 0
 _NAMES = {12: "ServerKeyExchange", 14: "ServerHelloDone", 22: "CertificateStatus", 0: "HelloRequest"}
 _FATAL = 2
+_MAX_WARNINGS = 5
 _NAMED_CURVE = 3
 
 
@@ -89,6 +90,7 @@ class AnswerReader:
         self._offer = offer
         self._records = RecordBuffer()
         self._partial = bytearray()
+        self._warnings = 0
         self._handlers: dict[int, Callable[[bytes], None]] = {
             HandshakeType.CERTIFICATE: self._on_certificate,
             _CERTIFICATE_STATUS: self._on_status,
@@ -121,6 +123,10 @@ class AnswerReader:
         if level == _FATAL or alert == AlertDescription.CLOSE_NOTIFY:
             self.answer.alert = alert
             self.is_complete = True
+            return
+        self._warnings += 1
+        if self._warnings > _MAX_WARNINGS:
+            raise _unexpected("warnings come without end")
 
     def _on_handshake(self, fragment: bytes) -> None:
         self._partial += fragment

@@ -22,7 +22,8 @@ from tlstunnel.probe.groups import CURVE_OF_KEY
 def curve_of(der: bytes) -> int | None:
     """The group that is the curve of a certificate's key; None for keys without a curve.
 
-    Before TLS 1.3 a server with such a key only serves clients that list its curve (RFC 8422 section 5.1).
+    Before TLS 1.3 a server with such a key only serves clients that list its curve (RFC 8422 section 5.1). Not to be
+    called in several threads at once, since silencing the library's warnings is a matter of the whole process.
     """
     try:
         with warnings.catch_warnings():

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import Enum
 
+from tlstunnel.probe.trouble import Trouble
+
 Choose = Callable[[tuple[int, ...]], int | None]
 """Offers these, most wanted first, and says what the server chose, or None if it refused."""
 
@@ -20,12 +22,27 @@ class Order(Enum):
     CLIENT = "client"
 
 
+class CutShort(Trouble):
+    """The server stopped answering before it had refused; `taken` is what it had taken until then."""
+
+    def __init__(self, taken: Sequence[int], cause: Trouble) -> None:
+        super().__init__(f"after {len(taken)} answers: {cause}")
+        self.taken = tuple(taken)
+
+
 def in_turn(candidates: Sequence[int], choose: Choose) -> list[int]:
-    """Everything the server takes, in the order it chose."""
+    """Everything the server takes, in the order it chose.
+
+    Raises:
+        CutShort: a question had no answer.
+    """
     left = list(candidates)
     taken: list[int] = []
     while left:
-        chosen = choose(tuple(left))
+        try:
+            chosen = choose(tuple(left))
+        except Trouble as exc:
+            raise CutShort(taken, exc) from exc
         if chosen is None or chosen not in left:
             break
         left.remove(chosen)
@@ -34,7 +51,8 @@ def in_turn(candidates: Sequence[int], choose: Choose) -> list[int]:
 
 
 def order_of(taken: Sequence[int], choose: Choose, *, unfit: Callable[[int], bool] = lambda _: False) -> Order | None:
-    """Whose order `taken` is; None where there are fewer than two to choose from, or the answer fits neither.
+    """Whose order `taken` is; None where there are fewer than two to choose from, or the answer fits
+    neither, or there is none.
 
     Args:
         unfit: Choices that say nothing when they stand first. Servers that otherwise have their own order let clients
@@ -44,7 +62,10 @@ def order_of(taken: Sequence[int], choose: Choose, *, unfit: Callable[[int], boo
     turned.sort(key=unfit)  # keeps the order of those that are alike
     if len(taken) < 2 or turned[0] == taken[0]:
         return None
-    chosen = choose(tuple(turned))
+    try:
+        chosen = choose(tuple(turned))
+    except Trouble:
+        return None
     if chosen == taken[0]:
         return Order.SERVER
     return Order.CLIENT if chosen == turned[0] else None

@@ -26,6 +26,8 @@ PROTOCOLS = (
 )  # fmt: skip
 """Protocols to ask for (the IANA registry of ALPN names). `acme-tls/1` is left out: it is answered with a certificate
 that is there for a certificate authority alone."""
+Choices = tuple[list[int], Order | None]
+"""What a server took, in the order in which it chose, and whose order that is."""
 COMPRESSION_NAMES = {1: "DEFLATE", 64: "LZS"}
 
 
@@ -52,7 +54,7 @@ def _ask_version(asker: Asker, version: int, *, with_share: bool) -> Answer:
         raise
 
 
-def suites_of(asker: Asker, version: int) -> tuple[list[int], Order | None]:
+def suites_of(asker: Asker, version: int) -> Choices:
     """The suites of a version, in the order in which the server chose them, and whose order that is."""
 
     def choose(offered: tuple[int, ...]) -> int | None:
@@ -63,18 +65,16 @@ def suites_of(asker: Asker, version: int) -> tuple[list[int], Order | None]:
     return taken, order_of(taken, choose, unfit=lambda number: "CHACHA20" in suites.suite(number).name)
 
 
-def groups_in_tls13(asker: Asker) -> tuple[list[int], Order | None]:
+def groups_in_tls13(asker: Asker, version: int = TLS_1_3) -> Choices:
     """The groups of TLS 1.3, by the HelloRetryRequests that an empty list of key shares brings."""
 
     def choose(offered: tuple[int, ...]) -> int | None:
-        return asker.ask(asker.offer(TLS_1_3, groups=offered)).group
+        return asker.ask(asker.offer(version, groups=offered)).group
 
     return _groups(groups.IN_TLS13, choose)
 
 
-def groups_before_tls13(
-    asker: Asker, version: int, offered_suites: Sequence[int], key_curve: int | None
-) -> tuple[list[int], Order | None]:
+def groups_before_tls13(asker: Asker, version: int, offered_suites: Sequence[int], key_curve: int | None) -> Choices:
     """The curves of TLS 1.2 and before, by the server's key exchanges.
 
     A server whose certificate has a key on a curve serves only clients that list that curve (RFC 8422 section 5.1). If
@@ -97,7 +97,7 @@ def groups_before_tls13(
     return _groups([*candidates, key_curve] if key_curve is not None else candidates, choose)
 
 
-def _groups(candidates: Sequence[int], choose: Choose) -> tuple[list[int], Order | None]:
+def _groups(candidates: Sequence[int], choose: Choose) -> Choices:
     taken = in_turn(candidates, choose)
     return taken, order_of(taken, choose)
 

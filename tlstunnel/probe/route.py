@@ -37,7 +37,7 @@ class Limits:
 class Line:
     """One connection. Use it as a context manager; leaving closes the socket."""
 
-    def __init__(self, sock: socket.socket, deadline: float, answer_s: float) -> None:
+    def __init__(self, sock: socket.socket, deadline: float, answer_s: float, end: float) -> None:
         self.received = 0
         self.first = b""
         """The first bytes that came after STARTTLS, to be shown if they are no TLS."""
@@ -48,8 +48,9 @@ class Line:
         self.first_byte_at: float | None = None
         """When the first byte came, by the monotonic clock."""
         self._sock = sock
-        self._deadline = deadline
+        self._deadline = min(deadline, end)
         self._answer_s = answer_s
+        self._end = end
 
     def __enter__(self) -> Line:
         return self
@@ -61,7 +62,7 @@ class Line:
         """Send all of it.
 
         Raises:
-            Silent: it does not go out.
+            Silent, OutOfTime: it does not go out.
             HungUp: nobody takes it.
         """
         self._wait()
@@ -76,7 +77,7 @@ class Line:
         """What comes next; nothing at the end of input.
 
         Raises:
-            Silent: nothing came in time, or the server talks without end.
+            Silent, OutOfTime: nothing came in time, or the server talks without end.
             HungUp: the connection was reset.
         """
         return self.receive_until(None)
@@ -112,7 +113,9 @@ class Line:
             raise self._silent()
         self._sock.settimeout(left)
 
-    def _silent(self) -> Silent:
+    def _silent(self) -> Silent | OutOfTime:
+        if time.monotonic() >= self._end:
+            return OutOfTime("the time for the whole probe was over")
         if self.received:
             text = f"the server began to answer, but was not done within {self._answer_s:g}s; it may be overloaded"
         else:
@@ -174,14 +177,14 @@ class Route:
             StartTLSError: the server does not go on to TLS.
         """
         if self._is_over or time.monotonic() >= self._end:
-            raise OutOfTime(f"stopped after {self.limits.total_s:g}s")
+            raise OutOfTime("the time for the whole probe was over")
         start = time.monotonic()
         sock = self._connect()
         connected = time.monotonic()
         with self._lock:
             self.connections += 1
         wait = min(answer_s or self.limits.answer_s, self.limits.answer_s)
-        with Line(sock, min(connected + wait, self._end), wait) as line:
+        with Line(sock, connected + wait, wait, self._end) as line:
             line.connected_s = connected - start
             if self._starttls is not None:
                 _upgrade(self._starttls(), line)

@@ -14,18 +14,18 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tlstunnel.address import Target, TCPAddress
 from tlstunnel.errors import StartupError
 from tlstunnel.probe import certificates, findings, questions, sessions, summary
 from tlstunnel.probe.answer import Answer
 from tlstunnel.probe.ask import Asker, ask_ssl2
+from tlstunnel.probe.choices import CutShort
 from tlstunnel.probe.findings import Findings
 from tlstunnel.probe.handshake import Handshake, Plan, handshake
 from tlstunnel.probe.hello import SCHEMES_BY_KEY, SSL_2_0, SSL_3_0, TLS_1_0, TLS_1_1
@@ -42,6 +42,7 @@ from tlstunnel.tls13.names import TLS_1_2, TLS_1_3, AlertDescription, alert_name
 VERSIONS = (TLS_1_3, TLS_1_2, TLS_1_1, TLS_1_0, SSL_3_0)
 Progress = Callable[[str, int], None]
 """Told what is being asked and how many connections there were."""
+Choices = questions.Choices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,7 @@ class _Survey:
         )
         self._modern: list[Handshake] = []
         self._legacy: LegacyHandshake | None = None
-        self._suites: dict[int, list[int]] = {}
+        self._curve: int | None = None
 
     def run(self) -> Findings:
         start = time.monotonic()
@@ -171,6 +172,8 @@ class _Survey:
     # At once.
 
     def _ask_the_rest(self) -> None:
+        leaves = [each.chain[0] for each in self._asker.answers if each.chain]
+        self._curve = next((curve for leaf in leaves if (curve := certificates.curve_of(leaf)) is not None), None)
         pool = ThreadPoolExecutor(self._request.parallel, thread_name_prefix="probe")
         try:
             waiting = [pool.submit(self._guarded, name, task) for name, task in self._tasks()]
@@ -187,7 +190,7 @@ class _Survey:
             if self._has(version):
                 yield f"cipher suites of {version_name(version)}", partial(self._ask_suites, version)
         if self._has(TLS_1_3):
-            yield "groups of TLS 1.3", self._ask_groups_in_tls13
+            yield "groups of TLS 1.3", partial(self._ask_groups, TLS_1_3, questions.groups_in_tls13)
             yield "tickets", self._resume_modern
             for kind, schemes in SCHEMES_BY_KEY.items():
                 yield f"{kind} certificates", partial(self._fetch_certificate, schemes)
@@ -216,26 +219,26 @@ class _Survey:
             self._found.incomplete.append(f"{name}: {exc}")
 
     def _ask_suites(self, version: int) -> None:
-        taken, order = questions.suites_of(self._asker, version)
-        self._suites[version] = taken
+        taken, order = self._enumerate(f"cipher suites of {version_name(version)}", questions.suites_of, version)
         self._found.ciphers.append(summary.ciphers(version, taken, order, self._asker.answers))
-        if version != self._best_before_tls13():
-            return
-        # These need to know the suites, so that they offer some that the server has.
-        curve = next((certificates.curve_of(each.chain[0]) for each in self._asker.answers if each.chain), None)
-        name = f"groups of {version_name(version)}"
-        with self._noted(name):
-            self._keep_groups(version, questions.groups_before_tls13(self._asker, version, taken, curve))
-        if version == TLS_1_2:
-            self._found.features.sha1_signatures = questions.signs_with_sha1(self._asker, taken)
+        if version == self._best_before_tls13():
+            # These need to know the suites, so that they offer some that the server has.
+            self._ask_groups(version, questions.groups_before_tls13, taken, self._curve)
+            if version == TLS_1_2:
+                self._found.features.sha1_signatures = questions.signs_with_sha1(self._asker, taken)
 
-    def _ask_groups_in_tls13(self) -> None:
-        self._keep_groups(TLS_1_3, questions.groups_in_tls13(self._asker))
-
-    def _keep_groups(self, version: int, answer: tuple[Sequence[int], Any]) -> None:
-        taken, order = answer
+    def _ask_groups(self, version: int, ask: Callable[..., Choices], *known: object) -> None:
+        taken, order = self._enumerate(f"groups of {version_name(version)}", ask, version, *known)
         if taken:
             self._found.groups.append(summary.of_version(version, taken, order))
+
+    def _enumerate(self, name: str, ask: Callable[..., Choices], *known: object) -> Choices:
+        """What the server took; if it stopped answering, what it had taken by then, and a line that says so."""
+        try:
+            return ask(self._asker, *known)
+        except CutShort as exc:
+            self._found.incomplete.append(f"{name}: {exc}")
+            return list(exc.taken), None
 
     def _ask_protocols(self, version: int) -> None:
         alpn = self._found.alpn
