@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
@@ -196,6 +197,10 @@ def _tail(site: Site) -> Sample:
     return Sample(answer.p99_us, load_share=share, detail={"p50_us": answer.p50_us, "bulk_gib_s": gib_s})
 
 
+REST_S = 4.0
+"""How long connections stand still before their memory is read: a proxy may give back what the handshake left."""
+
+
 def _prepare_idle(site: Site) -> None:
     site.settle_baseline(site.more())
 
@@ -203,6 +208,7 @@ def _prepare_idle(site: Site) -> None:
 def _idle_memory(site: Site) -> Sample:
     count = site.scaled(IDLE_CONNECTIONS, 50)
     site.generators[0].do(f"open {count}")
+    time.sleep(REST_S)
     return Sample(site.grown_kib() / count)
 
 
