@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlstunnel.address import SystemdAddress, TCPAddress, UnixAddress
-from tlstunnel.config.files import FileTroubleError, find_file
+from tlstunnel.config.files import FileTroubleError, find_file, is_hidden
 from tlstunnel.config.load import from_options, load_file
 from tlstunnel.config.model import (
     BackendTLS,
@@ -434,6 +434,8 @@ def test_credentials_that_systemd_shows_to_the_daemon_alone_are_not_missing_besi
         os.seteuid(user)
     with pytest.raises(FileTroubleError, match="there is no file"):
         find_file("cred:other.key", tmp_path)
+    (tmp_path / "web.key").chmod(0o600)
+    assert not is_hidden(tmp_path / "web.key")
 
 
 def test_a_loop_of_symlinks_is_the_machines_fault(load: Load, tmp_path: Path) -> None:
