@@ -67,6 +67,23 @@ def test_what_was_asked_for_is_printed_and_exits_0(
     assert "tlstunnel" in out
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("tlstunnel ser", ["server"]),
+        ("tlstunnel server --fall", ["--fallback-target"]),
+        ("tlstunnel cert iss", ["issue"]),
+    ],
+)
+def test_the_shell_completes_commands_and_their_options(line: str, offered: list[str]) -> None:
+    words = line.split(" ")
+    asked = {"_TLSTUNNEL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tlstunnel"], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == offered
+
+
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     config = tmp_path / "many.toml"
     text = '[services.s{}]\nmode = "client"\nlisten = "127.0.0.1:0"\ntarget = "db.example.org:1"\n'

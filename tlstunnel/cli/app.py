@@ -78,10 +78,21 @@ class LazyGroup(TyperGroup):
             return None
         if ctx.resilient_parsing or _lists_commands_only():
             return _placeholder(cmd_name, entry)
-        module = importlib.import_module(f"tlstunnel.cli.{entry.module}")
-        command = typer.main.get_command(module.app)
-        inner = getattr(command, "commands", {}).get(cmd_name)
-        return inner if inner is not None else command
+        return _load(cmd_name, entry)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that was written: the real one, so that its options can be completed too."""
+        entry = COMMANDS.get(args[0])
+        if entry is None or not _is_installed(entry):
+            return super().resolve_command(ctx, args)
+        return args[0], _load(args[0], entry), args[1:]
+
+
+def _load(name: str, entry: CommandEntry) -> Any:
+    module = importlib.import_module(f"tlstunnel.cli.{entry.module}")
+    command = typer.main.get_command(module.app)
+    inner = getattr(command, "commands", {}).get(name)
+    return inner if inner is not None else command
 
 
 def _lists_commands_only() -> bool:
