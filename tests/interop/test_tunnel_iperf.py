@@ -1,0 +1,59 @@
+"""iperf3 through a tunnel in client mode and one in server mode, in series."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import peers, tunnel
+from tests.support.interop import require
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+SIZE = 64 << 20
+
+
+@pytest.fixture(scope="module")
+def series() -> Iterator[tuple[tunnel.Tunnel, tunnel.Tunnel]]:
+    with peers.iperf3() as service, tunnel.server(service.port) as far, tunnel.client(far.port) as near:
+        yield near, far
+
+
+def iperf3(port: int, *options: str) -> dict[str, Any]:
+    command = [require("iperf3"), "-c", "127.0.0.1", "-p", str(port), "-J", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=peers.PATIENCE_S)
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert "error" not in report, report["error"]
+    return report["end"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("direction", [[], ["--reverse"], ["--bidir"]], ids=["forward", "reverse", "both"])
+def test_iperf3_moves_its_bytes_through_two_tunnels(
+    series: tuple[tunnel.Tunnel, tunnel.Tunnel], direction: list[str]
+) -> None:
+    near, far = series
+    end = iperf3(near.port, "-n", str(SIZE), *direction)
+    ways = ["", "_bidir_reverse"] if direction == ["--bidir"] else [""]
+    sent = [end[f"sum_sent{way}"]["bytes"] for way in ways]
+    came = [end[f"sum_received{way}"]["bytes"] for way in ways]
+    assert sum(sent) >= SIZE
+    assert all(sent)
+    assert all(came)
+    for daemon in (near, far):
+        records = [daemon.record() for _ in range(1 + len(ways))]  # one connection talks about the others
+        assert {record["fault"] for record in records} == {"nobody"}
+        # It counts what was received until the other side was done, so what was moved is between the two counts.
+        assert sum(came) <= sum(record["bytes_forward"] + record["bytes_reverse"] for record in records)
+
+
+def test_iperf3_with_several_streams_at_once(series: tuple[tunnel.Tunnel, tunnel.Tunnel]) -> None:
+    near, far = series
+    end = iperf3(near.port, "-n", str(SIZE // 4), "-P", "8")
+    assert len(end["streams"]) == 8
+    assert all(stream["sender"]["bytes"] > 0 for stream in end["streams"])
+    for daemon in (near, far):
+        assert {daemon.record()["fault"] for _ in range(9)} == {"nobody"}
