@@ -349,6 +349,9 @@ class Connection:
         if error is not None:
             self.runtime.worker.on_crash(error)
         self._report(reason, detail)
+        # The link knows us and we know it: without this each connection leaves 2.6 KiB, and an old certificate's
+        # context, to the collector, which comes by once in thousands of connections.
+        self.link = None
 
     def _report(self, reason: CloseReason, detail: str) -> None:
         self._is_over = True
