@@ -151,10 +151,10 @@ def _check_signature(response: ocsp.OCSPResponse, issuer: x509.Certificate) -> N
         try:
             _verify(signer, response)
         except InvalidSignature:
-            why = "a broken signature"
+            why = "nobody: the signature is broken"
             continue
         return
-    raise OCSPError(f"is not signed by the certificate's issuer or its delegate: {why}")
+    raise OCSPError(f"is not signed by the certificate's issuer or its delegate but by {why}; fetch it anew")
 
 
 def _is_named(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
