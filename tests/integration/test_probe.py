@@ -131,14 +131,14 @@ HALF = b"\x16\x03\x03\x00\x4a\x02\x00\x00\x46\x03\x03"
 SHORT = b"\x16\x03\x03\x00\x10\x02\x00\x00\x0c" + b"x" * 12
 UNKNOWN_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
 BAD: dict[str, tuple[Callable[[socket.socket], object], str]] = {
-    "silent": (listen_only, "said nothing within 0.2s; it may speak no TLS, or only after --starttls"),
+    "silent": (listen_only, "said nothing within 0.2s; it may speak no TLS, or only after STARTTLS"),
     "hangs up": (read_hello, "closes the connection on every ClientHello; check that this port speaks TLS"),
     "resets": (reset, "closes the connection on every ClientHello; check that this port speaks TLS"),
     "HTTP": (
         after_hello(b"HTTP/1.1 400 Bad\r\n\r\n"),
         'no TLS: it begins with "HTTP/1.1 400 Bad"; give a port that does',
     ),
-    "SMTP": (greet, 'begins with "220 mail\\x1b[1m ESMTP"; give a port that does, or --starttls smtp'),
+    "SMTP": (greet, 'begins with "220 mail\\x1b[1m ESMTP"; give a port that does, or use probe --starttls smtp'),
     "half a hello": (after_hello(HALF, wait=True), "began to answer, but was not done within 0.2s"),
     "drips": (drip, "began to answer, but was not done within 0.2s"),
     "breaks rules": (after_hello(SHORT), "breaks the rules of TLS: ServerHello ends in the middle of a field"),

@@ -14,10 +14,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.support import certificates, tls_servers, tunnel
 from tests.support.interop import require
+from tlstunnel.address import TCPAddress
 from tlstunnel.cli.cert import app
 from tlstunnel.errors import StartupError
-from tlstunnel.pki import authority, fetch, issue, readers
+from tlstunnel.pki import authority, issue, readers
+from tlstunnel.probe import fetch
+from tlstunnel.probe.route import Limits
 
 pytestmark = pytest.mark.interop
 
@@ -74,7 +78,7 @@ def plain_server(behave: Callable[[socket.socket], object]) -> Iterator[int]:
 )
 def test_the_whole_chain_is_fetched_unverified(folder: Path, options: list[str]) -> None:
     with openssl_server(folder, *options) as port:
-        chain = fetch.fetch_chain("127.0.0.1", port)
+        chain = fetch.fetch_chain(TCPAddress("127.0.0.1", port))
     assert [readers.certificates(der, where="x")[0].subject.rfc4514_string() for der in chain] == [
         "CN=localhost",
         "CN=Sub",
@@ -104,23 +108,23 @@ def test_a_port_where_nobody_listens() -> None:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
         with pytest.raises(StartupError, match=f"127.0.0.1:{port}: connection refused; check host and port"):
-            fetch.fetch_chain("127.0.0.1", port)
+            fetch.fetch_chain(TCPAddress("127.0.0.1", port))
 
 
 def test_a_plaintext_server() -> None:
     with (
         plain_server(lambda connection: connection.sendall(b"220 mail.example.org ESMTP\r\n")) as port,
-        pytest.raises(StartupError, match="does not speak TLS here; check the port"),
+        pytest.raises(StartupError, match=r'speaks no TLS: it begins with "220 mail\.example\.org ESMTP"'),
     ):
-        fetch.fetch_chain("127.0.0.1", port)
+        fetch.fetch_chain(TCPAddress("127.0.0.1", port))
 
 
 def test_a_server_that_hangs_up() -> None:
     with (
-        plain_server(lambda connection: connection.recv(10000)) as port,
-        pytest.raises(StartupError, match="hung up"),
+        tls_servers.scripted(lambda connection: connection.recv(10000)) as port,
+        pytest.raises(StartupError, match="closes the connection on every ClientHello"),
     ):
-        fetch.fetch_chain("127.0.0.1", port)
+        fetch.fetch_chain(TCPAddress("127.0.0.1", port))
 
 
 def test_a_silent_server_costs_no_more_than_the_deadline() -> None:
@@ -130,8 +134,8 @@ def test_a_silent_server_costs_no_more_than_the_deadline() -> None:
         contextlib.ExitStack() as stack,
     ):
         stack.callback(done.set)
-        with pytest.raises(StartupError, match=r"no answer within 0\.2s; check host and port"):
-            fetch.fetch_chain("127.0.0.1", port, timeout_s=0.2)
+        with pytest.raises(StartupError, match=r"the server said nothing within 0\.2s"):
+            fetch.fetch_chain(TCPAddress("127.0.0.1", port), limits=Limits(answer_s=0.2))
 
 
 def test_a_server_that_drips_costs_no_more_than_the_deadline() -> None:
@@ -146,10 +150,49 @@ def test_a_server_that_drips_costs_no_more_than_the_deadline() -> None:
                         return
                 connection.sendall(b"\x00")
 
-    with plain_server(drip) as port, pytest.raises(StartupError, match=r"no answer within 0\.3s"):
-        fetch.fetch_chain("127.0.0.1", port, timeout_s=0.3)
+    with plain_server(drip) as port, pytest.raises(StartupError, match=r"was not done within 0\.3s"):
+        fetch.fetch_chain(TCPAddress("127.0.0.1", port), limits=Limits(answer_s=0.3))
 
 
 def test_a_name_without_an_address() -> None:
     with pytest.raises(StartupError, match="the name has no address; check its spelling"):
-        fetch.fetch_chain("no-such-host.invalid", 443)
+        fetch.fetch_chain(TCPAddress("no-such-host.invalid", 443))
+
+
+def test_a_server_with_nothing_but_an_unusual_group_shows_its_chain(folder: Path) -> None:
+    for group in ("P-521", "X448", "ffdhe2048"):
+        with openssl_server(folder, "-tls1_3", "-groups", group) as port:
+            assert len(fetch.fetch_chain(TCPAddress("127.0.0.1", port))) == 2
+
+
+def test_an_old_server_shows_its_chain() -> None:
+    pair = certificates.server("localhost", key_type="RSA 1024")
+    weak = ("-tls1", "-cipher", "ALL:@SECLEVEL=0")
+    with tls_servers.openssl(*weak, pair=pair, settings=tls_servers.ANYTHING_GOES) as port:
+        assert fetch.fetch_chain(TCPAddress("127.0.0.1", port))[0] == pair.leaf_der
+
+
+def test_a_post_quantum_server_shows_its_chain(folder: Path) -> None:
+    pair = certificates.server("localhost", key_type="ML-DSA-65")
+    with tunnel.server("127.0.0.1:9", "--groups", "X25519MLKEM768", "--min-version", "1.3", pair=pair) as daemon:
+        result = CliRunner().invoke(app, ["show", f"127.0.0.1:{daemon.port}", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["items"][0]["key"] == "ML-DSA-65"
+
+
+def test_a_certificate_that_is_none_is_the_servers_fault() -> None:
+    def behave(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        certificate = bytes.fromhex("0b00000a000007000004") + b"junk"
+        connection.sendall(b"\x16\x03\x03" + (len(HELLO) + len(certificate) + 4).to_bytes(2) + HELLO + certificate)
+        connection.sendall(b"\x0e\0\0\0")
+        connection.recv(1 << 16)
+
+    with tls_servers.scripted(behave) as port:
+        result = CliRunner().invoke(app, ["show", f"127.0.0.1:{port}"])
+    assert isinstance(result.exception, StartupError)
+    assert "what it sends as a certificate cannot be read" in str(result.exception)
+
+
+HELLO = b"\x02\0\0\x26\x03\x03" + bytes(32) + b"\0" + b"\x00\x2f" + b"\0"
+"""A ServerHello of TLS 1.2."""

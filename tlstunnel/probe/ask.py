@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 
+from tlstunnel.address import TCPAddress
 from tlstunnel.probe import ssl2
 from tlstunnel.probe.answer import Answer, AnswerReader
 from tlstunnel.probe.hello import Offer, encode
 from tlstunnel.probe.route import Line, Route
-from tlstunnel.probe.trouble import HungUp, NotTLS, Silent, Unreachable, shown
+from tlstunnel.probe.trouble import BrokenTLS, HungUp, NotTLS, Silent, Unreachable, shown
 from tlstunnel.tls13.failure import Violation
-from tlstunnel.tls13.names import ContentType
+from tlstunnel.tls13.names import AlertDescription, ContentType, alert_name
 from tlstunnel.tls13.wire import Record
 
 _GOODBYE = Record(ContentType.ALERT, 0x0301, b"\2\x5a").encode()  # fatal, user_canceled: there will be no handshake
@@ -27,6 +28,8 @@ class Asker:
     route: Route
     server_name: str = ""
     alpn: tuple[str, ...] = ()
+    last: Answer = field(default_factory=Answer)
+    """The last answer, refusal or not."""
     answers: list[Answer] = field(default_factory=list)
     """Every answer that was not a refusal; appended to from several threads."""
 
@@ -45,6 +48,7 @@ class Asker:
     def _ask(self, offer: Offer) -> Answer:
         with self.route.open() as line:
             answer = converse(line, offer)
+        self.last = answer
         if answer.suite is not None:
             self.answers.append(answer)
         return answer
@@ -87,9 +91,9 @@ def not_tls(line: Line, exc: Violation) -> NotTLS:
     """What to say of a server that broke a rule: that it speaks no TLS at all, or which rule."""
     if line.first[:1] not in (b"\x16", b"\x15", b"\x14", b"\x17") or line.first[1:2] not in (b"\x03", b""):
         protocol = next((name for greeting, name in _GREETINGS.items() if line.first.startswith(greeting)), None)
-        hint = "give a port that does" + (f", or --starttls {protocol}" if protocol else "")
+        hint = "give a port that does" + (f", or use probe --starttls {protocol}" if protocol else "")
         return NotTLS(f"speaks no TLS: it begins with {shown(line.first)}; {hint}")
-    return NotTLS(f"breaks the rules of TLS: {exc.text}; check what runs on this port")
+    return BrokenTLS(f"breaks the rules of TLS: {exc.text}; check what runs on this port")
 
 
 def ask_ssl2(route: Route) -> tuple[int, ...] | None:
@@ -106,3 +110,17 @@ def ask_ssl2(route: Route) -> tuple[int, ...] | None:
     except (HungUp, Silent):
         return None
     return answer.ciphers
+
+
+def sni_of(name: str) -> str:
+    """The name to send for a host; empty for an IP address, which has no place there (RFC 6066 section 3)."""
+    return "" if not name.isascii() or TCPAddress(name, 0).is_literal else name
+
+
+def refusal(answer: Answer) -> str:
+    """What to say of a server that refused everything it was offered."""
+    if answer.alert is None:
+        return "closes the connection on every ClientHello; check that this port speaks TLS"
+    no_protocol = answer.alert == AlertDescription.NO_APPLICATION_PROTOCOL
+    hint = "give one it knows with --alpn" if no_protocol else "it may need another --server-name"
+    return f"speaks TLS, but refuses every ClientHello with the alert {alert_name(answer.alert)}; {hint}"

@@ -13,9 +13,8 @@ from tlstunnel.probe.ask import Asker
 from tlstunnel.probe.choices import Choose, Order, in_turn, order_of
 from tlstunnel.probe.handshake import Plan, handshake
 from tlstunnel.probe.hello import COMPRESSIONS, SHA1_SCHEMES
-from tlstunnel.probe.trouble import NotTLS
+from tlstunnel.probe.trouble import BrokenTLS
 from tlstunnel.tls13 import extensions as ext
-from tlstunnel.tls13.failure import Violation
 from tlstunnel.tls13.keyexchange import offer as key_share
 from tlstunnel.tls13.names import TLS_1_2, TLS_1_3, AlertDescription, NamedGroup
 
@@ -47,11 +46,9 @@ def _ask_version(asker: Asker, version: int, *, with_share: bool) -> Answer:
         offered = asker.offer(version, shares=(ext.KeyShare(group, key_share(group).public),))
     try:
         return asker.ask(offered)
-    except NotTLS as exc:
+    except BrokenTLS:
         # A hello may confuse a server that answers others well; then it does not take this version.
-        if isinstance(exc.__cause__, Violation):
-            return Answer()
-        raise
+        return Answer()
 
 
 def suites_of(asker: Asker, version: int) -> Choices:

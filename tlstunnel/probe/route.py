@@ -119,7 +119,7 @@ class Line:
         if self.received:
             text = f"the server began to answer, but was not done within {self._answer_s:g}s; it may be overloaded"
         else:
-            text = f"the server said nothing within {self._answer_s:g}s; it may speak no TLS, or only after --starttls"
+            text = f"the server said nothing within {self._answer_s:g}s; it may speak no TLS, or only after STARTTLS"
         return Silent(text, self.received)
 
 

@@ -24,7 +24,7 @@ from tlstunnel.address import Target, TCPAddress
 from tlstunnel.errors import StartupError
 from tlstunnel.probe import certificates, findings, questions, sessions, summary
 from tlstunnel.probe.answer import Answer
-from tlstunnel.probe.ask import Asker, ask_ssl2
+from tlstunnel.probe.ask import Asker, ask_ssl2, refusal, sni_of
 from tlstunnel.probe.choices import CutShort
 from tlstunnel.probe.findings import Findings
 from tlstunnel.probe.handshake import Handshake, Plan, handshake
@@ -37,7 +37,7 @@ from tlstunnel.probe.trouble import Trouble
 from tlstunnel.probe.weaknesses import judge
 from tlstunnel.starttls.clients import CLIENTS
 from tlstunnel.starttls.conversation import StartTLSError
-from tlstunnel.tls13.names import TLS_1_2, TLS_1_3, AlertDescription, alert_name, version_name
+from tlstunnel.tls13.names import TLS_1_2, TLS_1_3, AlertDescription, version_name
 
 VERSIONS = (TLS_1_3, TLS_1_2, TLS_1_1, TLS_1_0, SSL_3_0)
 Progress = Callable[[str, int], None]
@@ -67,9 +67,8 @@ class Request:
 
     @property
     def sni(self) -> str:
-        """The name to send; empty for an IP address, which has no place there (RFC 6066 section 3)."""
-        name = self.server_name or self.host or ""
-        return "" if not name.isascii() or TCPAddress(name, 0).is_literal else name
+        """The name to send."""
+        return sni_of(self.server_name or self.host or "")
 
 
 def probe(request: Request, progress: Progress = lambda _what, _count: None) -> Findings:
@@ -146,7 +145,7 @@ class _Survey:
             ciphers = None if self._request.starttls else ask_ssl2(self._route)
         self._found.versions.append(findings.Version(name="SSL 2.0", id=SSL_2_0, offered=ciphers is not None))
         if not any(each.offered for each in self._found.versions):
-            raise StartupError(f"{self._request.target}: {_refusal(first)}")
+            raise StartupError(f"{self._request.target}: {refusal(first)}")
 
     def _shake_hands(self) -> None:
         self._progress("handshake", self._route.connections)
@@ -272,10 +271,3 @@ class _Survey:
 
     def _best_before_tls13(self) -> int | None:
         return next((version for version in VERSIONS[1:] if self._has(version)), None)
-
-
-def _refusal(first: Answer) -> str:
-    if first.alert is None:
-        return "closes the connection on every ClientHello; check that this port speaks TLS"
-    hint = "it may need another --server-name or --alpn"
-    return f"speaks TLS, but refuses every ClientHello with the alert {alert_name(first.alert)}; {hint}"

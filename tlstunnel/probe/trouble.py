@@ -26,7 +26,11 @@ class HungUp(Trouble):
 
 
 class NotTLS(Trouble):
-    """What the server sends is no TLS, or breaks its rules."""
+    """What the server sends is no TLS."""
+
+
+class BrokenTLS(NotTLS):
+    """What the server sends looks like TLS and breaks its rules."""
 
 
 class OutOfTime(Trouble):

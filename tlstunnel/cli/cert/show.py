@@ -12,7 +12,7 @@ import typer
 
 from tlstunnel.cli.cert import options
 from tlstunnel.cli.cert.options import Source
-from tlstunnel.errors import UsageError
+from tlstunnel.errors import StartupError, UsageError
 
 if TYPE_CHECKING:
     from tlstunnel.address import TCPAddress
@@ -79,11 +79,15 @@ def _address(text: str) -> TCPAddress:
 
 
 def _fetch(address: TCPAddress, server_name: str | None) -> tuple[Certificate, ...]:
-    from tlstunnel.pki import fetch, readers
+    from tlstunnel.pki import readers
+    from tlstunnel.probe import fetch
 
-    where = str(address)
-    fetched = fetch.fetch_chain(address.host, address.port, server_name=server_name)
-    return tuple(found for der in fetched for found in readers.certificates(der, where=where))
+    fetched = fetch.fetch_chain(address, server_name=server_name)
+    try:
+        return tuple(found for der in fetched for found in readers.certificates(der, where=str(address)))
+    except UsageError as exc:
+        what = "what it sends as a certificate cannot be read; its operator has to replace it"
+        raise StartupError(f"{address}: {what}") from exc
 
 
 def _read(path: Path, source: Source) -> tuple[tuple[Certificate, ...], list[Facts] | None]:
