@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import socket
 import ssl
 import struct
@@ -418,3 +419,26 @@ def test_progress_is_shown_on_a_terminal_and_only_there() -> None:
             document = json.loads(process.stdout.read())
     assert b"probing" in seen
     assert document["connections"] > 10
+
+
+def test_an_interrupt_ends_the_probe_at_once() -> None:
+    enough = threading.Semaphore(8)
+    is_stuck = threading.Event()
+
+    def behave(connection: socket.socket) -> None:
+        read_hello(connection)
+        if enough.acquire(blocking=False):
+            connection.sendall(hello(0x002F))
+        else:
+            is_stuck.set()
+        connection.recv(1)
+
+    with tls_servers.scripted(behave) as port:
+        command = [sys.executable, "-m", "tlstunnel", "probe", f"127.0.0.1:{port}", "--handshake-timeout", "1h"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert is_stuck.wait(60)
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert said[0] == ""
+    assert "Traceback" not in said[1], said[1]

@@ -6,12 +6,12 @@ knows no deadline; connecting, STARTTLS and the conversation each have theirs, h
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,11 +132,10 @@ class Route:
         self.target = target
         self.limits = limits or Limits()
         self.connections = 0
-        self.on_connection: Callable[[], None] = lambda: None
-        """Called after each connection, for those who watch."""
         self._starttls = starttls
         self._end = time.monotonic() + self.limits.total_s
         self._addresses: list[Address] = []
+        self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._is_over = False
 
@@ -148,8 +147,12 @@ class Route:
         return str(self._addresses[0][1][0])
 
     def stop(self) -> None:
-        """Open no more connections: the next one raises `OutOfTime`."""
+        """End the connections there are, and open no more: the next one raises `OutOfTime`."""
         self._is_over = True
+        with self._lock:
+            for sock in self._open:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def resolve(self) -> float:
         """Look the name up, once.
@@ -167,7 +170,7 @@ class Route:
             self._addresses = _lookup(self.target, self.limits.connect_s)
         return time.monotonic() - start
 
-    @contextmanager
+    @contextlib.contextmanager
     def open(self, *, answer_s: float | None = None) -> Generator[Line, None, None]:
         """A connection on which TLS may begin. The deadline of its conversation starts now.
 
@@ -183,15 +186,19 @@ class Route:
         connected = time.monotonic()
         with self._lock:
             self.connections += 1
+            self._open.add(sock)
         wait = min(answer_s or self.limits.answer_s, self.limits.answer_s)
-        with Line(sock, connected + wait, wait, self._end) as line:
-            line.connected_s = connected - start
-            if self._starttls is not None:
-                _upgrade(self._starttls(), line)
-                line.starttls_s = time.monotonic() - connected
-                line.restart()
-            yield line
-        self.on_connection()
+        try:
+            with Line(sock, connected + wait, wait, self._end) as line:
+                line.connected_s = connected - start
+                if self._starttls is not None:
+                    _upgrade(self._starttls(), line)
+                    line.starttls_s = time.monotonic() - connected
+                    line.restart()
+                yield line
+        finally:
+            with self._lock:
+                self._open.discard(sock)
 
     def _connect(self) -> socket.socket:
         if not self._addresses:
