@@ -1,4 +1,8 @@
-"""iperf3 through a tunnel in client mode and one in server mode, in series."""
+"""iperf3 through a tunnel in client mode and one in server mode, in series.
+
+Not with `--bidir`: its server tells the two connections apart by the order in which they arrive, and what sets several
+connections up at once may hand them on in another one. Both directions of one connection: test_tunnel_integrity.
+"""
 
 from __future__ import annotations
 
@@ -31,23 +35,20 @@ def iperf3(port: int, *options: str) -> dict[str, Any]:
     return report["end"]  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("direction", [[], ["--reverse"], ["--bidir"]], ids=["forward", "reverse", "both"])
+@pytest.mark.parametrize("direction", [[], ["--reverse"]], ids=["forward", "reverse"])
 def test_iperf3_moves_its_bytes_through_two_tunnels(
     series: tuple[tunnel.Tunnel, tunnel.Tunnel], direction: list[str]
 ) -> None:
     near, far = series
     end = iperf3(near.port, "-n", str(SIZE), *direction)
-    ways = ["", "_bidir_reverse"] if direction == ["--bidir"] else [""]
-    sent = [end[f"sum_sent{way}"]["bytes"] for way in ways]
-    came = [end[f"sum_received{way}"]["bytes"] for way in ways]
-    assert sum(sent) >= SIZE
-    assert all(sent)
-    assert all(came)
+    assert end["sum_sent"]["bytes"] >= SIZE
+    assert end["sum_received"]["bytes"] > 0
     for daemon in (near, far):
-        records = [daemon.record() for _ in range(1 + len(ways))]  # one connection talks about the others
+        records = [daemon.record() for _ in range(2)]  # one connection talks about the other
         assert {record["fault"] for record in records} == {"nobody"}
-        # It counts what was received until the other side was done, so what was moved is between the two counts.
-        assert sum(came) <= sum(record["bytes_forward"] + record["bytes_reverse"] for record in records)
+        way = "bytes_reverse" if direction else "bytes_forward"
+        # It stops to count when the other side is done, so it may have counted less than came.
+        assert max(record[way] for record in records) >= end["sum_received"]["bytes"]
 
 
 def test_iperf3_with_several_streams_at_once(series: tuple[tunnel.Tunnel, tunnel.Tunnel]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -68,10 +69,11 @@ def ask(port: int) -> None:
 
 
 def asked(service: Backend) -> object:
-    """What the service was asked; a proxy that was asked whether it is ready asked nothing."""
-    while (got := service.got()) == Stream(0).digest():
-        pass
-    return got
+    """What the service was asked; a proxy that was asked whether it is ready asked nothing, or broke off."""
+    while True:
+        with contextlib.suppress(ConnectionError):
+            if (got := service.got()) != Stream(0).digest():
+                return got
 
 
 def exchanged(daemon: tunnel.Tunnel) -> tunnel.Record:
