@@ -17,6 +17,7 @@ and its replacement starts with it.
 
 from __future__ import annotations
 
+import gc
 import time
 from enum import Enum
 
@@ -256,7 +257,7 @@ class Reloads:
             self._daemon.log.message("error", "worker", text, pid=child.pid)
             child.kill()
 
-    # How it ends.
+    # How it ends. What is said is true by then: whoever reads it and looks finds it so.
 
     def _succeed(self, what: str) -> None:
         daemon = self._daemon
@@ -264,22 +265,23 @@ class Reloads:
         daemon.row.cells[process.reloads_ok] += 1
         daemon.row.floats[process.last_reload_success] = time.time()
         daemon.showing.last_reload = ReloadState(at=time.time(), ok=True)
-        daemon.log.message("info", "reload", what)
         self._stapling.adopt()
-        daemon.notifier.ready(daemon.status_text())
         self._finish()
+        daemon.log.message("info", "reload", what)
+        daemon.notifier.ready(daemon.status_text())
 
     def _fail(self, error: TunnelError) -> None:
         daemon = self._daemon
         lines = str(error).splitlines()
         daemon.row.cells[daemon.generation.schema.process.reloads_failed] += 1
         daemon.showing.last_reload = ReloadState(at=time.time(), ok=False, errors=tuple(lines))
+        self._finish()
         for line in lines:
             daemon.log.message("error", "reload", f"reload failed, nothing changed: {line}")
         daemon.notifier.ready(f"reload failed, still running the old configuration: {lines[0]}")
-        self._finish()
 
     def _finish(self) -> None:
+        gc.collect()  # the collector is off in the supervisor, see children.fork
         self._state = State.IDLE
         self._awaited = set()
         self._daemon.timers.cancel("reload")
