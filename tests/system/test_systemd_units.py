@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import certificates
+from tests.support import certificates, reachable
 from tests.support.interop import require
 from tests.support.systemd_machine import Machine, booted, why_not
 from tlstunnel.address import SystemdAddress, parse_listen
@@ -27,7 +27,8 @@ UNITS = ROOT / "systemd"
 MAX_EXPOSURE = 1.5
 
 
-TUNNEL = str(Path(sys.executable).with_name("tlstunnel"))
+TUNNEL = reachable.tunnel()
+PYTHON = str(Path(TUNNEL).with_name("python"))
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         pytest.skip(missing)
     pair = certificates.server("localhost")
     with booted(tmp_path) as machine:
-        for name, text in system_units(running_installation(in_sandbox=True)).items():
+        for name, text in system_units(reachable.installation()).items():
             machine.install(name, text)
         machine.write("/etc/tlstunnel/web.pem", pair.certificate.read_text())
         machine.write("/etc/tlstunnel/keys/web.key", pair.key.read_text(), 0o600)
@@ -82,7 +83,7 @@ def connects(machine: Machine, address: str) -> bool:
         "sock.connect(where if kind == 'unix' else ('127.0.0.1', int(where)))"
     )
     kind, _, where = address.rpartition(":")
-    return machine.run(sys.executable, "-c", program, kind or "tcp", where, check=False).returncode == 0
+    return machine.run(PYTHON, "-c", program, kind or "tcp", where, check=False).returncode == 0
 
 
 # --- what the units say ---------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ def test_the_units_in_the_repository_are_what_install_writes_for_a_package() -> 
 def test_systemd_finds_nothing_to_object_to(tmp_path: Path) -> None:
     analyze = require("systemd-analyze")
     for kind, units in (
-        ("--system", system_units(running_installation(in_sandbox=True))),
+        ("--system", system_units(reachable.installation())),
         ("--user", user_units(running_installation(in_sandbox=False))),
     ):
         folder = tmp_path / kind
@@ -190,7 +191,7 @@ def test_an_installation_that_a_service_cannot_reach_is_refused(monkeypatch: pyt
         'tlstunnel systemd install: "/tmp/try/env" is in a temporary directory, which services do not see; '
         "install it for everybody, in a directory such as /opt/tlstunnel"
     )
-    monkeypatch.undo()
+    monkeypatch.setattr(sys, "prefix", "/opt/try/env")
     user_site = f"{site.getusersitepackages()}/tlstunnel"
     monkeypatch.setattr(systemd, "__file__", f"{user_site}/cli/systemd.py")
     with pytest.raises(UsageError) as caught:
@@ -310,7 +311,7 @@ def test_a_drain_longer_than_the_stop_timeout_is_not_cut_short(machine: Machine)
     machine.install("tlstunnel.service.d/impatient.conf", "[Service]\nTimeoutStopSec=1s\n")
     machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:8443"))
     machine.systemctl("start", "tlstunnel.service")
-    with machine.start(sys.executable, "-c", LINK) as client:
+    with machine.start(PYTHON, "-c", LINK) as client:
         assert client.stdin is not None
         assert client.stdout is not None
         assert client.stdout.readline() == "open\n"
@@ -424,6 +425,6 @@ def test_a_users_own_manager_runs_it_too(machine: Machine) -> None:
 def test_a_dry_run_prints_every_unit_and_writes_nothing(tmp_path: Path) -> None:
     command = [TUNNEL, "systemd", "install", "--dry-run", "--directory", str(tmp_path / "units")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for name, text in system_units(running_installation(in_sandbox=True)).items():
+    for name, text in system_units(reachable.installation()).items():
         assert f"# {tmp_path}/units/{name}\n{text}" in done.stdout
     assert not (tmp_path / "units").exists()
