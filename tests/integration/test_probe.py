@@ -334,12 +334,13 @@ def test_the_command_prints_a_report_within_80_columns() -> None:
 
 def test_json_is_one_object_with_everything() -> None:
     with tls_servers.openssl() as port:
-        result = run(f"127.0.0.1:{port}", "--json", "--ca", str(certificates.ca().certificate))
+        ca = str(certificates.ca().certificate)
+        result = run(f"127.0.0.1:{port}", "--json", "--ca", ca, "--server-name", "localhost", "--name", "127.0.0.1")
     document = json.loads(result.stdout)
     assert result.exit_code == 0
     assert document["schema"] == 1
-    assert document["target"]["host"] == "127.0.0.1"
-    assert document["target"]["server_name"] is None
+    target = document["target"]
+    assert (target["host"], target["server_name"], target["name"]) == ("127.0.0.1", "localhost", "127.0.0.1")
     assert document["chains"][0]["certificates"][0]["spki_pin"].startswith("sha256:")
 
 

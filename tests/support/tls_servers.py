@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.support import certificates
 from tests.support.certificates import Pair
@@ -54,29 +56,14 @@ def openssl(*options: str, pair: Pair | None = None, settings: str = "") -> Iter
     pair = pair or default_pair()
     command = [require("openssl"), "s_server", "-accept", "127.0.0.1:0", "-cert", str(pair.certificate)]
     command += ["-key", str(pair.key), "-cert_chain", str(pair.certificate), *options]
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder:
         environment = dict(os.environ)
         if settings:
             path = Path(folder) / "openssl.cnf"
             path.write_text(settings)
             environment["OPENSSL_CONF"] = str(path)
-        server = stack.enter_context(
-            subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                errors="replace", env=environment,
-            )
-        )  # fmt: skip
-        stack.callback(server.kill)
-        assert server.stdout is not None
-        said = ""
-        for line in server.stdout:
-            said += line
-            if line.startswith("ACCEPT "):
-                break
-        else:
-            raise AssertionError(said)
-        _drain(server)
-        yield int(line.rpartition(":")[2])
+        with _talking(command, lambda line: line.startswith("ACCEPT "), env=environment) as line:
+            yield int(line.rpartition(":")[2])
 
 
 @contextlib.contextmanager
@@ -87,20 +74,8 @@ def gnutls(priority: str, *options: str, pair: Pair | None = None) -> Iterator[i
         port = free.getsockname()[1]
     command = [require("gnutls-serv"), "--echo", "--port", str(port), "--priority", priority]
     command += ["--x509certfile", str(pair.certificate), "--x509keyfile", str(pair.key), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
-        try:
-            assert server.stdout is not None
-            said = ""
-            for line in server.stdout:
-                said += line
-                if "listening on IPv4" in line and line.rstrip().endswith("done"):
-                    break
-            else:
-                raise AssertionError(said)
-            _drain(server)
-            yield port
-        finally:
-            server.kill()
+    with _talking(command, lambda line: "listening on IPv4" in line and line.rstrip().endswith("done")):
+        yield port
 
 
 @contextlib.contextmanager
@@ -151,11 +126,8 @@ def postgres(pair: Pair | None = None) -> Iterator[int]:
         if user:
             shutil.chown(folder, user)
         data = Path(folder) / "data"
-        quiet: dict[str, object] = {"stdout": subprocess.DEVNULL, "user": user, "cwd": folder}
-        made = subprocess.run(
-            [initdb, "-D", str(data), "--no-sync", "-A", "trust"], check=True, stderr=subprocess.PIPE, **quiet
-        )  # type: ignore[call-overload]
-        assert made.returncode == 0
+        made = [initdb, "-D", str(data), "--no-sync", "-A", "trust"]
+        subprocess.run(made, check=True, capture_output=True, user=user, cwd=folder)
         for source, name in ((pair.certificate, "server.crt"), (pair.key, "server.key")):
             shutil.copy(source, data / name)
             (data / name).chmod(0o600)
@@ -165,20 +137,8 @@ def postgres(pair: Pair | None = None) -> Iterator[int]:
             port = free.getsockname()[1]
         command = [program, "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "ssl=on"]
         command += ["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "log_destination=stderr"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **quiet) as server:  # type: ignore[call-overload]
-            try:
-                said = ""
-                for line in server.stderr:
-                    said += line
-                    if "ready to accept connections" in line:
-                        break
-                else:
-                    raise AssertionError(said)
-                _drain(server, server.stderr)
-                yield port
-            finally:
-                server.terminate()
-                server.wait(PATIENCE_S)
+        with _talking(command, lambda line: "ready to accept connections" in line, user=user, cwd=folder):
+            yield port
 
 
 @contextlib.contextmanager
@@ -233,7 +193,36 @@ def _text(log: object) -> str:
     return str(log.read())  # type: ignore[attr-defined]
 
 
-def _drain(server: subprocess.Popen[str], stream: object = None) -> None:
-    """Read on what a server says, so that it does not stop when the pipe is full."""
-    source = stream or server.stdout
-    threading.Thread(target=lambda: [None for _ in source], daemon=True).start()  # type: ignore[attr-defined]
+@contextlib.contextmanager
+def _talking(command: list[str], is_ready: Callable[[str], bool], **how: Any) -> Iterator[str]:
+    """A server that says when it is ready; the line in which it does. What it says later is read and dropped."""
+    server = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        **how,
+    )  # fmt: skip
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        assert server.stdout is not None
+        for line in server.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    said = ""
+    try:
+        while (line := lines.get(timeout=PATIENCE_S)) is not None:
+            said += line
+            if is_ready(line):
+                break
+        else:
+            raise AssertionError(said)
+        yield line
+    finally:
+        server.terminate()
+        server.wait(PATIENCE_S)
+        reader.join(PATIENCE_S)
+        for stream in (server.stdin, server.stdout):
+            assert stream is not None
+            stream.close()

@@ -50,20 +50,25 @@ def probe(
         None, "--fail-on", help="Exit with 4 if a weakness is at least this severe.", show_default=False
     ),
     starttls: Protocol | None = typer.Option(None, "--starttls", help="Ask for TLS first.", show_default=False),
-    server_name: str | None = typer.Option(None, metavar="NAME", help="Ask for this name (default: HOST)."),
-    name: str | None = typer.Option(None, metavar="NAME", help="What the certificate must be for (default: the same)."),
-    alpn: list[str] = typer.Option([], metavar="NAMES", help="Application protocols that every hello names."),
+    server_name: str | None = typer.Option(
+        None, "--server-name", metavar="NAME", help="Ask for this name (default: HOST)."
+    ),
+    name: str | None = typer.Option(None, "--name", metavar="NAME", help="What its certificate must be for, instead."),
+    alpn: list[str] = typer.Option([], "--alpn", metavar="NAMES", help="Application protocols that every hello names."),
     ca: Path | None = typer.Option(None, "--ca", metavar="PEM|DIR", help="CAs to trust, not the system's."),
-    connect_timeout: str = typer.Option("5s", metavar="DURATION", help="For the name and for each connection."),
-    handshake_timeout: str = typer.Option("10s", metavar="DURATION", help="For each conversation."),
-    max_time: str = typer.Option("5m", metavar="DURATION", help="For the whole probe."),
+    connect_timeout: str = typer.Option(
+        "5s", "--connect-timeout", metavar="DURATION", help="For the name and for each connection."
+    ),
+    handshake_timeout: str = typer.Option(
+        "10s", "--handshake-timeout", metavar="DURATION", help="For each conversation."
+    ),
+    max_time: str = typer.Option("5m", "--max-time", metavar="DURATION", help="For the whole probe."),
     connections: int = typer.Option(4, "--connections", min=1, max=16, help="How many at a time."),
 ) -> None:
-    """Find out what a TLS server offers: versions, cipher suites in its order, groups, ALPN, resumption, client
-    certificates, stapling, its chain, and what is weak about all that.
+    """Find out what a TLS server offers, what is weak about it, and what to do.
 
-    It asks with some dozens of short connections, a few at a time, most of which it gives up before the handshake is
-    complete. Nothing is sent to the service behind TLS but one HEAD request, and that only if HTTP/1.1 was agreed on.
+    Versions, cipher suites in its order, groups, ALPN, resumption, client certificates, stapling, its chain. It takes
+    some dozens of short connections. The service behind TLS sees one HEAD request, if HTTP/1.1 was agreed on.
     """
     from tlstunnel.cli import probe_view
     from tlstunnel.probe.findings import Severity

@@ -85,11 +85,14 @@ def _suites(found: Findings) -> Iterator[Weakness]:
         where = ", ".join(f"{version} ({count})" for version, count in guilty.items() if count)
         if where:
             yield _weak(name, severity, f"{what}: {where}", _CIPHERS)
-    for each in found.ciphers:
-        flaws = {flaw for suite in each.suites for flaw in suite.flaws}
-        if each.order == "client" and flaws - {"CBC", "short tag"}:
-            what = f"lets clients choose the suite in {each.version}, though not all of them are good"
-            yield _weak("cipher-order", Severity.LOW, what, "remove the weak suites, or turn the server's order on")
+    yielding = [
+        each.version
+        for each in found.ciphers
+        if each.order == "client" and any(set(suite.flaws) - {"CBC", "short tag"} for suite in each.suites)
+    ]
+    if yielding:
+        what = f"lets clients choose, and not all suites are good: {', '.join(yielding)}"
+        yield _weak("cipher-order", Severity.LOW, what, "remove the weak suites, or turn the server's order on")
 
 
 def _exchanges(found: Findings) -> Iterator[Weakness]:
