@@ -293,7 +293,7 @@ def test_a_wrong_configuration_is_not_started_again_and_again(machine: Machine) 
 @pytest.mark.root
 @pytest.mark.slow
 def test_a_worker_that_hangs_makes_the_watchdog_start_everything_over(machine: Machine) -> None:
-    machine.install("tlstunnel.service.d/impatient.conf", "[Service]\nWatchdogSec=1s\nRestartSec=0\n")
+    machine.install("tlstunnel.service.d/impatient.conf", "[Service]\nWatchdogSec=4s\nRestartSec=0\n")
     machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:8443"))
     machine.systemctl("start", "tlstunnel.service")
     supervisor = int(machine.show("tlstunnel.service", "MainPID")["MainPID"])
