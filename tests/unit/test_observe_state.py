@@ -56,7 +56,9 @@ def test_a_state_that_has_no_room_leaves_the_old_one() -> None:
 
 def test_an_unknown_key_is_refused_instead_of_ignored() -> None:
     with pytest.raises(TypeError):
-        state_from({"services": [], "workers": [], "certificates": [], "staples": [], "last_reload": None, "surprise": 1})
+        state_from(
+            {"services": [], "workers": [], "certificates": [], "staples": [], "last_reload": None, "surprise": 1}
+        )
 
 
 def test_a_reader_never_sees_half_a_document_while_another_process_writes() -> None:
