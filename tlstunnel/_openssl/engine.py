@@ -101,7 +101,9 @@ class Engine:
         if send_name is not None:
             _lib.SSL_set_tlsext_host_name(self._ssl, send_name.encode("ascii"))
         param = _lib.SSL_get0_param(self._ssl)
-        _lib.X509_VERIFY_PARAM_set_hostflags(param, _lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS)
+        # The common name is no host name (RFC 9525 section 2), though OpenSSL would fall back to it.
+        flags = _lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | _lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
+        _lib.X509_VERIFY_PARAM_set_hostflags(param, flags)
         name = host.encode("ascii")
         if is_ip:
             import ipaddress  # noqa: PLC0415 - only a client to a literal address needs it

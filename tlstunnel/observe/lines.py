@@ -101,8 +101,9 @@ class TextLines:
             value = getattr(record, name)
             if value is not None:
                 fields.append(f"{name}={quoted(value)}")
-        if reason.fault is not Fault.NOBODY:
-            fields.append(f"fault={reason.fault.value}")
+        fault = record.fault(reason)
+        if fault is not Fault.NOBODY:
+            fields.append(f"fault={fault.value}")
         fields.append(f"id={record.id:016x}")
         return " ".join(fields)
 
@@ -135,7 +136,7 @@ class JSONLines:
                 "service": record.service,
                 "reason": reason.label,
                 "stage": reason.stage.value,
-                "fault": reason.fault.value,
+                "fault": record.fault(reason).value,
                 "message": reason.text,
                 "detail": _cut(record.detail),
                 "client": _cut(record.client),

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 
-from tlstunnel.outcome import CloseReason
+from tlstunnel.outcome import CloseReason, Fault, Stage
 
 _COUNT_BITS = 40
 _NEVER = -1.0
@@ -43,6 +43,7 @@ class ConnectionRecord:
         "target",
         "total_s",
         "version",
+        "with_backend",
     )
 
     def __init__(self, identifier: int, service_index: int, service: str, client: str) -> None:
@@ -79,8 +80,15 @@ class ConnectionRecord:
         """Seconds from accept to the end; negative while it is open."""
         self.reason: CloseReason | None = None
         """None while it is open."""
+        self.with_backend = False
+        """Whether the last handshake that began was one with the backend."""
         self.detail: str | None = None
         """What OpenSSL or the system said, for people."""
+
+    def fault(self, reason: CloseReason) -> Fault:
+        """Whose doing this ending was: in a handshake with the backend, the backend's where else it is the client's."""
+        is_backends = self.with_backend and reason.stage is Stage.HANDSHAKE and reason.fault is Fault.CLIENT
+        return Fault.BACKEND if is_backends else reason.fault
 
 
 class Identifiers:

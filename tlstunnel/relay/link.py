@@ -303,7 +303,9 @@ class Link:
                 heard.moved += size
                 self._cells[heard.cell] += size
                 heard.sink.send(size)
-        if isinstance(error, TimeoutError):
+        if end.failure is not None:
+            self._finish_tls(end, end.failure)
+        elif isinstance(error, TimeoutError):
             self.finish(CloseReason.CLIENT_TIMEOUT if is_client else CloseReason.BACKEND_TIMEOUT)
         else:
             detail = "" if isinstance(error, ConnectionError) else error.strerror or str(error)
@@ -311,11 +313,10 @@ class Link:
 
     def _finish_tls(self, end: PlainEnd, error: TLSError) -> None:
         """A session failed: by the peer's alert, or because the peer broke the protocol."""
-        is_client = end is self.client
-        if any("alert" in reason for reason in error.reasons):
-            self.finish(CloseReason.CLIENT_ALERT if is_client else CloseReason.BACKEND_ALERT, str(error))
-        else:
-            self.finish(CloseReason.CLIENT_TLS_ERROR if is_client else CloseReason.BACKEND_TLS_ERROR, str(error))
+        alert, broken = CloseReason.BACKEND_ALERT, CloseReason.BACKEND_TLS_ERROR
+        if end is self.client:
+            alert, broken = CloseReason.CLIENT_ALERT, CloseReason.CLIENT_TLS_ERROR
+        self.finish(alert if any("alert" in reason for reason in error.reasons) else broken, str(error))
 
     def finish(self, reason: CloseReason, detail: str = "", error: Exception | None = None) -> None:
         """End the link: tell both peers what can be told, release both ends, report once. Idempotent."""

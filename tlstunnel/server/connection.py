@@ -126,6 +126,7 @@ class Connection:
 
     def begin_handshake(self) -> None:
         """The handshake with the backend begins."""
+        self.record.with_backend = True
         self._shake_began = time.monotonic()
         self._wait_until(self.runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
 
