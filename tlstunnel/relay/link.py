@@ -15,8 +15,6 @@ Ending. Every path leads to `finish`, once. How the ends are told depends on the
     quiet          a timeout: close_notify and FIN, since nothing was moving and nothing is cut
     cut            an error of the other side: no close_notify and a reset for a plaintext peer, so that nobody takes a
                    stream that was cut for one that ended (RFC 8446 section 6.1)
-
-A reset from a peer that had been told everything is an ending like any other.
 """
 
 from __future__ import annotations
@@ -291,7 +289,7 @@ class Link:
     # The end.
 
     def _finish_broken(self, end: PlainEnd, error: OSError) -> None:
-        """A socket failed. When that side had been told everything already, nothing is lost by it."""
+        """A socket failed. Where that side had ended and been told everything, that is an ending like any other."""
         is_client = end is self.client
         heard, told = (self.forward, self.reverse) if is_client else (self.reverse, self.forward)
         if told.state is Direction.CLOSED and end.at_eof:
