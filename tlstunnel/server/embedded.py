@@ -18,6 +18,7 @@ import trio
 _ECHO_CHUNK = 256 * 1024
 _PAGE = b"Hello through tlstunnel. This page left its service in plaintext and reached you in TLS.\n"
 _REQUEST_S = 10.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def echo(stream: trio.SocketStream) -> None:
@@ -65,15 +66,19 @@ def start(service: Callable[[trio.SocketStream], Awaitable[object]], sock: socke
         Its pid, and the descriptor that keeps it alive: when the last copy of that is closed, it ends.
     """
     alive, keep = os.pipe()
+    # A KeyboardInterrupt in the middle of fork() would be swallowed by what the interpreter does there: it has to wait.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     pid = os.fork()
     if pid:
         os.close(alive)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid, keep
     status = 1
     try:
         os.close(keep)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # a terminal's Ctrl-C is the supervisor's to act on
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         trio.run(_serve, service, sock, alive)
         status = 0
     finally:
