@@ -34,6 +34,9 @@ DEFAULT_CIPHERS = (
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
 DEFAULT_GROUPS = "X25519MLKEM768:X25519:P-256:P-384"
+_CLIENT_GROUPS = "*X25519MLKEM768:*X25519:P-256:P-384"
+"""The same for a client, which sends key shares for both of those with a star: a server without ML-KEM need not ask for
+another ClientHello. 35 us more in a full handshake against a round trip."""
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 # Not among pyOpenSSL's names; the values are OpenSSL's ABI (openssl/ssl.h).
@@ -180,6 +183,8 @@ def client_context(
     """
     raw = _common(settings)
     context = Context(raw)
+    if not settings.groups and _openssl.probe() is None:
+        _openssl.set_groups(raw, _CLIENT_GROUPS)
     raw.set_session_cache_mode(_SESS_CACHE_OFF)
     raw.set_verify(SSL.VERIFY_PEER)
     if forgives_expired_lists and crls:
