@@ -290,7 +290,7 @@ def redis() -> Iterator[Peer]:
 def postgres() -> Iterator[Peer]:
     """An empty PostgreSQL cluster that trusts its user `tester`; run by the user postgres when we are root."""
     user = "postgres" if os.geteuid() == 0 else None
-    binaries = _postgres_binaries()
+    binaries = Path(require("initdb")).parent
     with folder() as path:
         data = path / "data"
         if user is not None:
@@ -304,9 +304,3 @@ def postgres() -> Iterator[Peer]:
         how = {} if user is None else {"user": user}
         with serving(lambda port: [str(binaries / "postgres"), *words, "-p", str(port)], **how) as peer:
             yield peer
-
-
-def _postgres_binaries() -> Path:
-    """Debian keeps the server's programs out of the PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    return found[-1].parent if found else Path(require("initdb")).parent
