@@ -32,13 +32,15 @@ from tlstunnel._openssl.contexts import (
     set_judge,
     set_staple,
 )
-from tlstunnel._openssl.engine import CHUNK, FAT, RECORD, Engine, Scratch
+from tlstunnel._openssl.engine import CHUNK, FAT, MAX_ANSWERS, RECORD, UNREAD_ANSWERS, Engine, Scratch
 from tlstunnel._openssl.protocol import TLSEngine
 
 __all__ = [
     "CHUNK",
     "FAT",
+    "MAX_ANSWERS",
     "RECORD",
+    "UNREAD_ANSWERS",
     "X509_V_ERR_APPLICATION_VERIFICATION",
     "X509_V_ERR_CRL_HAS_EXPIRED",
     "Engine",

@@ -26,6 +26,9 @@ _SMALL = 4096
 FAT = 32 * 1024
 """An output that ever held this much is worth giving back when the session is quiet."""
 _ONE_RECORD = 16 * 1024
+MAX_ANSWERS = 16 * 1024
+"""Bytes of answers (to key updates, to renegotiation) that a peer may ask for while it does not read."""
+UNREAD_ANSWERS = ("peer asks for answers and does not read them",)
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
@@ -63,7 +66,7 @@ class Engine:
     """
 
     __slots__ = (
-        "_context", "_has_output", "_in", "_is_aligned", "_out", "_scratch", "_ssl", "failure", "has_ended",
+        "_context", "_has_output", "_in", "_is_aligned", "_kept", "_out", "_scratch", "_ssl", "failure", "has_ended",
         "may_answer",
     )  # fmt: skip
 
@@ -82,6 +85,8 @@ class Engine:
         self._is_aligned = False
         # Whether something may stand in the output before what is encrypted next.
         self._has_output = True
+        # How long the output was when it was last looked at: what is more of it are answers.
+        self._kept = 0
         # Whether the last `decrypt` may have produced something to send (the answer to a key update).
         self.may_answer = False
         self.has_ended = False  # the peer's close_notify has come (RFC 8446 section 6.1), or `failure`
@@ -123,6 +128,7 @@ class Engine:
         result = _lib.SSL_do_handshake(ssl)
         if result == 1:
             self._has_output = True  # session tickets, which may be longer than a copy is
+            self._kept = self.output_size()
             # OpenSSL takes whole records and stops after the last of the handshake.
             self._is_aligned = _lib.BIO_get_mem_data(self._in, self._scratch.out) == 0
             return True
@@ -171,6 +177,8 @@ class Engine:
             self.has_ended = True
             if error != SSL_ERROR_ZERO_RETURN:
                 self.failure = self._failure()
+        elif self._has_output and self.output_size() > self._kept + MAX_ANSWERS:
+            self.has_ended, self.failure = True, TLSError(UNREAD_ANSWERS)
         return total
 
     def send(self, size: int, send: Callable[[Any, int], int]) -> bool:
@@ -193,7 +201,8 @@ class Engine:
             sent = 0
         if sent == count:
             return True
-        _lib.BIO_write(self._out, scratch.out_ptr + sent, count - sent)
+        self._kept = count - sent
+        _lib.BIO_write(self._out, scratch.out_ptr + sent, self._kept)
         self._has_output = True
         return False
 
@@ -209,6 +218,7 @@ class Engine:
         except BlockingIOError:
             sent = 0
         self._has_output = sent < count
+        self._kept = count - sent
         # OpenSSL lets a memory BIO be emptied only by reading.
         discard, read = scratch.out_ptr, _lib.BIO_read
         while sent > 0:

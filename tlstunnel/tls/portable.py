@@ -14,7 +14,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from tlstunnel._openssl import RECORD, Scratch, TLSError, probe
+from tlstunnel._openssl import MAX_ANSWERS, RECORD, UNREAD_ANSWERS, Scratch, TLSError, probe
 
 _X509_V_ERR_HOSTNAME_MISMATCH = 62
 
@@ -34,6 +34,7 @@ class PortableEngine:
         self._connection = SSL.Connection(context, None)
         self._scratch = scratch
         self._output = bytearray()
+        self._kept = 0
         self._host: str | None = None
         self._is_server = is_server
         if is_server:
@@ -64,6 +65,7 @@ class PortableEngine:
             raise _failure(exc) from None
         if self._host is not None:
             self._verify_host(self._host)
+        self._kept = self.output_size()
         return True
 
     def decrypt(self, received: int) -> int:
@@ -83,6 +85,8 @@ class PortableEngine:
         except SSL.Error as exc:
             self.has_ended = True
             self.failure = _failure(exc)
+        if self._output and self.output_size() > self._kept + MAX_ANSWERS:
+            self.has_ended, self.failure = True, TLSError(UNREAD_ANSWERS)
         return total
 
     def send(self, size: int, send: Callable[[Any, int], int]) -> bool:
@@ -101,6 +105,7 @@ class PortableEngine:
             except BlockingIOError:
                 sent = 0
             del self._output[:sent]
+            self._kept = len(self._output)
         return not self._output
 
     def output_size(self) -> int:
