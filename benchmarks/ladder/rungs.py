@@ -94,7 +94,6 @@ _CHUNKS = {"64 KiB": "chunk-64", "128 KiB": "chunk-128", "256 KiB": "chunk-256",
 _GIB, _US, _KIB = "CPU s/GiB", "CPU us", "KiB"
 _WIRE, _READ = "_openssl.engine: _SMALL", "_openssl.engine: _is_aligned"
 _ROOM, _TICKETS = "relay.reactor: watch_room", "relay.ends: _withheld"
-_PORTABLE = "tls.portable: what the public methods cost"
 
 RUNGS = (
     # What each layer adds.
@@ -142,11 +141,9 @@ RUNGS = (
          _without("full", "withheld", sent_at_once="eager-tickets"), trick=_TICKETS),
     Rung("collector", "full handshakes by the collector's thresholds", _US,
          _without("full", "ours", as_Python_sets_them="default-collector"), trick="server.worker: _GC_THRESHOLDS"),
-    Rung("portable-down", "download by engine", _GIB, _without("download", "fast", portable="portable"),
-         trick=_PORTABLE),
-    Rung("portable-up", "upload by engine", _GIB, _without("upload", "fast", portable="portable"), trick=_PORTABLE),
-    Rung("portable-full", "full handshakes by engine", _US, _without("full", "fast", portable="portable"),
-         trick=_PORTABLE),
-    Rung("portable-trips", "round trips by engine", _US, _without("trips", "fast", portable="portable"),
-         trick=_PORTABLE),
+    # What the portable engine costs, which uses public methods alone.
+    Rung("portable-down", "download by engine", _GIB, _without("download", "fast", portable="portable")),
+    Rung("portable-up", "upload by engine", _GIB, _without("upload", "fast", portable="portable")),
+    Rung("portable-full", "full handshakes by engine", _US, _without("full", "fast", portable="portable")),
+    Rung("portable-trips", "round trips by engine", _US, _without("trips", "fast", portable="portable")),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from typing import Any
 
 from tlstunnel._openssl import Engine, Scratch
 from tlstunnel.bench.backend import COMMAND
+from tlstunnel.bench.session import group_name
 from tlstunnel.config.model import TLSSettings
 from tlstunnel.tls.context import Context, client_context
 from tlstunnel.tls.trust import CABundle
@@ -185,7 +186,7 @@ class _Load:
         """What a handshake agrees on."""
         client = self._begin(b"E", None)
         engine = client.engine
-        found = {"version": engine.version(), "suite": engine.cipher(), "group": engine.group()}
+        found = {"version": engine.version(), "suite": engine.cipher(), "group": group_name(engine)}
         client.close()
         return found
 

@@ -3,7 +3,7 @@
 The daemon is started as an operator starts it, supervisor, workers, metrics and all, with logging at `warning`. What it
 costs is the CPU time of all its processes, read before and after each piece of work, when they have come to rest. What
 clients measure are rates and latencies; those are true for this load, and a load that was busier than the tunnel is
-named (`Sample.is_load_limited`), because then the rate is the load's and only the CPU time is the tunnel's.
+named (`Limit`), because then the rate is the load's and only the CPU time is the tunnel's.
 
 Everything is measured once in each round, in turns, for the reason given in `bench.ciphers`.
 """
@@ -15,10 +15,12 @@ import dataclasses
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from tlstunnel.bench.load import BATCH
@@ -33,7 +35,18 @@ _BUSY = 0.9
 """A worker this busy was the bottleneck, whatever the load did."""
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p999": 0.999}
 
+_WORKING = 0.6
+"""Below this nobody was near a limit: the CPUs did something else, or everybody waited for everybody."""
+
 Progress = Callable[[float, str], None]
+
+
+class Limit(StrEnum):
+    """Who set the pace of a rate."""
+
+    TUNNEL = "tunnel"
+    LOAD = "load"
+    MACHINE = "machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +79,11 @@ class Sample:
     """Percentiles of an exchange."""
 
     @property
-    def is_load_limited(self) -> bool:
-        """Whether the tunnel waited for a load that was nearer to its limit than the tunnel was."""
-        return self.tunnel_share < _BUSY and self.load_share > self.tunnel_share
+    def limit(self) -> Limit:
+        """Who set the pace."""
+        if self.tunnel_share >= _BUSY:
+            return Limit.TUNNEL
+        return Limit.LOAD if self.load_share >= max(self.tunnel_share, _WORKING) else Limit.MACHINE
 
 
 @dataclass(slots=True)
@@ -88,9 +103,9 @@ class Work:
         return spread([getattr(sample, what) for sample in self.samples])
 
     @property
-    def is_load_limited(self) -> bool:
-        """Whether that was so in most rounds."""
-        return sum(sample.is_load_limited for sample in self.samples) * 2 > len(self.samples)
+    def limit(self) -> Limit:
+        """Who set the pace in most rounds."""
+        return statistics.mode(sample.limit for sample in self.samples)
 
 
 @dataclass(slots=True)
@@ -228,7 +243,8 @@ def _latencies(answer: dict[str, Any], cost_s: float) -> Sample:
 def _program(name: str) -> Iterator[subprocess.Popen[str]]:
     """One of our own modules in a process that ends when its standard input does."""
     words = [sys.executable, "-P", "-m", f"tlstunnel.bench.{name}"]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # In a process group of its own: a terminal's Ctrl-C is for us, and ends it through its standard input.
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
     try:
         yield process
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tlstunnel.bench import plot
 from tlstunnel.bench.machine import Machine
-from tlstunnel.bench.relay import PERCENTILES, Outcome, Work
+from tlstunnel.bench.relay import PERCENTILES, Limit, Outcome, Work
 from tlstunnel.bench.report import WIDTH, machine_lines, spread_json
 
 _SHOWN = (*PERCENTILES, "max")
@@ -45,7 +45,7 @@ def _work_json(work: Work) -> dict[str, Any]:
         cost: spread_json(work.spread("cost_s"), 1.0 if is_bulk else 1e6),
         "tunnel_busy": round(work.spread("tunnel_share").median, 3),
         "load_busy": round(work.spread("load_share").median, 3),
-        "load_limited": work.is_load_limited,
+        "limited_by": work.limit.value,
     }
 
 
@@ -86,7 +86,7 @@ def _work_line(work: Work) -> str:
     is_bulk = work.unit == "GiB/s"
     shown = f"{rate:.2f} GiB/s" if is_bulk else f"{rate:.0f} /s"
     each = f"{cost.median:.3f} s/GiB" if is_bulk else f"{cost.median * 1e6:.0f} µs each"
-    mark = " !" if work.is_load_limited else ""
+    mark = {Limit.TUNNEL: "", Limit.LOAD: " !", Limit.MACHINE: " ~"}[work.limit]
     busy = f"{work.spread('tunnel_share').median:>9.0%}{work.spread('load_share').median:>6.0%}{mark}"
     return f"{work.title:<20}{shown:>16}{each:>20}{cost.percent:>6.1f}{busy}"
 
@@ -98,13 +98,20 @@ def _meaning(outcome: Outcome) -> str:
         f"A core that does nothing else can so make {1 / full:,.0f} full handshakes or carry {1 / down:.1f} GiB of "
         "download a second. "
     )
-    limited = [work.title for work in outcome.works if work.unit and work.is_load_limited]
-    if limited:
-        return text + (
-            f"! The load, not tlstunnel, was the bottleneck of: {', '.join(limited)}. Those rates are what the load "
-            "could ask for; the CPU times hold."
+    by_load, by_machine = (
+        ", ".join(work.title for work in outcome.works if work.unit and work.limit is limit)
+        for limit in (Limit.LOAD, Limit.MACHINE)
+    )
+    if by_load:
+        text += f"! The load was the bottleneck of: {by_load}; the rate is what it could ask for. "
+    if by_machine:
+        text += (
+            f"~ Neither tunnel nor load was near its limit in: {by_machine}; the cores were too few for all processes, "
+            "or had other work. "
         )
-    return text + "The load was never the bottleneck."
+    if by_load or by_machine:
+        return text + "The CPU times hold all the same."
+    return text + "tlstunnel, not the load, was the bottleneck throughout."
 
 
 def draw(path: Path, outcome: Outcome, machine: Machine, *, subject: str) -> None:

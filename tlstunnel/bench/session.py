@@ -17,7 +17,7 @@ from pathlib import Path
 from time import thread_time
 from typing import Any
 
-from tlstunnel._openssl import Engine, Scratch, TLSError
+from tlstunnel._openssl import Engine, Scratch, TLSEngine, TLSError
 from tlstunnel.bench.cases import BASE_GROUP, Bulk, Group, Handshake, Key, Suite
 from tlstunnel.config.model import CertificateFiles, TLSSettings
 from tlstunnel.errors import TunnelError
@@ -29,7 +29,10 @@ from tlstunnel.tls.passphrase import PassphraseSource
 _BATCH = 256 * 1024
 """Bytes between two readings of the clock: at 1 KiB it would otherwise measure the clock."""
 _HOST = "localhost"
-_CURVES = {"secp256r1": "P-256", "prime256v1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+_GROUP_NAMES = {
+    "x25519": "X25519", "x448": "X448", "secp256r1": "P-256", "prime256v1": "P-256", "secp384r1": "P-384",
+    "secp521r1": "P-521",
+}  # fmt: skip
 
 
 class UnsupportedError(Exception):
@@ -270,6 +273,11 @@ class _Wire:
         return size
 
 
+def group_name(end: TLSEngine) -> str:
+    """The group negotiated, by the name people know; OpenSSL has other ones for some."""
+    return _GROUP_NAMES.get(end.group(), end.group())
+
+
 def _nowhere(data: Any, _flags: int) -> int:
     return len(data)
 
@@ -294,9 +302,7 @@ def _groups(version: str, key: Key, group: Group) -> str:
 
 def _check_group(end: Engine, case: Handshake) -> None:
     """TLS 1.2 was offered a second group for the certificate's sake; it must not have been taken."""
-    negotiated = _CURVES.get(end.group(), end.group())
-    wanted = (case.group.name, case.group.name_12)
-    if negotiated.lower() not in (name.lower() for name in wanted):
+    if group_name(end) not in (case.group.name, case.group.name_12):
         raise UnsupportedError(f"TLS {case.version} does not use {case.group.name}")
 
 

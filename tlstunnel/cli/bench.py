@@ -21,6 +21,8 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Benchmark cipher suites, keys, groups and the relay here."
 )
 
+_INTERRUPTED = 130  # as shells say it: 128 and SIGINT
+
 _Quick = Annotated[bool, typer.Option("--quick", help="Under 20 seconds, with more doubt.")]
 _JSON = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write everything as JSON.", show_default=False)
@@ -83,19 +85,27 @@ def relay(
         str | None, typer.Option("--service", metavar="NAME", help="Which of its services, if there are several.")
     ] = None,
     workers: Annotated[str, typer.Option("--workers", metavar="N|auto", help="Worker processes.")] = "1",
-    min_version: Annotated[str | None, typer.Option("--min-version", metavar="1.2|1.3", show_default=False)] = None,
-    max_version: Annotated[str | None, typer.Option("--max-version", metavar="1.2|1.3", show_default=False)] = None,
-    ciphersuites: Annotated[str | None, typer.Option("--ciphersuites", metavar="LIST", show_default=False)] = None,
-    ciphers: Annotated[str | None, typer.Option("--ciphers", metavar="LIST", show_default=False)] = None,
-    groups: Annotated[str | None, typer.Option("--groups", metavar="LIST", show_default=False)] = None,
+    min_version: Annotated[str | None, typer.Option("--min-version", metavar="1.2|1.3", help="Lowest version.")] = None,
+    max_version: Annotated[
+        str | None, typer.Option("--max-version", metavar="1.2|1.3", help="Highest version.")
+    ] = None,
+    ciphersuites: Annotated[
+        str | None, typer.Option("--ciphersuites", metavar="LIST", help="TLS 1.3 suites, colon-separated.")
+    ] = None,
+    ciphers: Annotated[
+        str | None, typer.Option("--ciphers", metavar="LIST", help="TLS 1.2 ciphers, as OpenSSL lists them.")
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option("--groups", metavar="LIST", help="Key-exchange groups, colon-separated.")
+    ] = None,
     quick: _Quick = False,
     json_file: _JSON = None,
     plot_file: _Plot = None,
 ) -> None:
     """What the whole tunnel costs on this machine: throughput, handshakes, latency, and CPU time of each.
 
-    Runs a real daemon with a backend and clients of its own, on loopback. The first suite and group that the service
-    offers are what is measured. Client certificates, access rules and limits are left out.
+    Runs a real daemon with a backend and clients of its own, on loopback. What is measured is the suite and group that
+    the service prefers. Client certificates, access rules and limits are left out.
     """
     from tlstunnel.bench import machine, relay_report
     from tlstunnel.bench import relay as bench
@@ -113,7 +123,7 @@ def relay(
         command = _command(measured, Path(folder))
         facts = machine.look()
         effort = bench.QUICK if quick else bench.THOROUGH
-        kind = _key_type(measured.services[0])
+        kind = _look(measured.services[0], "" if config is None else f"{config}: services.{measured.services[0].name}.")
         with _progress() as progress:
             outcome = bench.run(command, measured.services[0].tls, effort, workers=count, progress=progress)
     print("\n".join(relay_report.as_text(outcome, facts, subject=subject, key=kind)))
@@ -202,11 +212,15 @@ def _command(config: Config, folder: Path) -> Callable[[int], list[str]]:
     return command
 
 
-def _key_type(service: Service) -> str:
-    """Of the certificate: `ECDSA P-256`. Reads it, so what is wrong with it is said before anything is started."""
+def _look(service: Service, where: str) -> str:
+    """The certificate's type of key: `ECDSA P-256`. What is wrong with it, or with the settings, is said here, before
+    anything is started; `where` is put before the key, for options it is empty."""
+    from tlstunnel.tls.context import check_settings
     from tlstunnel.tls.material import MaterialError, load_credential
     from tlstunnel.tls.passphrase import PassphraseSource
 
+    for error in check_settings(service.tls):
+        raise UsageError(f"{where}{error.key}" if where else "--" + error.key.replace("_", "-"), str(error))
     try:
         source = PassphraseSource.of_this_process()
         return " and ".join(load_credential(files, source).key_type for files in service.certificate)
@@ -236,14 +250,26 @@ def _write_json(path: Path, found: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[float, str], None]]:
-    """A bar on standard error while that is a terminal; nothing otherwise."""
+    """A bar on standard error while that is a terminal; nothing otherwise. Ctrl-C ends the command within."""
+    try:
+        with _bar() as progress:
+            yield progress
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[float, str], None]]:
     if not sys.stderr.isatty():
         yield lambda done, what: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
-    columns = (BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as bar:
+    what = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+    columns = (BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), what)
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, refresh_per_second=5, expand=True) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda done, what: bar.update(task, completed=done, description=what)
