@@ -108,6 +108,8 @@ def visit(port: int, data: bytes, context: ssl.SSLContext, **how: Any) -> bytes:
 def dial(port: int, context: ssl.SSLContext, **how: Any) -> ssl.SSLSocket:
     """A TLS connection to the tunnel."""
     raw = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+    # Without it what follows the handshake waits for its acknowledgement, 40 ms.
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         return context.wrap_socket(raw, server_hostname="localhost", **how)
     except BaseException:
@@ -167,9 +169,9 @@ _CONTEXTS = _Contexts()
 
 
 @contextlib.contextmanager
-def visitors(port: int | Callable[[], int], count: int = 3) -> Iterator[Load]:
-    """Clients that come and go until the block is left, which checks that each was served."""
-    yield from _load(port, count, _visit)
+def visitors(port: int | Callable[[], int], count: int = 3, *, flaws: int = 0) -> Iterator[Load]:
+    """Clients that come and go until the block is left, which checks that each was served, but for so many `flaws`."""
+    yield from _load(port, count, _visit, flaws)
 
 
 @contextlib.contextmanager
@@ -178,11 +180,13 @@ def transfers(port: int | Callable[[], int], count: int = 2) -> Iterator[Load]:
     yield from _load(port, count, _transfer)
 
 
-def _load(port: int | Callable[[], int], count: int, work: Callable[[Load, random.Random], None]) -> Iterator[Load]:
+def _load(
+    port: int | Callable[[], int], count: int, work: Callable[[Load, random.Random], None], flaws: int = 0
+) -> Iterator[Load]:
     load = Load(port if callable(port) else lambda: port, count, work)
     try:
         yield load
     finally:
         load.stop()
-    assert not load.flaws, f"{len(load.flaws)} flaws, {load.served} served; the first: {load.flaws[:5]}"
+    assert len(load.flaws) <= flaws, f"{len(load.flaws)} flaws, {load.served} served; the first: {load.flaws[:5]}"
     assert load.served, "nobody was served"

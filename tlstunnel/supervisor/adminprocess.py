@@ -8,7 +8,7 @@ import signal
 from tlstunnel.errors import StartupError
 from tlstunnel.observe.board import Board
 from tlstunnel.supervisor import privileges
-from tlstunnel.supervisor.children import fork, signal_process
+from tlstunnel.supervisor.children import end_with_parent, fork, signal_process
 from tlstunnel.supervisor.daemon import Daemon
 
 _AGAIN_S = 1.0
@@ -62,6 +62,7 @@ class AdminProcess:
             daemon.close_in_child(is_admin=True)
             sockets = generation.listeners.keep_admin(but=others)
             privileges.become(daemon.identity)
+            end_with_parent(supervisor_pid)
             sources = AdminSources(
                 board=self._board,
                 schema=generation.schema,

@@ -10,6 +10,7 @@ would keep it from noticing.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
@@ -25,6 +26,7 @@ from tlstunnel.observe.board import Row
 from tlstunnel.server.channel import MAX_REPORT, ChannelError, Order, Report, Unframer, order_bytes, parse_report
 from tlstunnel.server.worker import EXIT_BOOT
 
+_PR_SET_PDEATHSIG = 1
 # Terminals send these to the whole process group; for children they are the supervisor's business.
 _NOT_THEIRS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
@@ -99,6 +101,14 @@ def signal_process(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
+
+
+def end_with_parent(parent: int) -> None:
+    """In a child that has nothing to finish: be sent SIGTERM when the supervisor is gone, however it went."""
+    # For good: to be called after privileges were dropped, which would reset it (prctl(2)).
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM))
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def fork(body: Callable[[], int]) -> int:

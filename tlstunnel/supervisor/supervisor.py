@@ -178,11 +178,11 @@ class _Supervisor:
 
     def _begin_to_serve(self) -> None:
         daemon, generation = self._daemon, self._daemon.generation
-        sys.stderr.write("".join(f"{line}\n" for line in generation.ready_lines()))
-        sys.stderr.flush()
         daemon.row.floats[generation.schema.process.last_reload_success] = time.time()
         daemon.phase = "ready"
-        daemon.show()
+        daemon.show()  # before it is said: whoever reads it and looks finds it so
+        sys.stderr.write("".join(f"{line}\n" for line in generation.ready_lines()))
+        sys.stderr.flush()
         daemon.notifier.ready(daemon.status_text())
         if self._on_ready is not None:
             self._on_ready(generation.bound())
