@@ -29,6 +29,7 @@ _BY_REASON = {
     "no application protocol": CloseReason.NO_SHARED_ALPN,
     "peer did not return a certificate": CloseReason.NO_CLIENT_CERTIFICATE,
     "unexpected eof while reading": CloseReason.HANDSHAKE_EOF,
+    "certificate verify failed": CloseReason.BAD_CERTIFICATE,  # from an engine that knows no verdict
     "ee key too small": CloseReason.BAD_CERTIFICATE,
     "ca md too weak": CloseReason.BAD_CERTIFICATE,
 }

@@ -1,0 +1,350 @@
+"""Contexts: what OpenSSL refuses, what survives a renewal, what ends with a change of trust, and what is negotiated."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.support import certificates, memory
+from tests.support.wire_peers import client_context, server_context
+from tlstunnel.address import parse_listen, parse_target
+from tlstunnel.config.model import BackendTLS, CertificateFiles, ClientAuth, Mode, Service, TLSSettings
+from tlstunnel.tls import context as contexts
+from tlstunnel.tls.context import ContextError, check_settings
+from tlstunnel.tls.material import Credential, load_ca, load_credential, load_crls
+from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.tls.policy import Policy
+from tlstunnel.tls.portable import PortableEngine
+from tlstunnel.tls.store import Material, ServiceContexts
+
+
+def credential(pair: certificates.Pair) -> Credential:
+    return load_credential(CertificateFiles(certificate=pair.certificate, key=pair.key), PassphraseSource({}))
+
+
+def our_credential(**options: Any) -> Credential:
+    return credential(certificates.server("localhost", "127.0.0.1", **options))
+
+
+CA = load_ca(certificates.ca().certificate)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ciphers", "NO-SUCH-CIPHER"),
+        ("ciphers", "ÜMLAUT"),
+        ("ciphersuites", "TLS_NO_SUCH_SUITE"),
+        ("groups", "X25519:no-such-group"),
+        ("groups", "ÜMLAUT"),
+    ],
+)
+def test_what_openssl_refuses_is_named_with_its_key_and_value(key: str, value: str) -> None:
+    settings = replace(TLSSettings(), **{key: value})
+    (error,) = check_settings(settings)
+    assert error.key == key
+    assert value in str(error)
+    assert "\n" not in str(error)
+    with pytest.raises(ContextError):
+        contexts.client_context(settings, CA)
+
+
+def test_everything_that_is_refused_is_reported_together() -> None:
+    settings = TLSSettings(ciphers="x", ciphersuites="x", groups="x", min_version="1.3", max_version="1.2")
+    assert [error.key for error in check_settings(settings)] == ["ciphers", "ciphersuites", "groups", "min_version"]
+
+
+def test_the_defaults_are_good_settings() -> None:
+    assert check_settings(TLSSettings()) == []
+
+
+KEY_TYPES = [
+    "RSA 2048", "ECDSA P-256", "ECDSA P-384", "ECDSA P-521", "Ed25519", "Ed448", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key_type", KEY_TYPES)
+def test_every_kind_of_key_shakes_hands_with_ourselves(key_type: str) -> None:
+    server = contexts.server_context(TLSSettings(), [our_credential(key_type=key_type)])
+    client = contexts.client_context(TLSSettings(), CA)
+    ends = memory.engine_of(server), memory.engine_of(client, is_server=False)
+    ends[1].expect("localhost", is_ip=False, send_name="localhost")
+    assert shake_engines(*ends)
+    assert ends[1].peer_certificate() == certificates.server("localhost", "127.0.0.1", key_type=key_type).leaf_der
+    for end in ends:
+        end.free()
+
+
+def shake_engines(server: Any, client: Any) -> bool:
+    """A handshake between two engines of ours; whether both are done."""
+    done = [False, client.handshake(0)]
+    for _ in range(6):
+        for number, (source, sink) in enumerate(((client, server), (server, client))):
+            wire = bytearray()
+
+            def take(data: Any, _flags: int, wire: bytearray = wire) -> int:
+                wire.extend(bytes(data))
+                return len(data)
+
+            source.flush(take)
+            for at in range(0, len(wire), memory.RECORD):
+                piece = wire[at : at + memory.RECORD]
+                memory.SCRATCH.wire[: len(piece)] = piece
+                if not done[number]:
+                    done[number] = sink.handshake(len(piece))
+    return all(done)
+
+
+def test_what_is_offered_is_post_quantum_first_and_a_server_without_it_needs_no_second_round_trip() -> None:
+    client = memory.engine_of(contexts.client_context(TLSSettings(), CA), is_server=False)
+    client.expect("localhost", is_ip=False, send_name="localhost")
+    made = memory.Outcome(client, memory.Peer(server_context(), is_server=True))
+    client.handshake(0)
+    made.to_peer()
+    made.peer.step()
+    assert made.from_peer(client.handshake), "the server asked for another key share"
+    client.free()
+
+
+# Certificates at the door.
+
+
+def client_pair(name: str = "billing") -> certificates.Pair:
+    return certificates.client(name)
+
+
+@pytest.mark.parametrize("version", ["1.3", "1.2"])
+@pytest.mark.parametrize("make", [memory._openssl.Engine, PortableEngine], ids=["fast", "portable"])
+def test_required_means_required_and_optional_means_optional(version: str, make: Any) -> None:
+    for auth, pair, is_good in (
+        (ClientAuth.REQUIRED, client_pair(), True),
+        (ClientAuth.REQUIRED, None, False),
+        (ClientAuth.REQUIRED, certificates.client("billing", authority="another CA"), False),
+        (ClientAuth.OPTIONAL, client_pair(), True),
+        (ClientAuth.OPTIONAL, None, True),
+        (ClientAuth.OPTIONAL, certificates.client("billing", authority="another CA"), False),
+        (ClientAuth.NONE, client_pair(), True),
+    ):
+        context = contexts.server_context(TLSSettings(), [our_credential()], client_auth=auth, client_ca=CA)
+        made = memory.shake(
+            memory.engine_of(context, make=make), memory.Peer(client_context(version, pair), name="localhost")
+        )
+        assert (made.error is None) is is_good, (auth, pair)
+        if is_good and pair is not None and auth is not ClientAuth.NONE:
+            assert made.engine.peer_certificate() == pair.leaf_der
+        made.engine.free()
+
+
+def test_a_revoked_client_is_refused_and_the_others_are_not() -> None:
+    crls = load_crls(certificates.crl(client_pair("revoked").leaf))
+    for name, is_good in (("revoked", False), ("billing", True)):
+        context = contexts.server_context(
+            TLSSettings(), [our_credential()], client_auth=ClientAuth.REQUIRED, client_ca=CA, crls=crls
+        )
+        made = memory.shake(memory.engine_of(context), memory.Peer(client_context(pair=client_pair(name))))
+        assert (made.error is None) is is_good
+        made.engine.free()
+
+
+# Sessions.
+
+
+def service(**options: Any) -> Service:
+    return Service(
+        name="s",
+        mode=Mode.SERVER,
+        listen=(parse_listen("127.0.0.1:0"),),
+        targets=(parse_target("127.0.0.1:1"),),
+        **options,
+    )
+
+
+def material(**options: Any) -> Material:
+    return Material(credentials=(our_credential(),), **options)
+
+
+def engine(of: ServiceContexts) -> Any:
+    """As a worker makes it."""
+    side = of.server
+    assert side is not None
+    made = memory.engine_of(side.base)
+    if side.current is not side.base:
+        made.switch(side.current.raw)
+    return made
+
+
+def session_from(of: ServiceContexts, context: Any) -> Any:
+    """A session that a client got here."""
+    made = memory.shake(engine(of), memory.Peer(context))
+    assert made.is_good
+    made.send(b"x")
+    assert made.peer.read() == b"x"
+    session = made.peer.tls.session
+    made.engine.free()
+    return session
+
+
+def is_resumed(of: ServiceContexts, context: Any, session: Any) -> bool:
+    made = memory.shake(engine(of), memory.Peer(context, session=session))
+    assert made.is_good
+    assert made.engine.is_resumed() == made.peer.tls.session_reused
+    made.engine.free()
+    return bool(made.peer.tls.session_reused)
+
+
+@pytest.mark.parametrize("version", ["1.3", "1.2"])
+def test_sessions_survive_new_certificates_whatever_way_they_come(version: str) -> None:
+    context = client_context(version)
+    live = ServiceContexts(service(), material())
+    session = session_from(live, context)
+    assert is_resumed(live, context, session)
+    renewed = Material(credentials=(our_credential(key_type="ECDSA P-384"),))
+    for _ in range(2):
+        session = session_from(live, context)
+        live.renew(pickle.loads(pickle.dumps(renewed)))  # noqa: S301 - as a worker gets it
+        assert is_resumed(live, context, session)
+    # A new generation, and a supervisor that adopts what it has judged.
+    session = session_from(live, context)
+    successor = ServiceContexts(service(), material(), live)
+    assert is_resumed(successor, context, session)
+    live.adopt(successor)
+    assert is_resumed(live, context, session)
+
+
+@pytest.mark.parametrize("version", ["1.3", "1.2"])
+def test_a_session_made_after_renewals_shows_the_new_certificate(version: str) -> None:
+    live = ServiceContexts(service(), material())
+    live.renew(Material(credentials=(our_credential(key_type="ECDSA P-384"),)))
+    made = memory.shake(engine(live), memory.client(version))
+    assert made.is_good
+    expected = certificates.server("localhost", "127.0.0.1", key_type="ECDSA P-384").leaf_der
+    assert made.peer.tls.getpeercert(binary_form=True) == expected
+
+
+@pytest.mark.parametrize("version", ["1.3", "1.2"])
+@pytest.mark.parametrize("change", ["CA", "CRL", "rules"])
+def test_a_change_of_trust_ends_resumption(change: str, version: str) -> None:
+    context = client_context(version, client_pair())
+    asking = service(client_auth=ClientAuth.REQUIRED, policy=Policy(allow_any=True))
+    live = ServiceContexts(asking, material(client_ca=CA))
+    session = session_from(live, context)
+    assert is_resumed(live, context, session)
+    session = session_from(live, context)
+    if change == "rules":
+        live = ServiceContexts(replace(asking, policy=Policy()), material(client_ca=CA), live)
+    elif change == "CRL":
+        live.renew(material(client_ca=CA, crls=load_crls(certificates.crl(client_pair("revoked").leaf))))
+    else:
+        both = certificates.folder() / "both-cas.pem"
+        both.write_bytes(certificates.pem(certificates.ca().leaf, certificates.ca("another CA").leaf))
+        live.renew(material(client_ca=load_ca(both)))
+    made = memory.shake(engine(live), memory.Peer(context, session=session))
+    assert not made.peer.tls.session_reused
+    made.engine.free()
+
+
+def test_a_renewal_that_is_refused_changes_nothing() -> None:
+    live = ServiceContexts(service(), material())
+    before = live.server
+    broken = replace(our_credential(), key_der=credential(certificates.server("other.example")).key_der)
+    with pytest.raises(ContextError, match="OpenSSL refuses it"):
+        live.renew(Material(credentials=(broken,)))
+    assert live.server is before
+
+
+# ALPN.
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "required", "chosen"),
+    [
+        (("h2", "http/1.1"), ["http/1.1", "h2"], False, "h2"),
+        (("h2", "http/1.1"), ["http/1.1"], False, "http/1.1"),
+        (("h2",), ["http/1.1"], False, ""),
+        (("h2",), ["http/1.1"], True, None),
+        (("h2",), [], False, ""),
+        (("h2",), ["h2" * 20, "h", "h2x"], False, ""),
+    ],
+)
+def test_alpn_is_our_first_that_they_offer(ours: Any, theirs: list[str], required: bool, chosen: str | None) -> None:
+    context = contexts.server_context(TLSSettings(alpn=ours, alpn_required=required), [our_credential()])
+    theirs_context = client_context()
+    if theirs:
+        theirs_context.set_alpn_protocols(theirs)
+    made = memory.shake(memory.engine_of(context), memory.Peer(theirs_context))
+    if chosen is None:
+        assert made.error is not None
+        assert "NO_APPLICATION_PROTOCOL" in str(made.peer.error).upper().replace(" ", "_")
+    else:
+        assert made.is_good
+        assert made.engine.alpn() == chosen
+        assert (made.peer.tls.selected_alpn_protocol() or "") == chosen
+    made.engine.free()
+
+
+def test_a_handshake_under_way_during_a_renewal_still_finds_its_callbacks() -> None:
+    """They belong to a context that nobody but this session knows any more."""
+    live = ServiceContexts(service(tls=TLSSettings(alpn=("h2",))), material())
+    live.renew(material())
+    waiting = [engine(live) for _ in range(5)]
+    for _ in range(3):
+        live.renew(material())
+    gc.collect()
+    littered = [bytearray(range(256)) for _ in range(2000)]
+    for each in waiting:
+        context = client_context()
+        context.set_alpn_protocols(["h2"])
+        made = memory.shake(each, memory.Peer(context))
+        assert made.is_good
+        assert each.alpn() == "h2"
+        each.free()
+    assert littered
+
+
+# The host name, on both engines.
+
+
+@pytest.mark.parametrize("make", [memory._openssl.Engine, PortableEngine], ids=["fast", "portable"])
+@pytest.mark.parametrize(
+    ("names", "host", "is_good"),
+    [
+        (("localhost",), "localhost", True),
+        (("LocalHost",), "localhost", True),
+        (("other.example",), "localhost", False),
+        (("*.example.org",), "a.example.org", True),
+        (("*.example.org",), "a.b.example.org", False),
+        (("*.example.org",), "example.org", False),
+        (("a*.example.org",), "ab.example.org", False),
+        (("127.0.0.1",), "127.0.0.1", True),
+        (("127.0.0.1",), "127.0.0.2", False),
+        (("::1",), "::1", True),
+        (("localhost",), "127.0.0.1", False),
+        ((), "localhost", False),
+    ],
+)
+def test_a_host_name_is_verified_by_alternative_names_alone(make: Any, names: Any, host: str, is_good: bool) -> None:
+    import ssl
+
+    pair = certificates.server(*names) if names else certificates.issue(host)
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(pair.certificate, pair.key)
+    ours = memory.engine_of(contexts.client_context(TLSSettings(), CA), is_server=False, make=make)
+    is_ip = host[0].isdigit() or ":" in host
+    ours.expect(host, is_ip=is_ip, send_name=None if is_ip else host)
+    made = memory.shake(ours, memory.Peer(theirs, is_server=True), is_client=True)
+    assert (made.error is None) is is_good
+    if not is_good:
+        assert made.error is not None
+        assert made.error.verify_code in (62, 64)
+    ours.free()
+
+
+def test_client_mode_has_contexts_for_the_backend_alone() -> None:
+    client = replace(service(), mode=Mode.CLIENT, backend_tls=BackendTLS())
+    made = ServiceContexts(client, Material(backend_ca=CA))
+    assert made.server is None
+    assert made.backend is not None

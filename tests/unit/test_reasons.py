@@ -1,0 +1,72 @@
+"""From OpenSSL's words to close reasons: the tables, and what OpenSSL really says."""
+
+from __future__ import annotations
+
+import pytest
+
+from tlstunnel.outcome import CloseReason, Stage
+from tlstunnel.tls import reasons
+from tlstunnel.tls.reasons import alert_name, classify
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("tlsv1 alert unknown ca", "unknown_ca"),
+        ("ssl/tls alert bad certificate", "bad_certificate"),
+        ("tlsv13 alert certificate required", "certificate_required"),
+        ("sslv3 alert handshake failure", "handshake_failure"),
+        ("wrong version number", None),
+        ("alert", None),
+        ("", None),
+    ],
+)
+def test_alerts_are_known_by_their_names_in_the_rfc(text: str, name: str | None) -> None:
+    assert alert_name(text) == name
+
+
+def test_a_verdict_on_a_certificate_comes_before_everything_else() -> None:
+    assert classify(["certificate verify failed"], 10) == (
+        CloseReason.EXPIRED_CERTIFICATE,
+        "peer's certificate: expired",
+    )
+    reason, detail = classify(["Certificate Verify Failed", "something else"], 20)
+    assert reason is CloseReason.UNKNOWN_CA
+    assert "trusted" in detail
+
+
+def test_a_verdict_that_we_have_no_word_for_is_still_a_bad_certificate_with_its_number() -> None:
+    reason, detail = classify(["certificate verify failed"], 77)
+    assert reason is CloseReason.BAD_CERTIFICATE
+    assert "77" in detail
+
+
+def test_a_verdict_counts_only_where_verification_failed() -> None:
+    assert classify(["no shared cipher"], 10)[0] is CloseReason.NO_SHARED_CIPHER
+
+
+def test_the_portable_engine_knows_no_verdict_and_it_is_a_bad_certificate_all_the_same() -> None:
+    assert classify(["certificate verify failed"], 0)[0] is CloseReason.BAD_CERTIFICATE
+
+
+def test_the_first_cause_that_has_a_name_wins() -> None:
+    assert classify(["internal nonsense", "unsupported protocol", "no shared cipher"], 0)[0] is (
+        CloseReason.NO_SHARED_VERSION
+    )
+
+
+def test_what_nobody_knows_is_a_protocol_error_that_says_what_openssl_said() -> None:
+    assert classify(["length mismatch", "bad packet"], 0) == (CloseReason.PROTOCOL_ERROR, "length mismatch, bad packet")
+    assert classify([], 0) == (CloseReason.PROTOCOL_ERROR, "no reason given")
+
+
+@pytest.mark.parametrize("reason", {*reasons._BY_REASON.values(), *reasons._BY_VERDICT.values()})
+def test_every_entry_of_the_tables_is_a_reason_of_the_handshake(reason: CloseReason) -> None:
+    assert reason.stage is Stage.HANDSHAKE
+
+
+def test_every_word_of_a_verdict_belongs_to_a_verdict_with_a_reason_or_is_a_bad_certificate() -> None:
+    for code in reasons._VERDICT_WORDS:
+        classified, detail = classify(["certificate verify failed"], code)
+        assert classified.stage is Stage.HANDSHAKE
+        assert reasons._VERDICT_WORDS[code] in detail
