@@ -42,7 +42,9 @@ class Scratch:
 
     def __init__(self, chunk: int = CHUNK) -> None:
         self.plain_size = chunk + 2 * RECORD
-        self._memory = (mmap.mmap(-1, chunk), mmap.mmap(-1, self.plain_size))
+        # Private: pages of a shared mapping would not go back by `give_back`.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._memory = (mmap.mmap(-1, chunk, flags), mmap.mmap(-1, self.plain_size, flags))
         self.wire, self.plain = memoryview(self._memory[0]), memoryview(self._memory[1])
         self.wire_ptr = _ffi.from_buffer("unsigned char[]", self.wire)
         self.plain_ptr = _ffi.from_buffer("unsigned char[]", self.plain)
