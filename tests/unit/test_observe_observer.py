@@ -20,6 +20,9 @@ class ListLog:
     def connection(self, record: ConnectionRecord) -> None:
         self.records.append(record)
 
+    def is_enabled(self, level: str) -> bool:
+        return level != "debug"
+
     def rejected(self, service: str, client: str, reason: CloseReason) -> None:
         self.refused.append((service, client, reason))
 

@@ -97,7 +97,7 @@ class TextLines:
                 f"handshake_s={record.handshake_s:.6f} version={record.version} cipher={record.cipher}"
                 f" group={record.group} resumed={'yes' if record.resumed else 'no'}"
             )
-        for name in ("server_name", "alpn", "identity", "rule", "real_client", "detail"):
+        for name in ("server_name", "alpn", "identity", "rule", "real_client", "client_versions", "ja4", "detail"):
             value = getattr(record, name)
             if value is not None:
                 fields.append(f"{name}={quoted(value)}")
@@ -148,6 +148,8 @@ class JSONLines:
                 "group": record.group,
                 "resumed": record.resumed if record.version is not None else None,
                 "alpn": _cut(record.alpn),
+                "client_versions": record.client_versions,
+                "ja4": record.ja4,
                 "identity": _cut(record.identity),
                 "rule": _cut(record.rule),
                 "bytes_forward": record.bytes_forward,

@@ -25,6 +25,9 @@ from tlstunnel.outcome import CloseReason, Stage
 class RecordLog(Protocol):
     """Where records go."""
 
+    def is_enabled(self, level: str) -> bool:
+        """Whether lines of this level are written."""
+
     def connection(self, record: ConnectionRecord) -> None:
         """Write the record of a connection that ended."""
 
@@ -41,13 +44,15 @@ class Observer:
         log: where records are written.
     """
 
-    __slots__ = ("_cells", "_floats", "_identifiers", "_log", "_services", "open", "process", "row")
+    __slots__ = ("_cells", "_floats", "_identifiers", "_log", "_services", "is_detailed", "open", "process", "row")
 
     def __init__(self, schema: Schema, row: Row, log: RecordLog) -> None:
         self.row = row
         self.open: dict[int, ConnectionRecord] = {}
         """The connections open now, by id, oldest first."""
         self.process = schema.process
+        self.is_detailed = log.is_enabled("debug")
+        """Whether records of successful connections, too, say what the client offered."""
         self._services = schema.services
         self._cells = row.cells
         self._floats = row.floats

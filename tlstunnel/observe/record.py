@@ -25,12 +25,14 @@ class ConnectionRecord:
         "bytes_reverse",
         "cipher",
         "client",
+        "client_versions",
         "connect_s",
         "detail",
         "group",
         "handshake_s",
         "id",
         "identity",
+        "ja4",
         "live_bytes",
         "opened_at",
         "real_client",
@@ -63,6 +65,10 @@ class ConnectionRecord:
         self.group: str | None = None
         self.resumed = False
         self.alpn: str | None = None
+        self.client_versions: str | None = None
+        """The TLS versions that the client offered, most wanted first: `1.3,1.2`; of failures, and for debug."""
+        self.ja4: str | None = None
+        """Its JA4 fingerprint, from the same ClientHello."""
         self.identity: str | None = None
         self.rule: str | None = None
         """The access rule that decided."""

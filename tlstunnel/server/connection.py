@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from tlstunnel._openssl import X509_V_ERR_APPLICATION_VERIFICATION, TLSEngine, TLSError
-from tlstunnel.outcome import CloseReason
+from tlstunnel.outcome import CloseReason, Stage
 from tlstunnel.proxy_protocol import End
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
 from tlstunnel.relay.farewell import Farewell
@@ -39,7 +39,7 @@ class Connection:
     __slots__ = (
         "_admitted_as", "_answer", "_backend_edges", "_backend_sock", "_dial_began", "_dial_ends", "_is_dialing",
         "_is_over", "_late", "_shake_began", "_started", "_steps", "address", "backend", "client", "common_name",
-        "deadline", "destination", "dialer", "family", "host", "is_late", "link", "record", "route", "runtime",
+        "deadline", "destination", "dialer", "family", "hello", "host", "is_late", "link", "record", "route", "runtime",
         "source",
     )  # fmt: skip
 
@@ -56,6 +56,7 @@ class Connection:
         self.destination: End = None
         self.common_name = ""
         self.route: Route | None = None
+        self.hello: hint.FirstMessage | None = None
         self.dialer: Dialer | None = None
         self.backend: PlainEnd | None = None
         self.link: Link | None = None
@@ -100,6 +101,12 @@ class Connection:
         client.is_readable, client.has_hung_up = True, old.has_hung_up
         self.client = client
         return client
+
+    def note_hello(self, hello: hint.FirstMessage) -> None:
+        """The client's first message is here."""
+        self.hello = hello
+        if self.runtime.worker.observer.is_detailed:
+            hint.describe(self.record, hello)
 
     def note_handshake(self, client: TLSEnd, route: Route) -> None:
         """The client's handshake is complete."""
@@ -220,6 +227,7 @@ class Connection:
             on_finished=self._on_link_finished,
             on_closed=_nothing,
         )
+        self.hello = None
         reactor.release(self)
         self.record.live_bytes = self._live_bytes
         self.link.start()
@@ -315,7 +323,7 @@ class Connection:
             reason, detail = objection.reason, objection.detail
             self.record.identity, self.record.rule = objection.identity, objection.rule
         elif self.backend is None and not self.client.at_eof:
-            reason, detail = hint.explain(reason, detail, self.runtime.worker.scratch.wire)
+            reason, detail = hint.explain(reason, detail, self.hello)
             self._hint(reason, detail)
         self._end(reason, detail)
 
@@ -330,6 +338,8 @@ class Connection:
         if self._is_over or self.link is not None:
             return
         self._is_over = True
+        if self.hello is not None and reason.stage is Stage.HANDSHAKE:
+            hint.describe(self.record, self.hello)
         worker = self.runtime.worker
         reactor = worker.reactor
         reactor.release(self)

@@ -24,6 +24,7 @@ from tlstunnel.config.model import ClientAuth, Mode
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import TLSEnd
 from tlstunnel.relay.reactor import EDGES_AND_ROOM
+from tlstunnel.server import hint
 from tlstunnel.server.connection import Connection
 from tlstunnel.server.dial import Dialer, DialError, dial_error
 from tlstunnel.server.introduce import check_trust, header_for, read_header
@@ -77,6 +78,8 @@ def _accept_tls(connection: Connection, route: Route, client: TLSEnd) -> Steps:
     runtime = connection.runtime
     service = runtime.service
     connection.route = route
+    if connection.hello is None:
+        connection.note_hello((yield from _look(connection, hint.first_message)))
     yield from _shake(connection, client)
     connection.note_handshake(client, route)
     dialers = route.dialers
@@ -120,6 +123,7 @@ def _look(connection: Connection, parse: Callable[[memoryview], _Found | None]) 
 
     Raises:
         EOFError: the client closed first.
+        ConnectionResetError: it reset the connection first.
     """
     client, wire = connection.client, connection.runtime.worker.scratch.wire
     while True:
@@ -133,6 +137,9 @@ def _look(connection: Connection, parse: Callable[[memoryview], _Found | None]) 
                 if found is not None:
                     return found
                 if size == 0 or client.has_hung_up:
+                    # What came before a reset can still be looked at, and hides it.
+                    if client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                        raise ConnectionResetError
                     raise EOFError
             client.is_readable = False  # more of it brings another edge
         yield
@@ -155,6 +162,7 @@ def _find_route(connection: Connection) -> Generator[None, None, Route]:
     """The route of the server name that the client asks for."""
     hello = yield from _look(connection, clienthello.parse)
     connection.record.server_name = hello.server_name
+    connection.note_hello(hello)
     route = connection.runtime.routes.find(hello.server_name)
     if route is None or not (route.side or route.dialers):
         connection.say(UNRECOGNIZED_NAME)
