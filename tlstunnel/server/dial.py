@@ -120,6 +120,8 @@ class Dialer:
             raise dial_error(self.target, exc) from None
         if self._source is not None:
             self._bind(sock)
+        if self._family != socket.AF_UNIX:
+            set_up(sock)
         code = sock.connect_ex(self._address)
         if code == 0:
             return sock, True
@@ -187,8 +189,15 @@ class Dialer:
                 return begun[0]
 
 
+def set_up(sock: Any) -> None:
+    """As accepted sockets are: small writes go out at once, and a peer that vanished is noticed at last."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
 async def _connect_name(target: TCPAddress, source: str | None) -> socket.SocketType:
     stream = await trio.open_tcp_stream(target.host, target.port, local_address=source)
+    set_up(stream.socket)
     family = stream.socket.family
     fd = stream.socket.detach()
     return socket.SocketType(family, _STREAM, 0, fileno=fd)
