@@ -1,0 +1,192 @@
+"""Reaching a backend: what is begun at once, what takes trio, and what each failure is called."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tlstunnel.address import parse_target
+from tlstunnel.outcome import CloseReason
+from tlstunnel.server.dial import FIRST_REST_S, MAX_REST_S, Dialer, DialError, dial_error
+
+TARGET = parse_target("db.example.org:5432")
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    with socket.create_server((request.param, 0), family=family) as sock:
+        yield sock
+
+
+def target_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def finish(dialer: Dialer, sock: socket.SocketType) -> None:
+    """Wait until a connection that has begun is there."""
+    import select
+
+    while not dialer.check(sock):
+        select.select([], [sock], [], 60)
+
+
+def test_a_literal_address_is_dialed_at_once_and_its_small_writes_are_not_held_back(listener: socket.socket) -> None:
+    dialer = Dialer(parse_target(target_of(listener)))
+    begun = dialer.begin()
+    assert begun is not None
+    sock = begun[0]
+    finish(dialer, sock)
+    assert dialer.is_there(sock)
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    accepted, _ = listener.accept()
+    accepted.close()
+    sock.close()
+
+
+def test_a_unix_socket_is_dialed_at_once(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        begun = Dialer(parse_target(f"unix:{tmp_path}/s")).begin()
+        assert begun is not None
+        assert begun[1]
+        begun[0].close()
+
+
+def test_a_unix_socket_whose_queue_is_full_is_tried_until_there_is_room(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(0)
+        dialer = Dialer(parse_target(f"unix:{tmp_path}/s"))
+        taken = []
+        while (begun := dialer.begin()) is not None:
+            taken.append(begun[0])
+
+        async def both() -> socket.SocketType:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(accept)
+                return await dialer.slowly(60)()
+
+        async def accept() -> None:
+            await trio.sleep(0.05)
+            accepted, _ = listener.accept()
+            accepted.close()
+
+        sock = trio.run(both)
+        assert dialer.is_there(sock)
+        for each in (sock, *taken):
+            each.close()
+
+
+def test_a_name_takes_trio_and_gives_the_same_kind_of_socket() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dialer = Dialer(parse_target(f"localhost:{listener.getsockname()[1]}"))
+        assert dialer.begin() is None
+        sock = trio.run(dialer.slowly(60))
+        assert dialer.is_there(sock)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert type(sock) is socket.SocketType
+        sock.close()
+
+
+def test_a_refusal_is_named_whichever_way_it_comes() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    dialer = Dialer(parse_target(f"127.0.0.1:{port}"))
+    with pytest.raises(DialError) as error:  # noqa: PT012 - at once, or when it is looked at
+        begun = dialer.begin()
+        assert begun is not None
+        finish(dialer, begun[0])
+    assert error.value.reason is CloseReason.BACKEND_REFUSED
+    by_name = Dialer(parse_target(f"localhost:{port}"))
+    with pytest.raises(OSError) as raised:  # noqa: PT011 - what it is called is what we look at
+        trio.run(by_name.slowly(60))
+    assert dial_error(by_name.target, raised.value).reason is CloseReason.BACKEND_REFUSED
+
+
+def test_a_name_that_does_not_resolve_is_named() -> None:
+    dialer = Dialer(parse_target("no-such-name.localhost.invalid:1"))
+    with pytest.raises(OSError) as raised:  # noqa: PT011
+        trio.run(dialer.slowly(60))
+    assert dial_error(dialer.target, raised.value).reason is CloseReason.BACKEND_UNRESOLVABLE
+
+
+def test_who_does_not_accept_in_time_is_named(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(0)
+        dialer = Dialer(parse_target(f"unix:{tmp_path}/s"))
+        taken = []
+        while (begun := dialer.begin()) is not None:
+            taken.append(begun[0])
+        with pytest.raises(TimeoutError) as raised:
+            trio.run(dialer.slowly(0.1))
+        assert dial_error(dialer.target, raised.value).reason is CloseReason.BACKEND_CONNECT_TIMEOUT
+        for each in taken:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ECONNREFUSED, CloseReason.BACKEND_REFUSED),
+        (errno.ECONNRESET, CloseReason.BACKEND_REFUSED),
+        (errno.ENOENT, CloseReason.BACKEND_NO_SOCKET),
+        (errno.ENOTSOCK, CloseReason.BACKEND_NO_SOCKET),
+        (errno.EACCES, CloseReason.BACKEND_PERMISSION),
+        (errno.EPERM, CloseReason.BACKEND_PERMISSION),
+        (errno.ETIMEDOUT, CloseReason.BACKEND_CONNECT_TIMEOUT),
+        (errno.EMFILE, CloseReason.BACKEND_NO_DESCRIPTORS),
+        (errno.ENFILE, CloseReason.BACKEND_NO_DESCRIPTORS),
+        (errno.EADDRNOTAVAIL, CloseReason.BACKEND_NO_DESCRIPTORS),
+        (errno.ENETUNREACH, CloseReason.BACKEND_UNREACHABLE),
+        (errno.EHOSTUNREACH, CloseReason.BACKEND_UNREACHABLE),
+        (errno.EIO, CloseReason.BACKEND_UNREACHABLE),
+    ],
+)
+def test_what_the_system_says_is_a_reason_and_names_the_target(number: int, reason: CloseReason) -> None:
+    error = dial_error(TARGET, OSError(number, os.strerror(number)))
+    assert error.reason is reason
+    assert error.detail == f"db.example.org:5432: {os.strerror(number)}"
+
+
+def attempts(*errors: OSError) -> OSError:
+    """As trio reports attempts at several addresses."""
+    error = OSError("all attempts to connect to db.example.org:5432 failed")
+    error.__cause__ = ExceptionGroup("attempts", errors) if len(errors) > 1 else errors[0]
+    return error
+
+
+def test_among_several_attempts_the_one_with_a_name_of_its_own_counts() -> None:
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    unreachable = OSError(errno.ENETUNREACH, "Network is unreachable")
+    assert dial_error(TARGET, attempts(unreachable, refused)).reason is CloseReason.BACKEND_REFUSED
+    assert dial_error(TARGET, attempts(unreachable, unreachable)).reason is CloseReason.BACKEND_UNREACHABLE
+    assert dial_error(TARGET, attempts(refused)).reason is CloseReason.BACKEND_REFUSED
+    assert dial_error(TARGET, attempts(socket.gaierror(-2, "?"), refused)).reason is CloseReason.BACKEND_UNRESOLVABLE
+    assert dial_error(TARGET, OSError("no words")).detail == "db.example.org:5432: no words"
+
+
+def test_a_target_that_failed_rests_longer_each_time_up_to_a_limit_and_wakes_when_reached() -> None:
+    dialer = Dialer(TARGET)
+    rests = []
+    for _ in range(12):
+        dialer.rest(100.0)
+        rests.append(dialer.rests_until - 100.0)
+    assert rests[0] == FIRST_REST_S
+    assert rests == sorted(rests)
+    assert rests[-1] == MAX_REST_S
+    dialer.wake()
+    assert dialer.rests_until == 0.0
+    dialer.rest(100.0)
+    assert dialer.rests_until == 100.0 + FIRST_REST_S
