@@ -97,7 +97,9 @@ def test_versions_suites_and_groups_are_those_sslscan_finds(start: Start) -> Non
             assert theirs_here == {23}
             assert theirs_here < ours
         else:
-            assert ours == theirs_here
+            # Making a key in ffdhe8192 takes so long that sslscan gives up on it where the machine is busy.
+            assert ours - theirs_here <= {260}
+            assert theirs_here <= ours
     renegotiation = theirs.find(".//renegotiation")
     if renegotiation is not None and renegotiation.attrib["secure"] == "1":
         # Its "0" also stands for a server that renegotiates for nobody.
