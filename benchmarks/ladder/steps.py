@@ -50,6 +50,7 @@ class Served(Step):
 
     def __init__(self, label: str, work: str, kind: str, *, variant: str = "", workers: int = 1) -> None:
         self.label = label
+        self.variant = variant
         self._row: Row = _ROWS[work]
         self.fresh = self._row.fresh
         self._peer = _subject(label, kind, variant, workers)

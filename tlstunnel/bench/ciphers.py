@@ -113,7 +113,9 @@ def _measure(steps: list[tuple[Result, Callable[[], None]]], effort: Effort, pro
         shuffle(order)
         for number, (result, step) in enumerate(order):
             # Neither the time nor the least number of rounds is up before both are.
-            share = min((time.monotonic() - begun) / effort.measuring_s, (rounds + number / len(order)) / MIN_ROUNDS)
+            share = min(
+                (time.monotonic() - begun) / max(effort.measuring_s, 1e-9), (rounds + number / len(order)) / MIN_ROUNDS
+            )
             progress(_PREPARING + (1 - _PREPARING) * min(share, 1.0), f"round {rounds + 1}: {result.case.name}")
             step()
         rounds += 1

@@ -34,7 +34,7 @@ def _work_json(work: Work) -> dict[str, Any]:
     found: dict[str, Any] = {"name": work.name, "title": work.title}
     if not work.unit:
         found |= {"latency_us": {name: spread_json(work.spread(name)) for name in PERCENTILES}}
-        found["latency_us"]["max"] = max(sample.us["max"] for sample in work.samples)
+        found["latency_us"]["max"] = round(max(sample.us["max"] for sample in work.samples), 6)
         if work.name == "trips":
             found["cpu_us"] = spread_json(work.spread("cost_s"), 1e6)
         return found
@@ -59,10 +59,11 @@ def as_text(outcome: Outcome, machine: Machine, *, subject: str, key: str) -> It
         f"{subject}: {agreed['version']}, {agreed['suite']}, {agreed['group'] or 'no key exchange'}, {key}; "
         f"{workers}, metrics on, load from {outcome.clients} process{'es' if outcome.clients > 1 else ''}",
         WIDTH,
+        break_on_hyphens=False,
     )
     rounds = len(outcome.works[0].samples)
     yield from ("", f"The median of {rounds} rounds; ± is half the distance of the quartiles of the CPU time.", "")
-    yield f"{'':<20}{'rate':>16}{'CPU of tlstunnel':>20}{'±%':>6}{'tunnel':>9}{'load':>6} busy"
+    yield f"{'':<20}{'rate':>14}{'CPU of tlstunnel':>19}{'±%':>6}{'tunnel':>9}{'load':>6} busy"
     for work in outcome.works:
         if work.unit:
             yield _work_line(work)
@@ -88,7 +89,7 @@ def _work_line(work: Work) -> str:
     each = f"{cost.median:.3f} s/GiB" if is_bulk else f"{cost.median * 1e6:.0f} µs each"
     mark = {Limit.TUNNEL: "", Limit.LOAD: " !", Limit.MACHINE: " ~"}[work.limit]
     busy = f"{work.spread('tunnel_share').median:>9.0%}{work.spread('load_share').median:>6.0%}{mark}"
-    return f"{work.title:<20}{shown:>16}{each:>20}{cost.percent:>6.1f}{busy}"
+    return f"{work.title:<20}{shown:>14}{each:>19}{cost.percent:>6.1f}{busy}"
 
 
 def _meaning(outcome: Outcome) -> str:
