@@ -30,6 +30,8 @@ REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference"
 FRIENDS = {"client_auth": '"required"', "client_ca": '"ca.pem"'}
 EVIL = 'a"\n{"event":"forged"}\r\x1b[2J\u202ez'
 """A common name (64 characters at most) that would end a line, begin another and clear the screen."""
+SLY = 'x" id=0 fault=us {"event":"forged"}'
+"""A name that prints, and would end its value."""
 
 
 class Counter:
@@ -222,25 +224,33 @@ def test_names_from_strangers_cannot_forge_a_line(tmp_path: Path, backend: backe
         tmp_path, backend.port, **FRIENDS, allow="{ cn = 'friend' }", log_format=f'"{form}"', listen='"127.0.0.1:0"'
     )
     site.put("ca.pem", certificates.ca().certificate.read_bytes())
-    evil = certificates.client(EVIL)
+    cases = {EVIL: "bad_certificate", SLY: "denied", "friend": "finished"}
     with site.run() as daemon:
-        s_client = [require("openssl"), "s_client", "-connect", f"127.0.0.1:{daemon.port}"]
-        for options in (["-cert", str(evil.certificate), "-key", str(evil.key), "-tls1_2"], []):
-            subprocess.run(
-                [*s_client, "-servername", EVIL, *options], stdin=subprocess.DEVNULL, capture_output=True, check=False
-            )
-        daemon.until(lambda: sum("handshake" in line or "denied" in line for line in daemon.lines) >= 2, "two records")
+        s_client = [require("openssl"), "s_client", "-connect", f"127.0.0.1:{daemon.port}", "-servername", EVIL]
+        for name in cases:
+            pair = certificates.client(name)
+            options = ["-cert", str(pair.certificate), "-key", str(pair.key), "-tls1_2"]
+            subprocess.run([*s_client, *options], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        daemon.until(lambda: sum("127.0.0.1:" in line for line in daemon.lines) >= 4, "three records")
         listed = site.ask("/status")[1] + site.ask("/metrics")[1] + site.ask("/")[1]
-    text = daemon.text
-    assert "forged" in text, "the name is there"
-    assert "forged" not in listed, "and in no label and no page"
+    assert "forged" not in listed, "no name is in a label or a page"
     for line in daemon.lines:
         assert line.isprintable(), line
-        assert not line.startswith('{"event"')
-        if form == "json" and line.startswith("{"):
-            assert json.loads(line)["event"] != "forged"
-        elif form == "text" and not line.startswith(("ready: ", "tlstunnel")):
-            assert re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z (info|warning|error) ", line), line
+    written = [line for line in daemon.lines if not line.startswith("ready: ")]
+    if form == "json":
+        assert {json.loads(line)["event"] for line in written} == {"start", "connection", "stop"}
+        by_reason = {record["reason"]: record for record in daemon.records}
+        assert list(by_reason) == list(cases.values())
+        assert "forged" in by_reason["denied"]["identity"]
+        assert by_reason["finished"]["server_name"] == EVIL
+    else:
+        for line in written:
+            assert re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z (info   |warning) ", line), line
+        denied, finished = (next(line for line in written if reason in line) for reason in ("denied (", "finished "))
+        assert re.findall(r" (?:fault|id)=\S+", re.sub(r'"(?:[^"\\]|\\.)*"', '""', denied))[0] == " fault=client"
+        assert "forged" in denied
+        assert "forged" in finished
+        assert r"\n{" in finished
 
 
 def test_readiness_goes_first_while_draining_and_liveness_stays(tmp_path: Path, backend: backends.Backend) -> None:
