@@ -32,6 +32,9 @@ CELL_BYTES = 8
 SUPERVISOR_ROW = 0
 SPARE = 4
 """A row can grow to this many times the cells of the first configuration."""
+MIN_CELLS = 32 * 1024
+"""And to at least so many, some eighty services: a daemon that was started with one may be given many by reloads, and
+services that a reload removed keep their cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Board:
         page = mmap.PAGESIZE
         self.layout = layout
         self.rows = rows
-        self._stride = -(-layout.cells * SPARE * CELL_BYTES // page) * page
+        self._stride = -(-max(layout.cells * SPARE, MIN_CELLS) * CELL_BYTES // page) * page
         self._capacity = self._stride // CELL_BYTES
         self._memory = mmap.mmap(-1, page + rows * self._stride)
         self._view = memoryview(self._memory)
