@@ -10,12 +10,12 @@ from tlstunnel.observe.log import Log
 from tlstunnel.supervisor.activation import Inherited
 from tlstunnel.supervisor.children import Child
 from tlstunnel.supervisor.generation import Generation
+from tlstunnel.supervisor.listeners import Listeners
 from tlstunnel.supervisor.privileges import Identity
 from tlstunnel.supervisor.rows import Rows
 from tlstunnel.supervisor.sdnotify import Notifier
 from tlstunnel.supervisor.showing import Showing
 from tlstunnel.supervisor.signals import Signals
-from tlstunnel.supervisor.sockets import Listeners
 from tlstunnel.supervisor.timers import Timers
 from tlstunnel.tls.passphrase import PassphraseSource
 

@@ -13,7 +13,7 @@ from tlstunnel.config.model import Config
 from tlstunnel.observe.log import Log
 from tlstunnel.observe.schema import Schema
 from tlstunnel.supervisor.children import Child
-from tlstunnel.supervisor.sockets import Listeners
+from tlstunnel.supervisor.listeners import Listeners
 from tlstunnel.tls.inventory import Inventory
 
 

@@ -8,10 +8,6 @@ connections waiting in the kernel stays. Three operations, always in this order 
     ... fork the new generation; in each worker: new.keep_slot(i), in its admin process: new.keep_admin() ...
     new.retire(old)                                                     closes what the new configuration lacks
 
-A listening socket lives as long as any process has it open, and connections queued on a socket that nobody accepts
-from wait for ever. Hence `keep_slot`: a worker holds its own slot's sockets and no others, and an old generation
-closes them all when it drains.
-
 Closing a socket resets the connections queued on it. That is why a group never shrinks: with fewer workers than
 sockets, worker 0 of 3 serves sockets 0 and 3 of 4.
 """
@@ -19,8 +15,7 @@ sockets, worker 0 of 3 serves sockets 0 and 3 of 4.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from tlstunnel.address import Listen, SystemdAddress, TCPAddress, UnixAddress
 from tlstunnel.config.model import Config
@@ -34,112 +29,12 @@ from tlstunnel.supervisor.binding import (
     close_all,
     resolve,
 )
+from tlstunnel.supervisor.listeners import Listener, Listeners
 from tlstunnel.supervisor.refusal import ListenRefused
 from tlstunnel.supervisor.unixsocket import UNIX_MODE, UnixFile, bind_unix
 
 ADMIN = "admin"
 _NOTHING = Inherited()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Listener:
-    """One bound address and its sockets."""
-
-    owner: str
-    """Whose it is, for messages: `service NAME`, or `admin`."""
-    listen: Listen
-    """As configured; a name, or a service's several addresses, become several listeners."""
-    bound: str
-    """As bound, for people and the ready line: with the port that 0 became. `:8443` is every interface."""
-    sockets: tuple[socket.socket, ...]
-    """Non-blocking. One per slot for TCP; one for all slots for a unix socket and for what systemd passed in."""
-    is_shared: bool
-    """Whether every slot accepts from every one of the sockets."""
-    key: tuple[object, ...]
-    """What makes it the same listener after a reload."""
-    endpoint: Endpoint | None = None
-    file: UnixFile | None = None
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether we bound it, and so may unlink and must close it; False for what systemd passed in."""
-        return not isinstance(self.listen, SystemdAddress)
-
-    def for_slot(self, slot: int, slots: int) -> tuple[socket.socket, ...]:
-        """The sockets that the worker of this slot accepts from."""
-        return self.sockets if self.is_shared else self.sockets[slot::slots]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Listeners:
-    """All listeners of one configuration, by service name, and the admin endpoint's."""
-
-    services: dict[str, tuple[Listener, ...]]
-    admin: tuple[Listener, ...]
-    slots: int
-    warnings: tuple[str, ...] = ()
-    """What to log: addresses of a name that were left out."""
-
-    def __iter__(self) -> Iterator[Listener]:
-        for listeners in self.services.values():
-            yield from listeners
-        yield from self.admin
-
-    def for_slot(self, slot: int) -> dict[str, tuple[socket.socket, ...]]:
-        """Service name to the sockets that the worker of this slot accepts from."""
-        return {
-            name: tuple(sock for listener in listeners for sock in listener.for_slot(slot, self.slots))
-            for name, listeners in self.services.items()
-        }
-
-    def keep_slot(self, slot: int, *, but: Listeners | None = None) -> dict[str, tuple[socket.socket, ...]]:
-        """In a freshly forked worker: close every other socket, and those of `but` (the generation being replaced).
-
-        Returns what `for_slot` does. Never unlinks: the files are the supervisor's.
-        """
-        kept = self.for_slot(slot)
-        self._close_all_but({sock for sockets in kept.values() for sock in sockets}, but)
-        return kept
-
-    def keep_admin(self, *, but: Listeners | None = None) -> tuple[socket.socket, ...]:
-        """The same in the admin process."""
-        kept = tuple(sock for listener in self.admin for sock in listener.sockets)
-        self._close_all_but(set(kept), but)
-        return kept
-
-    def retire(self, previous: Listeners) -> None:
-        """In the supervisor: close and unlink what `previous` has and these have not."""
-        mine = {sock for listener in self for sock in listener.sockets}
-        for listener in previous:
-            if listener.is_ours:
-                close_all([sock for sock in listener.sockets if sock not in mine])
-                if listener.file is not None and not mine.intersection(listener.sockets):
-                    listener.file.unlink()
-
-    def close(self) -> None:
-        """In the supervisor, when nothing came of it: close everything, and unlink the unix sockets that we made."""
-        self.close_services()
-        self.close_admin()
-
-    def close_services(self) -> None:
-        """In the supervisor, to drain: stop listening for clients; the admin endpoint stays."""
-        for listeners in self.services.values():
-            _close(listeners)
-
-    def close_admin(self) -> None:
-        """In the supervisor, at the very end. A path is unlinked once only: another daemon may have it by now."""
-        _close(self.admin)
-
-    def _close_all_but(self, kept: set[socket.socket], but: Listeners | None) -> None:
-        for listener in (*self, *(but or ())):
-            close_all([sock for sock in listener.sockets if sock not in kept])
-
-
-def _close(listeners: Sequence[Listener]) -> None:
-    for listener in listeners:
-        close_all(listener.sockets)
-        if listener.file is not None:
-            listener.file.unlink()
 
 
 def open_listeners(
