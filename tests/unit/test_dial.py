@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,8 @@ def test_a_refusal_is_named_whichever_way_it_comes() -> None:
     with pytest.raises(DialError) as error:  # noqa: PT012 - at once, or when it is looked at
         begun = dialer.begin()
         assert begun is not None
-        finish(dialer, begun[0])
+        with closing(begun[0]):
+            finish(dialer, begun[0])
     assert error.value.reason is CloseReason.BACKEND_REFUSED
     by_name = Dialer(parse_target(f"localhost:{port}"))
     with pytest.raises(OSError) as raised:  # noqa: PT011 - what it is called is what we look at

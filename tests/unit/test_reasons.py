@@ -60,7 +60,7 @@ def test_what_nobody_knows_is_a_protocol_error_that_says_what_openssl_said() -> 
     assert classify([], 0) == (CloseReason.PROTOCOL_ERROR, "no reason given")
 
 
-@pytest.mark.parametrize("reason", {*reasons._BY_REASON.values(), *reasons._BY_VERDICT.values()})
+@pytest.mark.parametrize("reason", list(dict.fromkeys((*reasons._BY_REASON.values(), *reasons._BY_VERDICT.values()))))
 def test_every_entry_of_the_tables_is_a_reason_of_the_handshake(reason: CloseReason) -> None:
     assert reason.stage is Stage.HANDSHAKE
 
