@@ -1,16 +1,5 @@
-"""The tutorial is true: its two machines are booted and joined by a cable, each of its commands runs, and what it shows is
-what is printed.
-
-How the page is written, which is all that this file knows of it:
-
-- `server# COMMAND` in a ```console block runs on that machine and has ended before the next one; below it stands all
-  that it prints, on both streams. A command of which nothing is shown has to succeed silently.
-- `server:tunnel# COMMAND` goes on running in a terminal of that name, until ``^C``. Below it stands what it prints until
-  the next command. A backslash at the end of a line continues the command in the next.
-- `[server:tunnel]` is followed by what has been printed there since.
-- A line `...` stands for any lines, or none.
-- A ```toml block whose first line is `# MACHINE:PATH` is written to that file.
-- What differs from run to run (see `VARYING`) is compared by its shape; everything else to the letter.
+"""The tutorial is true: its two machines are booted and joined by a cable, each of its commands is run, and what the
+page shows is what is printed. tests/support/session_page.py says how the page is written.
 
 Two things are ours: `scp` copies between the machines without a daemon, and a capture is known to run, and to be
 complete, by packets of our own at its begin and end, on addresses that the page does not use.
@@ -20,114 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
-import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.support import reachable
 from tests.support.interop import require
+from tests.support.session_page import PATIENCE_S, Step, Terminal, Written, agree, difference, steps
 from tests.support.systemd_machine import Machine, booted, why_not
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
 HOME = "/srv/tutorial"
 ADDRESSES = {"server": "192.0.2.1", "client": "192.0.2.2"}
-PATIENCE_S = 60.0
-"""Only a hang reaches it."""
-
-VARYING = [
-    (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", "<time>"),
-    (r"\d\d/[A-Z][a-z]{2}/\d{4} \d\d:\d\d:\d\d", "<time>"),
-    (r"\d{4}-\d\d-\d\d", "<date>"),
-    (r"(192\.0\.2\.[12]|127\.0\.0\.1):[1-9]\d{4}\b *", r"\1:<port> "),
-    (r"\bid=[0-9a-f]{16}\b", "id=<id>"),
-    (r"\b(\w+_s)=[0-9.]+", r"\1=<seconds>"),
-    (r"\bbytes_(\w+)=[1-9]\d*", r"bytes_\1=<bytes>"),  # they depend on the versions of curl and Python
-    (r"\bresumed=(yes|no)\b", "resumed=<either>"),  # a worker resumes its own sessions only
-    (r"\bja4=\w+", "ja4=<fingerprint>"),
-    (r"\d+ descriptors per worker, room for \d+ connections over \d+ workers?", "<room>"),
-    (r"\bup \d+s", "up <seconds>"),
-    (r"\bafter \d+ ms", "after <milliseconds>"),
-    (r"\b[1-9]\d* B(?= *$)", "<bytes>"),
-    (r"\b\d+\.\d(?= *$)", "<days>"),
-    (r"^workers: .*", "workers: <workers>"),
-    (r"\b\d+ days left\b", "<days> days left"),
-    (r"(?<= )[0-9A-F]{40}\b", "<serial>"),
-    (r"\b([0-9A-F]{2}:){19,31}[0-9A-F]{2}\b", "<fingerprint>"),
-    (r"sha256:[A-Za-z0-9+/]{43}=", "<pin>"),
-    (r"/\S+/bin/tlstunnel\b", "<tlstunnel>"),
-    (r"\btlstunnel \d+\.\d+[\w.]*", "tlstunnel <version>"),
-    (r"\bOpenSSL/[\w.]+", "OpenSSL/<version>"),
-]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing to do or to look at."""
-
-    line: int
-    machine: str
-    terminal: str
-    command: str | None
-    shown: str
-
-    @property
-    def place(self) -> str:
-        """For messages."""
-        return f"{PAGE.name}:{self.line}: {self.command or 'what ' + self.terminal + ' says'}"
-
-
-@dataclass(frozen=True)
-class Written:
-    """A file that the page shows."""
-
-    machine: str
-    path: str
-    text: str
-
-
-def steps(page: str) -> Iterator[Step | Written]:
-    """What the page tells its reader to do, in order."""
-    for block in re.finditer(r"^```(console|toml)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
-        kind, text = block.groups()
-        first = page.count("\n", 0, block.start()) + 2
-        if kind == "toml":
-            head = re.match(r"# (\w+):(\S+)\n", text)
-            assert head, f"line {first}: a file needs a first line '# MACHINE:PATH'"
-            yield Written(head[1], head[2], text)
-            continue
-        start = re.compile(r"(?P<machine>\w+)(:(?P<terminal>\w+))?# (?P<command>.+)|\[(?P<again>\w+:\w+)\]")
-        found: list[tuple[int, re.Match[str], list[str]]] = []
-        joined = re.sub(r"\\\n *", "", text)  # a command may go on in the next line
-        for number, line in enumerate(joined.splitlines(), first):
-            if match := start.fullmatch(line):
-                found.append((number, match, []))
-            else:
-                assert found, f"line {number}: output of no command"
-                found[-1][2].append(line + "\n")
-        for number, match, shown in found:
-            machine, _, terminal = (match["again"] or f"{match['machine']}:{match['terminal'] or ''}").partition(":")
-            yield Step(number, machine, terminal, match["command"], "".join(shown))
-
-
-def normal(text: str) -> str:
-    """Without what varies."""
-    for pattern, name in VARYING:
-        text = re.sub(pattern, name, text, flags=re.MULTILINE)
-    return "".join(line.rstrip() + "\n" for line in text.splitlines())
-
-
-def agree(shown: str, printed: str) -> bool:
-    """Whether the page shows what was printed."""
-    parts = [re.escape(line) if line != "...\n" else "(.*\n)*?" for line in normal(shown).splitlines(keepends=True)]
-    return re.fullmatch("".join(parts), normal(printed)) is not None
 
 
 class Place:
@@ -172,67 +69,6 @@ class Place:
     def knock(self, address: str) -> None:
         """A packet to a port where nobody listens."""
         self.run(f"exec 3<>/dev/tcp/{address}/8080")
-
-
-class Terminal:
-    """A program that goes on running."""
-
-    def __init__(self, words: list[str], environ: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=environ, start_new_session=True,
-        )  # fmt: skip
-        self._printed = ""
-        self._is_over = False
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def until(self, shown: str, place: str) -> None:
-        """Wait until it has printed what is shown, since the last time."""
-        deadline = time.monotonic() + PATIENCE_S
-        with self._changed:
-            while not agree(shown, self._printed):
-                left = deadline - time.monotonic()
-                assert left > 0 and not self._is_over, difference(place, shown, self._printed)
-                self._changed.wait(left)
-            self._printed = ""
-
-    def has(self, text: str, wait_s: float) -> bool:
-        """Whether it has printed this since, or does within some time."""
-        with self._changed:
-            return self._changed.wait_for(lambda: text in self._printed or self._is_over, wait_s)
-
-    def interrupt(self) -> str:
-        """Ctrl-C; what it printed since, to its end."""
-        os.killpg(self._process.pid, signal.SIGINT)
-        self._reader.join(PATIENCE_S)
-        assert self._is_over, f"does not end by Ctrl-C; it said:\n{self._printed}"
-        self._process.wait(PATIENCE_S)
-        return self._printed
-
-    def close(self) -> None:
-        """End it by force, if it still runs."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._reader.join(PATIENCE_S)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with self._changed:
-                self._printed += line
-                self._changed.notify_all()
-        with self._changed:
-            self._is_over = True
-            self._changed.notify_all()
-
-
-def difference(place: str, shown: str, printed: str) -> str:
-    return f"{place}\n--- the page shows\n{shown}--- it printed\n{printed}--- compared as\n{normal(printed)}"
 
 
 @contextlib.contextmanager
@@ -283,12 +119,11 @@ def follow(page: str, places: dict[str, Place]) -> Iterator[str]:
 
 def look(terminal: Terminal, step: Step, place: Place) -> None:
     """Compare what a terminal says; end its program where the page does."""
-    is_over = step.shown.endswith("^C\n") or "^C\n" in step.shown
-    if not is_over:
+    if "^C\n" not in step.shown:
         terminal.until(step.shown, step.place)
         return
     before, after = step.shown.split("^C\n")
-    if "tshark" in before or step.terminal == "capture":
+    if step.terminal == "capture":
         mark(place, terminal, "127.0.0.10")
     terminal.until(before, step.place)
     printed = terminal.interrupt()
@@ -330,3 +165,31 @@ def test_every_command_of_the_tutorial_prints_what_the_page_shows(tmp_path: Path
     with two_machines(tmp_path) as places:
         done = list(follow(PAGE.read_text(), places))
     assert len(done) > 25
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "is_true"),
+    [
+        ("alert unknown_ca\n", "alert unknown_ca\n", True),
+        ("alert unknown_ca\n", "alert bad_certificate\n", False),
+        ("one\n", "one\ntwo\n", False),
+        ("one\ntwo\n", "one\n", False),
+        ("one\n...\n", "one\ntwo\nthree\n", True),
+        ("...\nthree\n", "one\ntwo\n", False),
+        ("total_s=0.1 bytes_reverse=217\n", "total_s=12.75 bytes_reverse=9\n", True),
+        ("bytes_reverse=217\n", "bytes_reverse=0\n", False),
+        ("192.0.2.2:50706 -> -\n", "192.0.2.2:40000 -> -\n", True),
+        ("192.0.2.2:50706 -> -\n", "192.0.2.1:50706 -> -\n", False),
+        ("192.0.2.2:50706 -> -\n", "192.0.2.2:50706 -> 127.0.0.1:8080\n", False),
+    ],
+)
+def test_only_what_must_vary_may_differ_from_the_page(shown: str, printed: str, is_true: bool) -> None:
+    assert agree(shown, printed) is is_true
+
+
+def test_each_example_of_the_page_is_one_that_is_run() -> None:
+    page = PAGE.read_text()
+    fences = [line for line in page.splitlines() if line.startswith("```") and line != "```"]
+    assert set(fences) == {"```console", "```toml"}
+    commands = [step for step in steps(page) if isinstance(step, Step) and step.command]
+    assert len(commands) == sum(line.startswith(("server", "client")) and "# " in line for line in page.splitlines())
