@@ -1,8 +1,8 @@
 """Reaching a backend.
 
 Addresses that are literal, and unix sockets, are connected to in the reactor itself: one non-blocking connect, which on
-loopback is usually complete when the call returns. Names take trio: resolved anew for every connection, all addresses
-raced as RFC 8305 describes (happy eyeballs), by trio's own `open_tcp_stream`.
+loopback is usually complete when the call returns. Names take trio: resolved (`names`), and all addresses raced as
+RFC 8305 describes (happy eyeballs), by trio's own `open_tcp_stream`.
 """
 
 from __future__ import annotations
@@ -46,8 +46,14 @@ class DialError(Exception):
         super().__init__(reason, detail)
 
 
+class SourceError(OSError):
+    """`source_address` cannot be used; the message says why."""
+
+
 def dial_error(target: Target, error: OSError) -> DialError:
     """What the system said about a target, as a close reason."""
+    if isinstance(error, SourceError):
+        return DialError(CloseReason.BACKEND_NO_SOURCE, str(error))
     if isinstance(error, socket.gaierror):
         return DialError(CloseReason.BACKEND_UNRESOLVABLE, f"{target}: {error.strerror}")
     causes = _leaves(error)
@@ -139,9 +145,22 @@ class Dialer:
             sock.bind((self._source, 0))
         except OSError as exc:
             sock.close()
-            raise DialError(
-                CloseReason.BACKEND_NO_SOURCE, f"source_address {self._source}: {os.strerror(exc.errno or 0)}"
-            ) from None
+            raise dial_error(self.target, self._source_error(exc)) from None
+
+    def _source_error(self, error: OSError) -> SourceError:
+        return SourceError(f"source_address {self._source}: {os.strerror(error.errno or 0)}")
+
+    def _check_source(self) -> None:
+        """
+        Raises:
+            SourceError: it was the source address that failed; trio does not tell.
+        """
+        if self._source is not None:
+            with socket.socket(socket.AF_INET6 if ":" in self._source else socket.AF_INET) as sock:
+                try:
+                    sock.bind((self._source, 0))
+                except OSError as exc:
+                    raise self._source_error(exc) from None
 
     @staticmethod
     def is_there(sock: socket.SocketType) -> bool:
@@ -172,7 +191,11 @@ class Dialer:
         async def connect() -> socket.SocketType:
             with trio.move_on_after(min(timeout_s, 1e9)):
                 if isinstance(self.target, TCPAddress):
-                    return await _connect_name(self.target, self._source)
+                    try:
+                        return await _connect_name(self.target, self._source)
+                    except OSError:
+                        self._check_source()
+                        raise
                 return await self._connect_busy()
             raise TimeoutError(errno.ETIMEDOUT, "not accepted within connect_timeout")
 

@@ -51,6 +51,7 @@ from tlstunnel.server.channel import (
     parse_order,
     report_bytes,
 )
+from tlstunnel.server.names import Names
 from tlstunnel.server.runtime import ServiceRuntime, Worker, share
 from tlstunnel.tls.store import ServiceContexts
 
@@ -113,6 +114,7 @@ class _Run:
 
     async def run(self) -> int:
         plan = self._plan
+        trio.socket.set_custom_hostname_resolver(Names())
         async with trio.open_nursery() as nursery:
             await nursery.start(self._bridge.run)
             nursery.start_soon(self._tick)
