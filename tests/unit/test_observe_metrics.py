@@ -221,6 +221,8 @@ def test_our_own_usage_is_read_from_proc() -> None:
     assert 1 << 20 < own.resident_bytes < own.virtual_bytes
     assert own.open_fds is not None
     assert own.open_fds > 2
+    # Listing opens one more, which older kernels count too.
+    assert len(os.listdir("/proc/self/fd")) - own.open_fds in (0, 1)
     assert own.max_fds == os.sysconf("SC_OPEN_MAX")
     started = Path(f"/proc/{os.getpid()}").stat().st_ctime
     assert abs(own.started_at - started) < 60
@@ -250,3 +252,13 @@ def test_a_process_name_with_parentheses_is_read_past(tmp_path: Path) -> None:
     assert found is not None
     assert (found.cpu_s, found.virtual_bytes) == (200 / os.sysconf("SC_CLK_TCK"), 4096)
     assert (found.open_fds, found.max_fds) == (None, None)
+
+
+def test_where_the_size_says_nothing_descriptors_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "7" / "fd").mkdir(parents=True)
+    (tmp_path / "7" / "stat").write_text("7 (a) " + " ".join(["1"] * 50))
+    for number in range(3):
+        (tmp_path / "7" / "fd" / str(number)).touch()
+    found = usage(7, tmp_path)
+    assert found is not None
+    assert found.open_fds == 3
