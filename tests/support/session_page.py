@@ -1,4 +1,4 @@
-"""A page that shows a session on several machines: its commands, what they print, and the terminals of those that go on.
+"""A page that shows a session on several machines: commands, what they print, and terminals of those that go on.
 
 How such a page is written:
 
