@@ -170,5 +170,10 @@ def _staples(generation: Generation, fetched: Staples) -> tuple[StapleState, ...
     return tuple(states[:_MAX_CERTIFICATES])
 
 
+def cut_text(number: int) -> str:
+    """`3 connections were cut`."""
+    return f"{_count(number, 'connection')} {'was' if number == 1 else 'were'} cut"
+
+
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"

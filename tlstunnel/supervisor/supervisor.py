@@ -44,7 +44,7 @@ from tlstunnel.supervisor.reload import load_material
 from tlstunnel.supervisor.reloads import ANSWER_S, Reloads
 from tlstunnel.supervisor.rows import MAX_ROWS, Rows
 from tlstunnel.supervisor.sdnotify import Notifier
-from tlstunnel.supervisor.showing import Showing
+from tlstunnel.supervisor.showing import Showing, cut_text
 from tlstunnel.supervisor.signals import Signals
 from tlstunnel.supervisor.sockets import open_listeners
 from tlstunnel.supervisor.stapling import Stapling
@@ -149,7 +149,7 @@ class _Supervisor:
         daemon.show()
         self._end_everybody()
         daemon.generation.listeners.close_admin()
-        text = f"stopped; {self._cut} connections were cut at the end of the drain" if self._cut else "stopped"
+        text = f"stopped; {cut_text(self._cut)} at the end of the drain" if self._cut else "stopped"
         daemon.log.message("warning" if self._cut else "info", "stop", text)
         daemon.notifier.barrier()
         return 1 if self._cut else 0
@@ -263,8 +263,8 @@ class _Supervisor:
         if daemon.phase == "draining":
             self._cut += child.cut or 0
         elif child.is_draining and child.cut:
-            text = f"{child.cut} connections of generation {child.generation} were cut at the end of its drain"
-            daemon.log.message("warning", "reload", text)
+            text = f"{cut_text(child.cut)} at the end of the drain of generation {child.generation}"
+            daemon.log.message("warning", "drain", text)
         self._reloads.note_end(child, how)
         self._workforce.refill(child, how)
         daemon.show()
@@ -286,9 +286,9 @@ class _Supervisor:
         if daemon.phase == "ready":
             self._reloads.abandon()
         daemon.phase = "draining"
-        daemon.show()
+        daemon.show()  # readiness fails first
+        daemon.generation.listeners.close_services()
+        self._workforce.drain(daemon.generation)
         daemon.notifier.stopping("draining")
         daemon.log.message("info", "stop", "draining: accepting nothing more, finishing what is open")
-        self._workforce.drain(daemon.generation)
-        daemon.generation.listeners.close_services()
         self._heartbeat.begin_drain()
