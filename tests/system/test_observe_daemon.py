@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import backends, certificates, clients
+from tests.integration.test_status_and_top import in_terminal
+from tests.support import backends, certificates, clients, tunnel
 from tests.support.interop import require
 from tests.support.site import Site, fixed_port, kill_and_wait, reload
 from tests.support.wire_peers import client_context
@@ -271,6 +272,36 @@ def test_readiness_goes_first_while_draining_and_liveness_stays(tmp_path: Path, 
             assert len(client.read(24)) == 24
             client.close_notify(fin=True)
             client.read_all()
+
+
+def test_the_admin_option_takes_a_unix_socket(tmp_path: Path, backend: backends.Backend) -> None:
+    path = tmp_path / "admin.sock"
+    ask = ("status", "--admin", f"unix:{path}", "--json")
+    with tunnel.server(backend.port, "--admin", f"unix:{path}") as daemon:
+        talk(daemon.port, 10, client_context())
+        daemon.record()
+        done = command(*ask)
+    (service,) = json.loads(done.stdout)["services"]
+    assert (done.returncode, service["connections"]["ended"], service["bytes"]) == (
+        0,
+        1,
+        {"forward": 10, "reverse": 20},
+    )
+    assert not path.exists(), "it is removed with the daemon"
+
+
+def test_top_shows_the_real_daemon_in_80_columns_and_quits(tmp_path: Path, backend: backends.Backend) -> None:
+    site = Site(tmp_path, backend.port)
+    with site.run() as daemon, clients.connect(daemon.port) as client:
+        client.send(bytes(1000))
+        client.read(2000)
+        with in_terminal("top", "--admin", f"unix:{tmp_path}/admin.sock", "--interval", "0.2") as terminal:
+            screen = terminal.read_until(r"(?s)ready .*127\.0\.0\.1:\d+ +web +localhost .*CN=localhost.*q quit")
+            terminal.press("q")
+            assert terminal.process.wait(60) == 0
+        client.close_notify(fin=True)
+        client.read_all()
+    assert max(map(len, screen.splitlines())) <= 80
 
 
 def test_status_exits_0_only_when_ready_and_no_certificate_expires_soon(
