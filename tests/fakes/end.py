@@ -1,6 +1,6 @@
 """An end without a socket: what its peer sends is put in, what it was sent is taken out, room is what the test gives.
 
-It keeps the contract of `relay.ends.PlainEnd`, which tests/relay/test_contract.py checks on both.
+It keeps the contract of `relay.ends.PlainEnd`: tests/fakes/test_fake_end.py runs the same script on both.
 """
 
 from __future__ import annotations
