@@ -105,13 +105,13 @@ def visit(port: int, data: bytes, context: ssl.SSLContext, **how: Any) -> bytes:
     return came
 
 
-def dial(port: int, context: ssl.SSLContext, **how: Any) -> ssl.SSLSocket:
+def dial(port: int, context: ssl.SSLContext, *, server_hostname: str = "localhost", **how: Any) -> ssl.SSLSocket:
     """A TLS connection to the tunnel."""
     raw = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
     # Without it what follows the handshake waits for its acknowledgement, 40 ms.
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
-        return context.wrap_socket(raw, server_hostname="localhost", **how)
+        return context.wrap_socket(raw, server_hostname=server_hostname, **how)
     except BaseException:
         raw.close()
         raise

@@ -160,6 +160,11 @@ class Site:
                 few = {name: value for name, value in metrics.items() if value and "{" not in name}
                 raise AssertionError(f"it does not come to {what}: {few}")
 
+    def rows_by_port(self) -> dict[int, int]:
+        """The client's port of each open connection, and the row of its worker, which tells workers apart."""
+        found = json.loads(self.ask("/connections?limit=200")[1])["connections"]
+        return {int(each["client"].rpartition(":")[2]): each["worker"] for each in found}
+
     def workers(self) -> list[int]:
         """The pids of the workers that serve, in no order."""
         return [each["pid"] for each in self.status()["workers"] if not each["draining"]]

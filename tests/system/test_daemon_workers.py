@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import select
 import signal
@@ -55,12 +54,6 @@ def exchange(sock: ssl.SSLSocket) -> None:
     assert read_exactly(sock, 11) == b"still there"
 
 
-def rows_by_port(site: Site) -> dict[int, int]:
-    """The client's port of each open connection, and the row of its worker."""
-    _, text = site.ask("/connections?limit=200")
-    return {int(each["client"].rpartition(":")[2]): each["worker"] for each in json.loads(text)["connections"]}
-
-
 def worker_of_row(site: Site, row: int) -> dict[str, Any]:
     found: dict[str, Any] = next(each for each in site.status()["workers"] if each["row"] == row)
     return found
@@ -87,7 +80,7 @@ def test_a_worker_killed_under_load_is_replaced_at_once_and_the_others_do_not_no
 ) -> None:
     site = Site(tmp_path, echo.port)
     with site.run(is_clean=False) as daemon, held(daemon.port, 40) as socks:
-        rows = rows_by_port(site)
+        rows = site.rows_by_port()
         doomed = rows[socks[0].getsockname()[1]]
         survivors = [sock for sock in socks if rows[sock.getsockname()[1]] != doomed]
         assert 0 < len(survivors) < len(socks)
@@ -212,7 +205,7 @@ def test_a_worker_that_cannot_begin_stops_the_start_with_the_reason(tmp_path: Pa
 def test_connections_spread_evenly_over_the_workers(tmp_path: Path, echo: backends.Backend) -> None:
     site = Site(tmp_path, echo.port)
     with site.run() as daemon, held(daemon.port, 160):
-        rows = Counter(rows_by_port(site).values())
+        rows = Counter(site.rows_by_port().values())
         # The kernel's hash is as good as chance: 80 each, with a standard deviation of 6.
         assert len(rows) == 2
         assert min(rows.values()) >= 45, rows
