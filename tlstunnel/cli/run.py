@@ -33,12 +33,14 @@ def check(config: Path = _CONFIG) -> None:
     """
     from datetime import UTC, datetime
 
+    from tlstunnel.config.files import look_away
     from tlstunnel.config.load import examine
     from tlstunnel.config.source import FilesError, FileSource
     from tlstunnel.errors import ConfigError, Problem
     from tlstunnel.tls.inspection import inspect
     from tlstunnel.tls.passphrase import PassphraseSource
 
+    look_away()
     sound, error = examine(config)
     visible, hidden = _split_by_sight(sound)
     for name in hidden:

@@ -14,6 +14,18 @@ class FileTroubleError(ValueError):
     """The text is right, but the file it names cannot be read on this machine."""
 
 
+NOT_HERE = Path("/run/credentials/tlstunnel is not started by systemd here")
+"""Where credentials are for whoever looks at a configuration outside the unit that is given them; see `look_away`."""
+
+
+def look_away() -> None:
+    """Take `cred:NAME` for a file that cannot be looked at, where there is no $CREDENTIALS_DIRECTORY to look into.
+
+    For `check` in a shell: the daemon will have its credentials, and there is much else to check.
+    """
+    os.environ.setdefault("CREDENTIALS_DIRECTORY", str(NOT_HERE))
+
+
 def find_file(text: str, base: Path) -> Path:
     """The file a text names: absolute, relative to `base`, or `cred:NAME`. Its content is not looked at.
 
@@ -29,11 +41,13 @@ def find_file(text: str, base: Path) -> Path:
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether the file is there for the daemon and not for us, who were started beside it by ExecReload=.
+    """Whether the file is there for the daemon and not for us: outside its unit, or started beside it by ExecReload=.
 
     systemd 252 gives such processes $CREDENTIALS_DIRECTORY, but not the right to read what is in it. They are known by
     $MAINPID, which the daemon itself never has (systemd.exec(5), "Environment Variables Set or Propagated").
     """
+    if path.parent == NOT_HERE:
+        return True
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder or "MAINPID" not in os.environ or path.parent != Path(folder):
         return False
