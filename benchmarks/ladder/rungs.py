@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.ladder.steps import InMemory, Served, Step, bulk, copying, shaking
+from benchmarks.ladder.steps import InMemory, Served, Step, bulk, copying, reading, shaking
 from tlstunnel.bench.cases import BASE_GROUP, BASE_KEY, BASE_SUITE, GROUPS, KEYS, SUITES, Bulk, Handshake
 
 
@@ -90,6 +90,15 @@ def _without(work: str, having: str, **variants: str) -> Callable[[], list[Step]
     return steps
 
 
+def _twice(work: str) -> Callable[[], list[Step]]:
+    return lambda: [Served("the daemon", work, "worker"), Served("the same again", work, "worker")]
+
+
+def _reading() -> list[Step]:
+    once, twice = reading(is_asked_twice=False), reading(is_asked_twice=True)
+    return [InMemory("one read", once), InMemory("asked twice", twice)]
+
+
 _CHUNKS = {"64 KiB": "chunk-64", "128 KiB": "chunk-128", "256 KiB": "chunk-256", "1024 KiB": "chunk-1024"}
 _GIB, _US, _KIB = "CPU s/GiB", "CPU us", "KiB"
 _WIRE, _READ = "_openssl.engine: _SMALL", "_openssl.engine: _is_aligned"
@@ -109,11 +118,16 @@ RUNGS = (
     Rung("keys-resumed", "the same resumed", _US, _by_key(is_resumed=True)),
     Rung("groups", "full handshakes by group, the server's part, in memory", _US, _by_group(is_resumed=False)),
     Rung("groups-resumed", "the same resumed", _US, _by_group(is_resumed=True)),
+    # The same thing twice: what the rungs below cannot tell apart.
+    Rung("noise-down", "download", _GIB, _twice("download")),
+    Rung("noise-trips", "round trips", _US, _twice("trips")),
+    Rung("noise-full", "full handshakes", _US, _twice("full")),
     # Whether the tricks are worth it.
     Rung("wire-bio", "upload through a BIO over the receive area", _GIB,
          _without("upload", "shared area", copied="copied-wire"), trick=_WIRE),
     Rung("one-read", "round trips with one SSL_read", _US, _without("trips", "one read", asked_twice="two-reads"),
          trick=_READ),
+    Rung("one-read-memory", "reading one record of 64 bytes, in memory", _US, _reading, trick=_READ),
     Rung("record-copy", "round trips with one record copied out", _US,
          _without("trips", "copied out", sent_from_the_BIO="output-in-place"), trick="_openssl.engine: _ONE_RECORD"),
     Rung("linger", "round trips with the thread lent to the reactor", _US,

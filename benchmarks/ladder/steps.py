@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import thread_time
 
+from benchmarks.ladder.variants import ask_twice
 from benchmarks.peers.compare import Stage
 from benchmarks.peers.programs import Peer, Setting
 from benchmarks.peers.workloads import ROWS, Row, Site
-from tlstunnel._openssl import CHUNK
-from tlstunnel.bench.cases import Bulk, Case, Handshake
-from tlstunnel.bench.session import Lab
+from tlstunnel._openssl import CHUNK, Engine
+from tlstunnel.bench.cases import BASE_KEY, BASE_SUITE, Bulk, Case, Handshake
+from tlstunnel.bench.session import Lab, Wire
 
 ROOT = Path(__file__).parents[2]
 GIB, MIB = 1 << 30, 1 << 20
@@ -147,5 +148,41 @@ def shaking(case: Case) -> Callable[[Stage, Lab], Callable[[], float]]:
         shake = lab.shaker(case)
         count = max(1, round(on.options.scale * 400))
         return lambda: sum(shake().server_s for _ in range(count)) / count * 1e6
+
+    return make
+
+
+class _AskedTwice(Engine):
+    """The engine without its knowledge of where a record ends."""
+
+    __slots__ = ()
+
+
+def reading(*, is_asked_twice: bool) -> Callable[[Stage, Lab], Callable[[], float]]:
+    """CPU microseconds to read one record of 64 bytes, and to see that there is nothing to answer."""
+
+    def make(on: Stage, lab: Lab) -> Callable[[], float]:
+        server, client = lab.joined(Bulk(BASE_SUITE, BASE_KEY, 64))
+        if is_asked_twice:
+            if "decrypt" not in vars(_AskedTwice):
+                ask_twice(_AskedTwice)
+            server.__class__ = _AskedTwice
+        wire = Wire(lab.server_area)
+        count = max(10, round(on.options.scale * 20000))
+
+        def sample() -> float:
+            spent_s = 0.0
+            for _ in range(count):
+                client.send(64, wire.take)
+                received = wire.empty()
+                begun = thread_time()
+                size = server.decrypt(received)
+                if server.may_answer:
+                    server.output_size()
+                spent_s += thread_time() - begun
+                assert size == 64
+            return spent_s / count * 1e6
+
+        return sample
 
     return make

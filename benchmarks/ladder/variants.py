@@ -37,10 +37,15 @@ def _copied_wire() -> None:
     _set(engine, "_SMALL", 1 << 30)
 
 
+def ask_twice(engine: type) -> None:
+    """Let an engine's class ask OpenSSL a second time whether there is more."""
+    _edit(engine, "decrypt", "if self._is_aligned:", "if False:")
+
+
 def _two_reads() -> None:
     from tlstunnel._openssl.engine import Engine
 
-    _edit(Engine, "decrypt", "if self._is_aligned:", "if False:")
+    ask_twice(Engine)
 
 
 def _output_in_place() -> None:

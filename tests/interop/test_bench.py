@@ -86,12 +86,12 @@ def test_an_encrypted_key_is_opened_by_the_passphrase_in_the_environment(
 
 def test_it_measures_the_portable_engine_where_that_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     # Only the daemon's: the load is our own, and stays cheap.
-    real = relay._daemon
+    real = relay.daemon
 
     def portable(words: list[str]) -> object:
         return real(["env", "TLSTUNNEL_PORTABLE_TLS=1", *words])
 
-    monkeypatch.setattr(relay, "_daemon", portable)
+    monkeypatch.setattr(relay, "daemon", portable)
     assert re.search(r"full handshakes +\d+ /s", run())
 
 

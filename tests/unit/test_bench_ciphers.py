@@ -13,7 +13,8 @@ from tlstunnel.bench import ciphers, machine, plot, report
 from tlstunnel.bench.advice import Advice, advise
 from tlstunnel.bench.cases import BASE_GROUP, BASE_KEY, BASE_SUITE, Bulk, Handshake, chosen_by, every_case
 from tlstunnel.bench.ciphers import Effort, Result
-from tlstunnel.bench.session import Lab, UnsupportedError
+from tlstunnel.bench.refusals import UnsupportedError
+from tlstunnel.bench.session import Lab
 
 pytestmark = pytest.mark.slow
 

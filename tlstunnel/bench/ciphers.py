@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tlstunnel.bench.cases import Bulk, Case, Handshake
-from tlstunnel.bench.session import Lab, Shaken, UnsupportedError
+from tlstunnel.bench.refusals import UnsupportedError
+from tlstunnel.bench.session import Lab, Shaken
 from tlstunnel.bench.stats import Spread, spread
 
 MIN_ROUNDS, MAX_ROUNDS = 3, 25

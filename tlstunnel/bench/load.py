@@ -18,7 +18,7 @@ from typing import Any
 
 from tlstunnel._openssl import Engine, Scratch
 from tlstunnel.bench.backend import COMMAND
-from tlstunnel.bench.session import group_name
+from tlstunnel.bench.refusals import group_name
 from tlstunnel.config.model import TLSSettings
 from tlstunnel.tls.context import Context, client_context
 from tlstunnel.tls.trust import CABundle

@@ -12,25 +12,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
-import re
 import statistics
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from tlstunnel.bench.actors import ask, ask_all, daemon, hear, line, load, program, say
 from tlstunnel.bench.load import BATCH
 from tlstunnel.bench.process import cpu_at_rest_s, cpu_s
 from tlstunnel.bench.stats import Spread, percentile, spread
 from tlstunnel.config.model import TLSSettings
-from tlstunnel.errors import StartupError
 
 GIB, MIB = 1 << 30, 1 << 20
-_READY = re.compile(r"^ready: \S+ listening on 127\.0\.0\.1:(\d+) -> ")
 _BUSY = 0.9
 """A worker this busy was the bottleneck, whatever the load did."""
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p999": 0.999}
@@ -138,14 +134,14 @@ def run(
         StartupError: the daemon or the load did not do what it should; with its last words.
     """
     with contextlib.ExitStack() as stack:
-        backend = stack.enter_context(_program("backend"))
-        port = int(_line(backend, "the backend"))
-        daemon, listens = stack.enter_context(_daemon(command(port)))
+        backend = stack.enter_context(program("backend"))
+        port = int(line(backend, "the backend"))
+        tunnel, listens = stack.enter_context(daemon(command(port)))
         count = max(workers, min(8, len(os.sched_getaffinity(0)) - workers), 1)
         hello = {"port": listens, "tls": dataclasses.asdict(settings)}
-        loads = [stack.enter_context(_load(hello)) for _ in range(count)]
-        beside = stack.enter_context(_load(hello))
-        return _Bench(daemon, loads, beside, effort, workers, progress).run()
+        loads = [stack.enter_context(load(hello)) for _ in range(count)]
+        beside = stack.enter_context(load(hello))
+        return _Bench(tunnel, loads, beside, effort, workers, progress).run()
 
 
 class _Bench:
@@ -172,7 +168,7 @@ class _Bench:
             (Work("trips", "64-byte exchange, alone", ""), self._trips),
             (Work("beside", "64-byte exchange beside a download", ""), self._beside_bulk),
         ]
-        negotiated = _ask(self._loads[0], {"do": "negotiated"})
+        negotiated = ask(self._loads[0], {"do": "negotiated"})
         self._warm_up()
         done = 0
         for number in range(effort.rounds):
@@ -186,9 +182,9 @@ class _Bench:
         return Outcome([work for work, _ in works], names, self._workers, count)
 
     def _warm_up(self) -> None:
-        for load in self._loads:
-            _ask(load, {"do": "handshakes", "count": BATCH, "resumed": False})
-            _ask(load, {"do": "download", "size": 32 * MIB})
+        for clients in self._loads:
+            ask(clients, {"do": "handshakes", "count": BATCH, "resumed": False})
+            ask(clients, {"do": "download", "size": 32 * MIB})
 
     def _bulk(self, what: str) -> Sample:
         size = self._effort.bulk_bytes
@@ -200,7 +196,7 @@ class _Bench:
     def _measure(self, command: dict[str, Any], amount: float) -> Sample:
         """What it costs when every client does this; `amount` is what one of them moves."""
         before = cpu_at_rest_s(self._daemon.pid)
-        answers = _ask_all(self._loads, command)
+        answers = ask_all(self._loads, command)
         seconds = max(answer["seconds"] for answer in answers)
         busy = cpu_s(self._daemon.pid) - before
         spent = cpu_at_rest_s(self._daemon.pid) - before
@@ -215,18 +211,18 @@ class _Bench:
     def _trips(self) -> Sample:
         count = self._effort.trips
         before = cpu_at_rest_s(self._daemon.pid)
-        answer = _ask(self._loads[0], {"do": "trips", "count": count, "connections": 1})
+        answer = ask(self._loads[0], {"do": "trips", "count": count, "connections": 1})
         spent = cpu_at_rest_s(self._daemon.pid) - before
         return _latencies(answer, spent / count)
 
     def _beside_bulk(self) -> Sample:
-        _say(self._beside, {"do": "bulk"})
-        _hear(self._beside)
+        say(self._beside, {"do": "bulk"})
+        hear(self._beside)
         try:
-            answer = _ask(self._loads[0], {"do": "trips", "count": self._effort.trips, "connections": 10})
+            answer = ask(self._loads[0], {"do": "trips", "count": self._effort.trips, "connections": 10})
         finally:
-            _say(self._beside, {})
-            _hear(self._beside)
+            say(self._beside, {})
+            hear(self._beside)
         return _latencies(answer, 0.0)
 
 
@@ -234,80 +230,3 @@ def _latencies(answer: dict[str, Any], cost_s: float) -> Sample:
     ordered = sorted(answer["us"])
     us = {name: percentile(ordered, share) for name, share in PERCENTILES.items()} | {"max": ordered[-1]}
     return Sample(0.0, cost_s, 0.0, 0.0, us)
-
-
-# The processes.
-
-
-@contextlib.contextmanager
-def _program(name: str) -> Iterator[subprocess.Popen[str]]:
-    """One of our own modules in a process that ends when its standard input does."""
-    words = [sys.executable, "-P", "-m", f"tlstunnel.bench.{name}"]
-    # In a process group of its own: a terminal's Ctrl-C is for us, and ends it through its standard input.
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(OSError):
-            process.communicate()
-
-
-@contextlib.contextmanager
-def _load(hello: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
-    with _program("load") as process:
-        _say(process, hello)
-        yield process
-
-
-@contextlib.contextmanager
-def _daemon(words: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The tunnel, listening, and its port. It is stopped as an operator stops it."""
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process, _port_of(process)
-    finally:
-        process.terminate()
-        process.communicate()
-
-
-def _port_of(process: subprocess.Popen[str]) -> int:
-    assert process.stderr is not None  # noqa: S101
-    said: list[str] = []
-    for line in process.stderr:
-        if found := _READY.match(line):
-            # Nobody reads what it says from here on, and a full pipe must not stop it: at `warning` that is little.
-            return int(found[1])
-        said.append(line.strip())
-    raise StartupError(said[-1].removeprefix("tlstunnel: ") if said else "the tunnel did not start")
-
-
-def _say(process: subprocess.Popen[str], what: dict[str, Any]) -> None:
-    assert process.stdin is not None  # noqa: S101
-    process.stdin.write(json.dumps(what) + "\n")
-    process.stdin.flush()
-
-
-def _hear(process: subprocess.Popen[str]) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(_line(process, "the load"))
-    if "failure" in answer:
-        raise StartupError(f"the load: {answer['failure']}")
-    return answer
-
-
-def _line(process: subprocess.Popen[str], who: str) -> str:
-    assert process.stdout is not None  # noqa: S101
-    line = process.stdout.readline()
-    if not line:
-        raise StartupError(f"{who} ended without an answer")
-    return line
-
-
-def _ask(process: subprocess.Popen[str], command: dict[str, Any]) -> dict[str, Any]:
-    _say(process, command)
-    return _hear(process)
-
-
-def _ask_all(processes: Sequence[subprocess.Popen[str]], command: dict[str, Any]) -> list[dict[str, Any]]:
-    for process in processes:
-        _say(process, command)
-    return [_hear(process) for process in processes]

@@ -17,8 +17,9 @@ from pathlib import Path
 from time import thread_time
 from typing import Any
 
-from tlstunnel._openssl import Engine, Scratch, TLSEngine, TLSError
+from tlstunnel._openssl import Engine, Scratch, TLSError
 from tlstunnel.bench.cases import BASE_GROUP, Bulk, Group, Handshake, Key, Suite
+from tlstunnel.bench.refusals import UnsupportedError, check_group, groups, refused, unknown
 from tlstunnel.config.model import CertificateFiles, TLSSettings
 from tlstunnel.errors import TunnelError
 from tlstunnel.pki import authority, issue
@@ -29,14 +30,6 @@ from tlstunnel.tls.passphrase import PassphraseSource
 _BATCH = 256 * 1024
 """Bytes between two readings of the clock: at 1 KiB it would otherwise measure the clock."""
 _HOST = "localhost"
-_GROUP_NAMES = {
-    "x25519": "X25519", "x448": "X448", "secp256r1": "P-256", "prime256v1": "P-256", "secp384r1": "P-384",
-    "secp521r1": "P-521",
-}  # fmt: skip
-
-
-class UnsupportedError(Exception):
-    """The library refuses this combination; says why."""
 
 
 @dataclass(slots=True)
@@ -95,12 +88,12 @@ class Lab:
                 max_version=version,
                 ciphersuites=suite.name if suite.version == "1.3" else "",
                 ciphers=suite.name if suite.version == "1.2" else "",
-                groups=_groups(version, key, group),
+                groups=groups(version, key, group),
             )
             try:
                 made = server_context(settings, [credential]), client_context(settings, ca)
             except ContextError as exc:
-                raise UnsupportedError(_unknown(exc.key, suite, key, group)) from exc
+                raise UnsupportedError(unknown(exc.key, suite, key, group)) from exc
             self._contexts[wanted] = made
         return self._contexts[wanted]
 
@@ -117,7 +110,7 @@ class Lab:
         server, client = self.contexts(case.version, case.suite, case.key, case.group)
         session = None
         with self.pair(server, client) as (server_end, client_end, _):
-            _check_group(server_end, case)
+            check_group(server_end, case)
             if case.is_resumed:
                 session = client_end.session()
 
@@ -151,7 +144,7 @@ class Lab:
             try:
                 self._shake(server_end, client_end, shaken)
             except TLSError as exc:
-                raise UnsupportedError(_refused(exc)) from exc
+                raise UnsupportedError(refused(exc)) from exc
             yield server_end, client_end, shaken
         finally:
             # A session that was not closed properly must not be resumed, and OpenSSL sees to that.
@@ -165,7 +158,7 @@ class Lab:
             shaken.server_s += thread_time() - middle
 
     def _shake(self, server_end: Engine, client_end: Engine, shaken: Shaken) -> None:
-        to_server, to_client = _Wire(self.server_area), _Wire(self.client_area)
+        to_server, to_client = Wire(self.server_area), Wire(self.client_area)
         is_client_done = is_server_done = False
         received = 0
         while not (is_client_done and is_server_done):
@@ -197,7 +190,7 @@ class Lab:
         Raises:
             UnsupportedError: see `contexts`.
         """
-        send = self._joined(case)[0].send
+        send = self.joined(case)[0].send
         size, nowhere = case.size, _nowhere
 
         def encrypt(total: int) -> tuple[float, int]:
@@ -215,8 +208,8 @@ class Lab:
         Raises:
             UnsupportedError: see `contexts`.
         """
-        server_end, client_end = self._joined(case)
-        wire = _Wire(self.client_area)
+        server_end, client_end = self.joined(case)
+        wire = Wire(self.client_area)
         size = case.size
         writes = max(1, _BATCH // size)
 
@@ -236,8 +229,12 @@ class Lab:
 
         return decrypt
 
-    def _joined(self, case: Bulk) -> tuple[Engine, Engine]:
-        """Two ends that stay, until the process does not."""
+    def joined(self, case: Bulk) -> tuple[Engine, Engine]:
+        """A server's and a client's end that have shaken hands, and stay as long as the process does.
+
+        Raises:
+            UnsupportedError: see `contexts`.
+        """
         server, client = self.contexts(case.suite.version, case.suite, case.key, BASE_GROUP)
         ends = (
             Engine(server.raw, self.server_area, is_server=True),
@@ -249,11 +246,11 @@ class Lab:
         except TLSError as exc:
             for end in ends:
                 end.free()
-            raise UnsupportedError(_refused(exc)) from exc
+            raise UnsupportedError(refused(exc)) from exc
         return ends
 
 
-class _Wire:
+class Wire:
     """From one end's output to the other's receive area."""
 
     def __init__(self, area: Scratch) -> None:
@@ -273,43 +270,5 @@ class _Wire:
         return size
 
 
-def group_name(end: TLSEngine) -> str:
-    """The group negotiated, by the name people know; OpenSSL has other ones for some."""
-    return _GROUP_NAMES.get(end.group(), end.group())
-
-
 def _nowhere(data: Any, _flags: int) -> int:
     return len(data)
-
-
-def _refused(error: TLSError) -> str:
-    """Why there was no handshake between two ends that want nothing but this."""
-    if "no ciphers available" in error.reasons:
-        return "forbidden by security level"
-    return f"no handshake: {error}"
-
-
-def _groups(version: str, key: Key, group: Group) -> str:
-    """The groups to offer. TLS 1.2 takes a certificate on a curve only where that is among them (RFC 8422, 5.1.1)."""
-    if version == "1.3":
-        return group.name
-    names = [group.name_12 or group.name]
-    curve = key.name.removeprefix("ECDSA ")
-    if curve != key.name and curve not in names:
-        names.append(curve)
-    return ":".join(names)
-
-
-def _check_group(end: Engine, case: Handshake) -> None:
-    """TLS 1.2 was offered a second group for the certificate's sake; it must not have been taken."""
-    if group_name(end) not in (case.group.name, case.group.name_12):
-        raise UnsupportedError(f"TLS {case.version} does not use {case.group.name}")
-
-
-def _unknown(key: str, suite: Suite, identity: Key, group: Group) -> str:
-    """What the library does not know, in words."""
-    if key == "groups":
-        return f"this library has no group {group.name}"
-    if key == "certificate":
-        return f"this library takes no {identity.name} certificates"
-    return f"this library has no suite {suite.name}"
