@@ -180,3 +180,30 @@ def test_one_turn_takes_a_bounded_number_of_events(reactor):
     assert reactor.turn() == 10
     for fd in descriptors:
         os.close(fd)
+
+
+def test_an_error_of_ours_at_a_deadline_ends_whoever_it_was_and_nobody_else():
+    reactor = Reactor()
+    told: list[str] = []
+
+    class Held:
+        deadline = 0.0
+
+        def __init__(self, name: str, fails: bool) -> None:
+            self.name, self.fails = name, fails
+
+        def on_ready(self, fd: int, events: int) -> None: ...
+
+        def on_deadline(self, now: float) -> None:
+            if self.fails:
+                raise ZeroDivisionError
+            told.append(self.name)
+
+        def on_crash(self, error: Exception) -> None:
+            told.append(f"{self.name} crashed: {type(error).__name__}")
+
+    for held in (Held("one", True), Held("two", False)):
+        reactor.hold(held)
+    reactor.sweep()
+    reactor.close()
+    assert sorted(told) == ["one crashed: ZeroDivisionError", "two"]

@@ -7,15 +7,13 @@ for that and then calls `turn()`, which serves everything that is ready and retu
 Descriptors are registered once, edge-triggered (`watch`); what the edges said is kept as state in the ends
 (`is_readable`, `is_writable`). A mask only ever grows: a socket that once did not take everything is from then on also
 watched for room (`watch_room`), which most never are, and so are spared the edge that says they have room at the start.
-The price of edges is a duty: whoever stops before the kernel said EAGAIN, or gave less than was asked for, has to
-come back by itself. That is what `again()` is for. A link that has more to move than one turn allows is served once
-in each turn, after everything that the kernel reported, so a bulk flow delays a small exchange by one chunk at most.
+The price of edges: whoever stops before the kernel said EAGAIN, or gave less than was asked for, has to come back by
+itself (`again`). Such a link is served once in each turn, after everything that the kernel reported, so a bulk flow
+delays a small exchange by one chunk at most.
 
-Deadlines are attributes, not timers: whoever is held has a `deadline` (on `now`'s clock), moves it as it likes, and is
-told when a sweep finds it in the past. Activity is a store, and idle links cost one comparison a second.
+Deadlines are attributes, not timers: a sweep tells whoever is held and has one in the past. Activity is a store.
 
-An event can be stale: its descriptor was closed, and perhaps reused, earlier in the same batch. Handlers must therefore
-take a readiness that is not there as EAGAIN, nothing worse.
+An event can be stale: its descriptor was closed, perhaps reused, earlier in the batch. To handlers that is EAGAIN.
 """
 
 from __future__ import annotations
@@ -44,10 +42,10 @@ class Handler(Protocol):
         """The descriptor had these edges. `fd` is -1 when the handler itself asked for another turn."""
 
     def on_crash(self, error: Exception) -> None:
-        """`on_ready` raised: an error of ours. End, release, report."""
+        """A call of ours raised. End, release, report."""
 
 
-class Held(Protocol):
+class Held(Handler, Protocol):
     """Whoever has a deadline."""
 
     deadline: float
@@ -140,7 +138,10 @@ class Reactor:
         """Tell everybody held whose deadline has passed."""
         now = self.now = time.monotonic()
         for held in [held for held in self.held if held.deadline <= now]:
-            held.on_deadline(now)
+            try:
+                held.on_deadline(now)
+            except Exception as exc:  # noqa: BLE001 - as in `turn`
+                held.on_crash(exc)
 
     def close(self) -> None:
         """Close the epoll. What was watched is the handlers' own to close."""
