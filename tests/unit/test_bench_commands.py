@@ -170,3 +170,16 @@ def test_the_report_says_when_the_load_was_the_bottleneck() -> None:
     assert "tlstunnel, not the load, was the bottleneck throughout" in text.replace("\n", " ")
     found = relay_report.as_json(outcome(0.99), facts, quick=False, subject="service a", key="RSA 2048")
     assert [row.get("limited_by") for row in found["results"]] == ["load"] * 3 + [None] * 2
+
+
+def test_filters_that_the_pages_show_choose_rows() -> None:
+    import re
+
+    from tlstunnel.bench.cases import chosen_by, every_case
+
+    docs = Path(__file__).parents[2] / "docs"
+    pages = (docs / "reference" / "bench.md").read_text() + (docs / "how-to" / "choose-ciphers.md").read_text()
+    shown = re.findall(r'--filter "([^"]+)"|such as `"([^"]+)"`, `"([^"]+)"`, `(\w+)`', pages)
+    words = [word for found in shown for word in found if word]
+    assert len(words) >= 4
+    assert all(0 < len(chosen_by(each)) < len(every_case()) for each in words)

@@ -36,7 +36,7 @@ class Effort:
 
 
 THOROUGH = Effort(measuring_s=90.0, slice_s=0.05)
-QUICK = Effort(measuring_s=9.0, slice_s=0.012)
+QUICK = Effort(measuring_s=8.0, slice_s=0.008)
 
 Progress = Callable[[float, str], None]
 """Told how much is done (0 to 1), and what comes now."""

@@ -18,7 +18,7 @@ _DPI = 150
 
 
 def check(path: Path) -> None:
-    """Refuse before an hour of measuring what could not be drawn after it.
+    """Refuse before all the measuring what could not be drawn after it.
 
     Raises:
         UsageError: the file's ending names no format.
@@ -57,7 +57,7 @@ def draw(path: Path, results: Sequence[Result], machine: Machine) -> None:
     """
     pyplot = load()
     panels: list[tuple[int, Any]] = []
-    for axis, title in (("key", "Full handshakes by type of key"), ("group", "Full handshakes by key-exchange group")):
+    for axis, title in (("key", "by type of key"), ("group", "by group")):
         rows = [row for row, _ in ranked(_full(results, axis), ("server",)) if not row.unsupported]
         if rows:
             panels.append((len(rows), lambda ax, rows=rows, axis=axis, title=title: _handshakes(ax, rows, axis, title)))
@@ -79,7 +79,10 @@ def draw(path: Path, results: Sequence[Result], machine: Machine) -> None:
             fill(ax)
         for ax in row[len(line) :]:
             ax.axis("off")
-    figure.suptitle(f"{machine['cpu']}, {machine['openssl']}: cost in CPU time of one core", fontsize=11)
+    figure.suptitle(
+        f"Full handshakes of TLS 1.3 and data: CPU time of one core. {machine['cpu']}, {machine['openssl']}",
+        fontsize=11,
+    )
     save(pyplot, figure, path)
 
 
@@ -121,7 +124,7 @@ def _handshakes(ax: Any, rows: Sequence[Result], axis: str, title: str) -> None:
             ],
             error_kw={"elinewidth": 0.8, "ecolor": "#333333"},
         )
-    _finish(ax, rows, axis, f"{title}, TLS 1.3", "µs of CPU time; the line spans the quartiles")
+    _finish(ax, rows, axis, f"Handshakes {title}", "µs of CPU time; the line spans the quartiles")
 
 
 def _wire(ax: Any, rows: Sequence[Result], axis: str) -> None:
@@ -144,7 +147,7 @@ def _data(ax: Any, rows: Sequence[Result], size: int) -> None:
             xerr=[[rate.median - rate.low for rate in rates], [rate.high - rate.median for rate in rates]],
             error_kw={"elinewidth": 0.8, "ecolor": "#333333"},
         )
-    title = f"Data by suite, writes of {size // 1024} KiB"
+    title = f"Writes of {size // 1024} KiB"
     _finish(ax, rows, "suite", title, "GiB for each second of CPU time")
 
 
