@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,3 +108,27 @@ def test_100_new_generations_under_load_are_noticed_by_no_connection(tmp_path: P
         assert metrics["tlstunnel_worker_restarts_total"] == 0
         assert metrics["tlstunnel_workers"] == 1 + 100 % 3
         assert len(daemon.children()) == 1 + 100 % 3 + 1, "the workers and the admin process"
+
+
+def test_the_admin_endpoint_answers_everybody_through_reloads(tmp_path: Path, echo: backends.Backend) -> None:
+    site = Site(tmp_path, echo.port, process_workers="1")
+    answers: Counter[int | str] = Counter()
+    is_over = threading.Event()
+
+    def ask_on_and_on() -> None:
+        while not is_over.is_set():
+            try:
+                answers[site.ask("/livez")[0]] += 1
+            except (OSError, http.client.HTTPException) as exc:
+                answers[repr(exc)] += 1
+
+    with site.run() as daemon:
+        asking = threading.Thread(target=ask_on_and_on, daemon=True)
+        asking.start()
+        for number in range(2, 22):
+            site.write(idle_timeout=f'"{number}h"')
+            assert reload(daemon).endswith(f"generation {number}")
+        is_over.set()
+        asking.join(60)
+    assert list(answers) == [200], answers
+    assert answers[200] > 20

@@ -42,6 +42,8 @@ ANSWER_S = 20.0
 """How long workers may take to begin, or to take new material."""
 SETTLE_S = 1.0
 """Between two looks at files that are changing."""
+DOUBT_S = 10.0
+"""How long files that changed may be unusable, a certificate still without its key, before that is called a failure."""
 
 
 class State(Enum):
@@ -122,7 +124,7 @@ class Reloads:
         try:
             loaded = self._load(config)
         except TunnelError as exc:
-            if self._poll.doubt(config.process.reload_poll_s or 0.0):
+            if self._poll.doubt(DOUBT_S):
                 first = str(exc).splitlines()[0]
                 daemon.log.message("info", "reload", f"files have changed and cannot be used yet: {first}")
                 return

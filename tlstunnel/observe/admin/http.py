@@ -74,7 +74,7 @@ class Response:
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Client:
     """One connection to the endpoint."""
 
@@ -84,6 +84,8 @@ class _Client:
     protocol: h11.Connection = field(
         default_factory=lambda: h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
     )
+    idle: trio.CancelScope | None = None
+    """While it is between two requests: what ends it there."""
 
 
 Handler = Callable[[Request, trio.SocketStream], Awaitable[Response]]
@@ -112,39 +114,54 @@ async def serve(
     handler: Handler,
     *,
     tls: ssl.SSLContext | None = None,
+    leaving: trio.Event | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled.
+    """Serve until cancelled, or until told to leave.
 
     Args:
         listeners: bound and listening.
         handler: answers a request; may raise nothing but `trio.Cancelled`.
         tls: served over TLS with this context; the handshake is part of the first request's time.
+        leaving: when it is set, accepting ends, and requests under way have LINGER_S to be answered.
         task_status: reports that accepting has begun.
     """
-    open_now = 0
+    clients: set[_Client] = set()
 
     async def on_connection(transport: trio.SocketStream) -> None:
-        nonlocal open_now
-        if open_now >= MAX_CONNECTIONS:
+        if len(clients) >= MAX_CONNECTIONS:
             transport.socket.close()
             return
-        open_now += 1
         stream: Stream = transport
         if tls is not None:
             stream = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
+        client = _Client(stream, transport)
+        clients.add(client)
         try:
-            await _converse(_Client(stream, transport), handler)
+            await _converse(client, handler)
             if isinstance(stream, trio.SSLStream):
                 with trio.move_on_after(LINGER_S):
                     await stream.aclose()
         except (trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolError):
             pass  # The client left, or an answer no longer fits what it asked: nobody is there to be told.
         finally:
-            open_now -= 1
+            clients.discard(client)
             transport.socket.close()
 
-    await trio.serve_listeners(on_connection, list(listeners), task_status=task_status)
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as accepting:
+            if leaving is not None:
+                nursery.start_soon(_on_event, leaving, accepting.cancel)
+            await trio.serve_listeners(on_connection, list(listeners), handler_nursery=nursery, task_status=task_status)
+        nursery.cancel_scope.deadline = trio.current_time() + LINGER_S
+        for client in clients:
+            if client.idle is not None:
+                client.idle.cancel()
+
+
+async def _on_event(event: trio.Event, action: Callable[[], None]) -> None:
+    await event.wait()
+    action()
 
 
 async def _converse(client: _Client, handler: Handler) -> None:
@@ -178,6 +195,7 @@ async def _read_request(client: _Client, wait_s: float) -> Request | None:
     head: h11.Request | None = None
     has_begun = bool(client.protocol.trailing_data[0])
     with trio.move_on_after(REQUEST_S if has_begun else wait_s) as deadline:
+        client.idle = deadline if wait_s == IDLE_S and not has_begun else None
         while True:
             try:
                 event = client.protocol.next_event()
@@ -186,7 +204,7 @@ async def _read_request(client: _Client, wait_s: float) -> Request | None:
             if event is h11.NEED_DATA:
                 data = await client.stream.receive_some(_CHUNK)
                 if data and not has_begun:
-                    has_begun = True
+                    has_begun, client.idle = True, None
                     deadline.deadline = trio.current_time() + REQUEST_S
                 if not data and head is None and not client.protocol.trailing_data[0]:
                     return None

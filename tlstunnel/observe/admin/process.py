@@ -7,7 +7,6 @@ import signal
 import socket
 import ssl
 from collections.abc import Sequence
-from functools import partial
 
 import trio
 
@@ -22,6 +21,8 @@ _NOT_OURS = (signal.SIGINT, signal.SIGHUP)
 
 def run_admin(sources: AdminSources, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None = None) -> None:
     """Serve the admin endpoint until SIGTERM, or until the supervisor is gone. SIGINT and SIGHUP are the supervisor's.
+
+    After SIGTERM nothing more is accepted, and requests under way are answered: another process has the endpoint now.
 
     Args:
         sources: what there is to show.
@@ -41,13 +42,25 @@ async def _run(sources: AdminSources, sockets: Sequence[socket.socket], tls: ssl
         listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(each)))
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGUSR1) as signals:
         async with trio.open_nursery() as nursery:
+            leaving = trio.Event()
             nursery.start_soon(_tick, sources, nursery.cancel_scope)
-            nursery.start_soon(partial(serve, listeners, Routes(sources), tls=tls))
+            nursery.start_soon(_serve, listeners, sources, tls, leaving, nursery.cancel_scope)
             async for number in signals:
                 if number == signal.SIGTERM:
-                    nursery.cancel_scope.cancel()
+                    leaving.set()
                 elif number == signal.SIGUSR1:
                     sources.log.reopen()
+
+
+async def _serve(
+    listeners: Sequence[trio.SocketListener],
+    sources: AdminSources,
+    tls: ssl.SSLContext | None,
+    leaving: trio.Event,
+    everything: trio.CancelScope,
+) -> None:
+    await serve(listeners, Routes(sources), tls=tls, leaving=leaving)
+    everything.cancel()
 
 
 async def _tick(sources: AdminSources, everything: trio.CancelScope) -> None:
