@@ -131,7 +131,9 @@ class Site:
 
     def status(self) -> dict[str, Any]:
         """The document of /status."""
-        found: dict[str, Any] = json.loads(self.ask("/status")[1])
+        status, body = self.ask("/status")
+        assert status == 200, (status, body)
+        found: dict[str, Any] = json.loads(body)
         return found
 
     def metrics(self) -> dict[str, float]:

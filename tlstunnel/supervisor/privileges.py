@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import ctypes
 import grp
+import importlib
 import os
 import pwd
 from dataclasses import dataclass
@@ -89,6 +90,18 @@ def look_up(user: str | None, group: str | None) -> Identity | None:
         raise StartupError("process.group: the workers would be in root's group; write a group without privileges")
     groups = (gid,) if group is not None else tuple(sorted({*os.getgrouplist(entry.pw_name, gid)}))
     return Identity(entry.pw_name, entry.pw_uid, gid, groups)
+
+
+# What Python imports by itself when it is first needed: the codec of host names, and that of files in /proc.
+_IMPORTED_LATER = ("encodings.idna", "encodings.ascii")
+
+
+def prepare(identity: Identity | None) -> None:
+    """In the supervisor, before the first fork: import what children would import after they have become somebody
+    else, who may not be allowed to read the files of this interpreter (in root's home, for example)."""
+    if identity is not None:
+        for name in _IMPORTED_LATER:
+            importlib.import_module(name)
 
 
 def become(identity: Identity | None) -> None:

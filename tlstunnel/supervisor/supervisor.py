@@ -164,6 +164,7 @@ class _Supervisor:
         for warning in (*portable.warnings(), *generation.inventory.warnings, *generation.listeners.warnings):
             daemon.log.message("warning", "config", warning)
         daemon.log.message("info", "start", f"tlstunnel {VERSION}: {self._budget}")
+        privileges.prepare(daemon.identity)
         self._admin.preload()
         self._admin.start()
         self._stapling.adopt()
