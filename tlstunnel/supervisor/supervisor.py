@@ -31,6 +31,7 @@ from tlstunnel.errors import StartupError, TunnelError
 from tlstunnel.observe.board import SUPERVISOR_ROW, Board
 from tlstunnel.observe.log import open_log
 from tlstunnel.observe.schema import schema_for
+from tlstunnel.server import memory
 from tlstunnel.server.channel import Reopen, Report
 from tlstunnel.supervisor import privileges
 from tlstunnel.supervisor.activation import take_inherited
@@ -166,6 +167,7 @@ class _Supervisor:
         daemon.log.message("info", "start", f"tlstunnel {VERSION}: {self._budget}")
         privileges.prepare(daemon.identity)
         self._admin.preload()
+        memory.give_back()  # what importing and loading left behind would be copied into every child
         self._admin.start()
         self._stapling.adopt()
         for slot in range(generation.slots):
