@@ -14,7 +14,7 @@ from tlstunnel._openssl.binding import ffi as _ffi
 from tlstunnel._openssl.binding import lib as _lib
 
 CHUNK = 512 * 1024
-"""The most that is read at once. 512 KiB is a quarter cheaper than 256 on downloads (benchmarks: relay)."""
+"""The most read at once: downloads cost 15 % more with 64 KiB, 8 % more with 128 or 1024 (ladder: chunk-down)."""
 RECORD = 16 * 1024 + 256
 """The longest TLS record with its expansion (RFC 8446 section 5.2)."""
 BULK_LINKS = 64
@@ -164,7 +164,7 @@ class Engine:
                 end = 5 + wire[3] * 256 + wire[4]
                 if end == received:
                     # One whole record and nothing before it, as in every small exchange: when it gives data, there is
-                    # no more, and asking OpenSSL twice to hear that costs 4 % of a round trip (benchmarks: echo).
+                    # no more, and asking again to hear that costs 0.8 µs beside 1.3 (ladder: one-read-memory).
                     count = read(ssl, plain, size)
                     if count > 0:
                         self.may_answer = False

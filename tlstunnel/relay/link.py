@@ -7,7 +7,7 @@ Memory. While a sink has something pending its source is not read, so each direc
 sink: plaintext in a plain end, ciphertext in a TLS end. A chunk is START_CHUNK until a direction has moved PROVEN
 bytes, more than the kernel's buffers of both sides swallow, so only a peer that really reads is ever given big chunks;
 and at most BULK_LINKS of a worker's links use big chunks at a time. A peer that never reads costs START_CHUNK, its
-encryption and the allocator's rounding: under 128 KiB (benchmarks: never-reading clients).
+encryption and the allocator's rounding: under 128 KiB (ladder: start-chunk).
 
 Ending. Every path leads to `finish`, once. How the ends are told depends on the reason:
 

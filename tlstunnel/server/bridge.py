@@ -5,7 +5,7 @@ waits for that and calls `turn`. Going through trio costs some 20 µs, as much a
 a turn that served something the task lends the thread to the reactor once more: it waits in the reactor's own epoll
 for LINGER_S, as long as trio has no business of its own (`_asked` is empty). Everything that wakes a worker while links
 are busy is in that epoll or is a signal, which interrupts the wait; and every SLICE_S trio has its turn in any case
-(benchmarks: "under trio").
+(ladder: linger-p50).
 
 Whoever needs trio (a name to resolve, addresses to race) asks: `ask` runs an async function in a task and calls back.
 """
