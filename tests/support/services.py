@@ -52,7 +52,7 @@ def write(path: Path, target: str | int, cases: Mapping[str, str], common: str, 
     address = f"127.0.0.1:{target}" if isinstance(target, int) else target
     text = f'[process]\nworkers = 1\n[log]\nformat = "json"\n{rest}\n'
     for name, lines in cases.items():
-        own = {line.partition("=")[0].strip() for line in lines.splitlines()}
+        own = {line.partition("=")[0].strip() for line in lines.partition("[[sni]]")[0].splitlines()}
         defaults = ['mode = "server"', 'listen = "127.0.0.1:0"', f'target = "{address}"', *common.splitlines()]
         kept = [line for line in defaults if line.partition("=")[0].strip() not in own]
         text += "\n".join([f"[services.{name}]", *kept, lines.replace("[[sni]]", f"[[services.{name}.sni]]"), ""])
@@ -107,11 +107,14 @@ class Said:
         return found[1] if found else None
 
 
-def ask(port: int, ca: Path, *options: str, pair: Files | None = None, name: str = "localhost") -> Said:
-    """Connect with `openssl s_client` and read until the tunnel closes."""
+def ask(
+    port: int, ca: Path, *options: str, pair: Files | None = None, name: str | None = "localhost", waits: bool = True
+) -> Said:
+    """Connect with `openssl s_client`, and read until the tunnel closes unless told not to wait for that."""
     command = [
-        require("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-servername", name, "-CAfile", str(ca),
-        "-ign_eof", *(["-cert", str(pair.certificate), "-key", str(pair.key)] if pair is not None else []), *options,
+        require("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", str(ca),
+        *(["-noservername"] if name is None else ["-servername", name]), *(["-ign_eof"] if waits else []),
+        *(["-cert", str(pair.certificate), "-key", str(pair.key)] if pair is not None else []), *options,
     ]  # fmt: skip
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
