@@ -73,7 +73,7 @@ def test_a_stuck_connection_is_cut_after_drain_timeout_and_the_exit_status_is_1(
         record = daemon.record()
         assert (record["reason"], record["fault"]) == ("drained", "us")
         assert daemon.wait() == 1
-        assert "1 connections were cut" in daemon.message("stop", "stopped")["message"]
+        assert "1 connection was cut" in daemon.message("stop", "stopped")["message"]
 
 
 def test_a_second_sigterm_hastens() -> None:
