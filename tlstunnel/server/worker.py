@@ -92,7 +92,6 @@ class Plan:
 def main(plan: Plan) -> int:
     """Run until drained; the exit status."""
     gc.set_threshold(*_GC_THRESHOLDS)
-    gc.enable()  # disabled in the supervisor, see children.fork
     return trio.run(_Run(plan).run)
 
 

@@ -135,6 +135,7 @@ def fork(body: Callable[[], int]) -> int:
         return pid
     status = EXIT_BOOT
     try:
+        gc.enable()
         signal.set_wakeup_fd(-1)
         for number in _NOT_THEIRS:
             signal.signal(number, signal.SIG_IGN)

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import gc
 import time
+import traceback
+from collections.abc import Callable
 from enum import Enum
 
 from tlstunnel.config.model import Config
@@ -26,14 +28,15 @@ from tlstunnel.errors import StartupError, TunnelError
 from tlstunnel.observe.board import Board
 from tlstunnel.observe.log import open_log
 from tlstunnel.observe.schema import schema_for
-from tlstunnel.observe.state import ReloadState
 from tlstunnel.server.channel import Renew
 from tlstunnel.supervisor.adminprocess import AdminProcess
 from tlstunnel.supervisor.children import Child
 from tlstunnel.supervisor.daemon import Daemon
 from tlstunnel.supervisor.generation import Generation
 from tlstunnel.supervisor.limits import descriptor_budget, raise_descriptor_limit, usable_cores
+from tlstunnel.supervisor.outcome import ReloadOutcome
 from tlstunnel.supervisor.reload import Loaded, Poll, load_config, load_material
+from tlstunnel.supervisor.slimming import slim
 from tlstunnel.supervisor.sockets import open_listeners
 from tlstunnel.supervisor.stapling import Stapling
 from tlstunnel.supervisor.workforce import Workforce
@@ -68,11 +71,11 @@ class Reloads:
     ) -> None:
         self._daemon, self._workforce, self._admin, self._board = daemon, workforce, admin, board
         self._stapling = stapling
-        self._poll = poll
+        self._poll = self._arriving_poll = poll
+        self._outcome = ReloadOutcome(daemon)
         self._state = State.IDLE
         self._awaited: set[Child] = set()
         self._is_wanted_again = False
-        self._arriving_poll = poll
 
     # What makes one begin.
 
@@ -84,16 +87,7 @@ class Reloads:
         daemon = self._daemon
         daemon.notifier.reloading("reloading")
         self._poll.look()
-        self._poll.settle()
-        try:
-            config = load_config(daemon.generation.config)
-            loaded = self._load(config)
-            if config == daemon.generation.config:
-                self._renew(loaded)
-            else:
-                self._replace(loaded)
-        except TunnelError as exc:
-            self._fail(exc)
+        self._attempt(self._load_and_use)
 
     def watch(self) -> None:
         """Look at the files now and then, from now on."""
@@ -115,28 +109,49 @@ class Reloads:
     def _look(self) -> None:
         """Certificates and keys may have changed. The configuration stays what it is until somebody says SIGHUP."""
         if self._state is State.IDLE and self._poll.look():
-            self._poll_changed()
+            self._attempt(self._use_changed_files)
         self.watch()
 
-    def _poll_changed(self) -> None:
+    def _use_changed_files(self) -> None:
         daemon = self._daemon
-        config = daemon.generation.config
         try:
-            loaded = self._load(config)
+            loaded = self._load(daemon.generation.config)
         except TunnelError as exc:
             if self._poll.doubt(DOUBT_S):
-                first = str(exc).splitlines()[0]
-                daemon.log.message("info", "reload", f"files have changed and cannot be used yet: {first}")
+                text = f"files have changed and cannot be used yet: {str(exc).splitlines()[0]}"
+                daemon.log.message("info", "reload", text)
                 return
-            self._poll.settle()
-            self._fail(exc)
-            return
+            raise
         daemon.notifier.reloading("reloading")
         self._renew(loaded)
 
     def _load(self, config: Config) -> Loaded:
         generation = self._daemon.generation
         return load_material(config, self._daemon.passphrases, generation.config, generation.inventory.contexts)
+
+    def _load_and_use(self) -> None:
+        current = self._daemon.generation.config
+        config = load_config(current)
+        loaded = self._load(config)
+        if config == current:
+            self._renew(loaded)
+        else:
+            self._replace(loaded)
+
+    def _attempt(self, work: Callable[[], None]) -> None:
+        """Whatever goes wrong, the daemon goes on as it was."""
+        try:
+            work()
+        except TunnelError as exc:
+            self._poll.settle()
+            self._fail(exc)
+        except Exception as exc:  # noqa: BLE001 - the one place: our own bug ends a reload, not the daemon
+            self._poll.settle()
+            if self._state is State.ARRIVING:
+                self._dismiss()
+            text = "an error of ours ended a reload; please report it"
+            self._daemon.log.message("error", "crash", text, traceback="".join(traceback.format_exception(exc)))
+            self._fail(StartupError(f"an error of ours, {type(exc).__name__}; the log has it, please report it"))
 
     # What it does.
 
@@ -262,28 +277,19 @@ class Reloads:
     # How it ends. What is said is true by then: whoever reads it and looks finds it so.
 
     def _succeed(self, what: str) -> None:
-        daemon = self._daemon
-        process = daemon.generation.schema.process
-        daemon.row.cells[process.reloads_ok] += 1
-        daemon.row.floats[process.last_reload_success] = time.time()
-        daemon.showing.last_reload = ReloadState(at=time.time(), ok=True)
+        self._outcome.note_success()
         self._stapling.adopt()
         self._finish()
-        daemon.log.message("info", "reload", what)
-        daemon.notifier.ready(daemon.status_text())
+        self._outcome.tell_success(what)
 
     def _fail(self, error: TunnelError) -> None:
-        daemon = self._daemon
-        lines = str(error).splitlines()
-        daemon.row.cells[daemon.generation.schema.process.reloads_failed] += 1
-        daemon.showing.last_reload = ReloadState(at=time.time(), ok=False, errors=tuple(lines))
+        self._outcome.note_failure(error)
         self._finish()
-        for line in lines:
-            daemon.log.message("error", "reload", f"reload failed, nothing changed: {line}")
-        daemon.notifier.ready(f"reload failed, still running the old configuration: {lines[0]}")
+        self._outcome.tell_failure(error)
 
     def _finish(self) -> None:
         gc.collect()  # the collector is off in the supervisor, see children.fork
+        slim()
         self._state = State.IDLE
         self._awaited = set()
         self._daemon.timers.cancel("reload")

@@ -47,6 +47,7 @@ from tlstunnel.supervisor.rows import MAX_ROWS, Rows
 from tlstunnel.supervisor.sdnotify import Notifier
 from tlstunnel.supervisor.showing import Showing, cut_text
 from tlstunnel.supervisor.signals import Signals
+from tlstunnel.supervisor.slimming import slim
 from tlstunnel.supervisor.sockets import open_listeners
 from tlstunnel.supervisor.stapling import Stapling
 from tlstunnel.supervisor.workforce import Workforce, how_it_ended
@@ -190,6 +191,7 @@ class _Supervisor:
         if self._on_ready is not None:
             self._on_ready(generation.bound())
         self._tick()
+        slim()
         self._heartbeat.begin()
         self._reloads.watch()
         if self._is_reload_wanted:
