@@ -9,12 +9,18 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass, field
 
-from tlstunnel.config.model import Config
+from tlstunnel.config.model import Config, Service
 from tlstunnel.observe.log import Log
 from tlstunnel.observe.schema import Schema
 from tlstunnel.supervisor.children import Child
 from tlstunnel.supervisor.listeners import Listeners
 from tlstunnel.tls.inventory import Inventory
+
+
+def targets_of(service: Service) -> tuple[str, ...]:
+    """Where a service's connections may go, each target once: its own, those without a certificate, those of names."""
+    of_names = (target for name in service.sni for target in name.targets)
+    return tuple(dict.fromkeys(str(target) for target in (*service.targets, *service.fallback_target, *of_names)))
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +60,7 @@ class Generation:
         """One line for each listener, as the contract words it."""
         lines = []
         for service in self.config.services:
-            targets = ", ".join(str(target) for target in service.targets)
+            targets = ", ".join(targets_of(service))
             for listener in self.listeners.services[service.name]:
                 lines.append(f"ready: {service.name} listening on {listener.bound} -> {targets}")
         return lines

@@ -20,7 +20,7 @@ from tlstunnel.observe.state import (
     WorkerState,
 )
 from tlstunnel.supervisor.children import Child
-from tlstunnel.supervisor.generation import Generation
+from tlstunnel.supervisor.generation import Generation, targets_of
 from tlstunnel.tls.ocsp import Staples
 from tlstunnel.tls.store import Material
 
@@ -99,7 +99,7 @@ def _services(generation: Generation) -> tuple[ServiceState, ...]:
             name=service.name,
             mode=service.mode.value,
             listeners=tuple(listener.bound for listener in generation.listeners.services[service.name]),
-            targets=tuple(str(target) for target in service.targets),
+            targets=targets_of(service),
         )
         for service in generation.config.services
     )
