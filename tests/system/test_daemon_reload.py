@@ -40,7 +40,7 @@ def usage(pids: list[int]) -> list[tuple[int, int]]:
 
 
 def assert_no_growth(site: Site, before: list[tuple[int, int]], pids: list[int]) -> list[tuple[int, int]]:
-    """Compare with `before`, if there was one; what is now. A link's last descriptors may go a moment after the link."""
+    """Compare with `before`, if there was one; what is now. A link's last descriptors may go a moment later."""
     after: list[tuple[int, int]] = []
 
     def is_as_before(_: object) -> bool:
