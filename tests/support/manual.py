@@ -49,6 +49,7 @@ VALUES = {
     "target_tls": "`true`, `false` or table",
     "server_name": "string",
     "fallback_target": "address or array",
+    "unix_mode": "file mode",
     "source_address": "IP address",
     "allow_from": "network or array",
     "deny_from": "network or array",

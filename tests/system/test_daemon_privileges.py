@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,11 +77,14 @@ def test_a_reload_reads_keys_that_only_root_may_read_and_binds_ports_that_only_r
         site.install(kept_from_root)
         shutil.chown(tmp_path / "web.key", "daemon")  # not even root's own: a renewal tool may run as anybody
         assert reload(daemon).startswith("reloaded certificates")
-        site.write({"web": {}, "low": {"listen": f'["127.0.0.1:{low}", "unix:{tmp_path}/low.sock"]'}})
-        assert reload(daemon).endswith("generation 2")
-        visit(low, b"x", client_context())
-        owner = (tmp_path / "low.sock").stat()
-        assert owner.st_uid == pwd.getpwnam(USER).pw_uid
+        addresses = f'["127.0.0.1:{low}", "unix:{tmp_path}/low.sock"]'
+        for generation, mode in ((2, 0o600), (3, 0o666)):
+            site.write({"web": {}, "low": {"listen": addresses, "unix_mode": f'"{mode:04o}"'}})
+            assert reload(daemon).endswith(f"generation {generation}")
+            visit(low, b"x", client_context())
+            owner = (tmp_path / "low.sock").stat()
+            assert owner.st_uid == pwd.getpwnam(USER).pw_uid
+            assert stat.S_IMODE(owner.st_mode) == mode
         kill_and_wait(daemon, site.workers()[0])
         site.until(lambda metrics: metrics["tlstunnel_workers"] == 2, "two workers")
         for pid in site.workers():

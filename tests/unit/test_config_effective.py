@@ -81,6 +81,7 @@ def everything(folder: Path) -> Config:
         mode=Mode.SERVER,
         listen=tuple(map(parse_listen, (":8443", "[::1]:0", "unix:/run/a b.sock", "systemd:web"))),
         targets=tuple(map(parse_target, ("app.example.org:1", "unix:/run/b.sock"))),
+        unix_mode=0o600,
         failover=Failover.ROUND_ROBIN,
         proxy_tlvs=False,
         source_address="127.0.0.9",

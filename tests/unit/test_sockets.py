@@ -24,7 +24,7 @@ from tlstunnel.supervisor.sockets import Listeners, open_listeners
 Opener = Callable[..., Listeners]
 
 
-def config(*listen: str, admin: str | None = None, **services: str) -> Config:
+def config(*listen: str, admin: str | None = None, unix_mode: int = 0o660, **services: str) -> Config:
     """Services by name, each with one address; `listen` are the addresses of a service called web."""
     wanted = {**({"web": listen} if listen else {}), **{name: (text,) for name, text in services.items()}}
     return Config(
@@ -33,6 +33,7 @@ def config(*listen: str, admin: str | None = None, **services: str) -> Config:
                 name=name,
                 mode=Mode.SERVER,
                 listen=tuple(parse_listen(text) for text in texts),
+                unix_mode=unix_mode,
                 targets=(parse_target("127.0.0.1:1"),),
             )
             for name, texts in wanted.items()
@@ -297,7 +298,7 @@ def test_a_low_port_says_who_may_have_it() -> None:
 def test_a_unix_socket_has_its_mode_whatever_the_umask_is(mode: int, opened: Opener, tmp_path: Path) -> None:
     before = os.umask(0o002)
     try:
-        opened(config(f"unix:{tmp_path}/s"), unix_mode=mode)
+        opened(config(f"unix:{tmp_path}/s", unix_mode=mode))
         assert os.umask(0o002) == 0o002, "the umask is as it was"
     finally:
         os.umask(before)
@@ -307,6 +308,14 @@ def test_a_unix_socket_has_its_mode_whatever_the_umask_is(mode: int, opened: Ope
 def test_a_unix_socket_is_for_its_owner_and_group_unless_told_otherwise(opened: Opener, tmp_path: Path) -> None:
     opened(config(f"unix:{tmp_path}/s"))
     assert stat.S_IMODE(os.stat(tmp_path / "s").st_mode) == 0o660
+
+
+def test_a_reload_changes_the_mode_of_a_socket_that_stays(opened: Opener, tmp_path: Path) -> None:
+    old = opened(config(f"unix:{tmp_path}/s"))
+    new = opened(config(f"unix:{tmp_path}/s", unix_mode=0o666), previous=old)
+    assert stat.S_IMODE(os.stat(tmp_path / "s").st_mode) == 0o660, "not before it is known that the reload succeeds"
+    new.retire(old)
+    assert stat.S_IMODE(os.stat(tmp_path / "s").st_mode) == 0o666
 
 
 def test_what_a_dead_daemon_left_is_replaced(opened: Opener, tmp_path: Path) -> None:

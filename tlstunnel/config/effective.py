@@ -11,6 +11,7 @@ import enum
 from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 
+from tlstunnel.address import UnixAddress
 from tlstunnel.config.model import (
     BackendTLS,
     CertificateFiles,
@@ -88,6 +89,7 @@ def _idle_keys(service: Service) -> set[str]:
     return {
         key
         for key, has_effect in (
+            ("unix_mode", any(isinstance(listen, UnixAddress) for listen in service.listen)),
             ("proxy_tlvs", service.proxy_protocol is ProxyProtocol.V2),
             ("proxy_trusted", service.accept_proxy_protocol),
             ("crl_expired", service.crl or (backend is not None and backend.crl)),
@@ -152,6 +154,8 @@ def _written(name: str, value: object) -> object:
         return "auto" if name == "workers" else UNLIMITED if name.startswith("max_") or "_rate" in name else None
     if isinstance(value, Rate):
         return format_rate(value)
+    if name == "unix_mode":
+        return f"{value:04o}"
     if name.endswith("_s") and isinstance(value, int | float):
         return format_duration(value)
     if isinstance(value, enum.StrEnum):

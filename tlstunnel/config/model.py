@@ -195,6 +195,9 @@ class Service:
     listen: tuple[Listen, ...]
     """Where connections are accepted: `HOST:PORT`, `:PORT` for all interfaces with IPv4 and IPv6, `[V6]:PORT`,
     `unix:/path`, or `systemd:NAME` for sockets that systemd opened. Port 0 takes a free port."""
+    unix_mode: int = 0o660
+    """Permissions of the file of a unix socket to listen on: who may connect. Its owner and its group, unless more or
+    less is written; others only with the last digit."""
     targets: tuple[Target, ...]
     """Where they go: `HOST:PORT`, `[V6]:PORT` or `unix:/path`. A name is resolved again for every connection."""
     failover: Failover = Failover.PRIORITY

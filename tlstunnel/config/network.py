@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 
 from tlstunnel.address import Target, TCPAddress, UnixAddress
 from tlstunnel.config.model import LOOPBACK, Network, ProxyProtocol, Rate
 from tlstunnel.config.reader import Table
 from tlstunnel.config.units import parse_rate
+
+_MODE = re.compile(r"0?[0-7]{3}")
 
 
 def parse_network(text: str) -> Network:
@@ -53,6 +56,16 @@ def read_proxy_trusted(table: Table, is_accepted: bool) -> tuple[Network, ...]:
             f"write {table.spell('accept_proxy_protocol', True)}",
         )
     return trusted
+
+
+def parse_unix_mode(text: str) -> int:
+    """Permissions as chmod(1) writes them."""
+    if not _MODE.fullmatch(text):
+        raise ValueError(f'"{text}" is no file mode; write three digits from 0 to 7 behind a 0, as in "0660"')
+    mode = int(text, 8)
+    if not mode & 0o222:
+        raise ValueError(f'"{text}" lets nobody connect, which takes the right to write; write a mode such as "0660"')
+    return mode
 
 
 def read_rate(table: Table, key: str) -> Rate | None:

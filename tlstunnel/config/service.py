@@ -7,12 +7,13 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from tlstunnel.address import SystemdAddress, Target, parse_listen, parse_target
+from tlstunnel.address import SystemdAddress, Target, UnixAddress, parse_listen, parse_target
 from tlstunnel.config.certificates import check_name, read_backend_tls, read_certificates, read_tls
 from tlstunnel.config.model import BackendTLS, ClientAuth, Mode, ServerName, Service, SNIMismatch, Timeouts
 from tlstunnel.config.network import (
     check_source_address,
     parse_network,
+    parse_unix_mode,
     read_proxy_tlvs,
     read_proxy_trusted,
     read_rate,
@@ -63,6 +64,7 @@ def _read_common(table: Table, name: str, mode: Mode) -> Service:
         name=name,
         mode=mode,
         listen=table.each("listen", parse_listen),
+        unix_mode=table.one("unix_mode", parse_unix_mode, _SERVICE.unix_mode),
         targets=table.each("target", parse_target),
         failover=table.choice("failover", _SERVICE.failover),
         source_address=read_source_address(table),
@@ -82,6 +84,8 @@ def _read_common(table: Table, name: str, mode: Mode) -> Service:
         proxy_protocol=table.choice("proxy_protocol", _SERVICE.proxy_protocol),
         accept_proxy_protocol=table.boolean("accept_proxy_protocol", _SERVICE.accept_proxy_protocol),
     )
+    if table.has("unix_mode") and not any(isinstance(listen, UnixAddress) for listen in service.listen):
+        table.problem("unix_mode", "has no effect, there is no unix:/path to listen on; remove it")
     return dataclasses.replace(
         service,
         proxy_tlvs=read_proxy_tlvs(table, service.proxy_protocol),

@@ -36,6 +36,8 @@ class Listener:
     """What makes it the same listener after a reload."""
     endpoint: Endpoint | None = None
     file: UnixFile | None = None
+    mode: int = 0
+    """What the permissions of the file are to be."""
 
     @property
     def is_ours(self) -> bool:
@@ -98,11 +100,18 @@ class Listeners:
         return kept
 
     def retire(self, previous: Listeners) -> None:
-        """In the supervisor: stop listening on, close and unlink what `previous` has and these have not."""
+        """In the supervisor: stop listening on, close and unlink what `previous` has and these have not.
+
+        A unix socket that both have is given the permissions it is to have now.
+        """
         mine = {sock for listener in self for sock in listener.sockets}
+        modes = {listener.key: listener.mode for listener in previous}
         for listener in previous:
             if listener.is_ours:
                 listener.end(but=mine)
+        for listener in self:
+            if listener.file is not None and modes.get(listener.key, listener.mode) != listener.mode:
+                listener.file.set_mode(listener.mode)
 
     def close(self) -> None:
         """In the supervisor, when nothing came of it: close everything, and unlink the unix sockets that we made."""

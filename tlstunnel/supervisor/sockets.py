@@ -44,7 +44,6 @@ def open_listeners(
     inherited: Inherited = _NOTHING,
     previous: Listeners | None = None,
     owner: tuple[int, int] | None = None,
-    unix_mode: int = UNIX_MODE,
     backlog: int = DEFAULT_BACKLOG,
 ) -> Listeners:
     """Bind, or take over, every address that a configuration listens on.
@@ -56,16 +55,15 @@ def open_listeners(
         previous: the listeners before a reload. Whatever address they share with the new ones keeps its sockets, also
             when another service has it now, and a port 0 keeps its port; they themselves stay untouched.
         owner: uid and gid that the files of unix sockets are given, when root starts workers that are not.
-        unix_mode: permissions of those files.
         backlog: length of each socket's queue; the kernel caps it at net.core.somaxconn.
 
     Raises:
         StartupError: with one line per address that failed. Nothing new is left open then.
     """
-    opening = _Opening(slots, inherited, previous, owner, unix_mode=unix_mode, backlog=backlog)
+    opening = _Opening(slots, inherited, previous, owner, backlog=backlog)
     services = {}
     for service in config.services:
-        services[service.name] = tuple(opening.open(f"service {service.name}", service.listen))
+        services[service.name] = tuple(opening.open(f"service {service.name}", service.listen, service.unix_mode))
     # One socket: the admin process is one process.
     opening.slots = 1
     admin = tuple(opening.open(ADMIN, () if config.admin.listen is None else (config.admin.listen,)))
@@ -86,11 +84,10 @@ class _Opening:
         previous: Listeners | None,
         owner: tuple[int, int] | None,
         *,
-        unix_mode: int,
         backlog: int,
     ) -> None:
         self.slots, self.inherited, self.owner = slots, inherited, owner
-        self.unix_mode, self.backlog = unix_mode, backlog
+        self.backlog = backlog
         self.previous = {listener.key: listener for listener in previous or () if listener.is_ours}
         self.taken: dict[tuple[object, ...], str] = {}
         self.new_sockets: list[socket.socket] = []
@@ -98,14 +95,14 @@ class _Opening:
         self.problems: list[str] = []
         self.warnings: list[str] = []
 
-    def open(self, owner: str, addresses: Sequence[Listen]) -> list[Listener]:
+    def open(self, owner: str, addresses: Sequence[Listen], unix_mode: int = UNIX_MODE) -> list[Listener]:
         opened: list[Listener] = []
         for index, address in enumerate(addresses):
             try:
                 if isinstance(address, SystemdAddress):
                     opened += self._inherit(owner, address)
                 elif isinstance(address, UnixAddress):
-                    opened.append(self._unix(owner, address))
+                    opened.append(self._unix(owner, address, unix_mode))
                 else:
                     opened += self._tcp(owner, index, address)
             except ListenRefused as exc:
@@ -146,16 +143,16 @@ class _Opening:
             for number, sock in enumerate(sockets)
         ]
 
-    def _unix(self, owner: str, address: UnixAddress) -> Listener:
+    def _unix(self, owner: str, address: UnixAddress, mode: int) -> Listener:
         key = ("unix", address.path)
         self._claim(owner, key)
         old = self.previous.get(key)
         if old is not None:
-            return Listener(owner, address, old.bound, old.sockets, True, key, file=old.file)
-        sock, file = bind_unix(address.path, mode=self.unix_mode, owner=self.owner, backlog=self.backlog)
+            return Listener(owner, address, old.bound, old.sockets, True, key, file=old.file, mode=mode)
+        sock, file = bind_unix(address.path, mode=mode, owner=self.owner, backlog=self.backlog)
         self.new_sockets.append(sock)
         self.new_files.append(file)
-        return Listener(owner, address, str(address), (sock,), True, key, file=file)
+        return Listener(owner, address, str(address), (sock,), True, key, file=file, mode=mode)
 
     def _tcp(self, owner: str, index: int, address: TCPAddress) -> list[Listener]:
         # Port 0 has no address of its own to be recognised by at a reload; its place in the configuration serves.

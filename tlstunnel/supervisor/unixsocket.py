@@ -39,6 +39,20 @@ class UnixFile:
             if _identity(self.path) == (self.device, self.inode):
                 os.unlink(self.path)
 
+    def set_mode(self, mode: int) -> None:
+        """Change the file's permissions, if it is still ours."""
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(self.path)
+            if (found.st_dev, found.st_ino) != (self.device, self.inode):
+                return
+            try:
+                os.chmod(self.path, mode)
+            except PermissionError:
+                # It is the workers' user's, and root may no longer change what is not its own: it must be ours first.
+                os.chown(self.path, os.geteuid(), -1)
+                os.chmod(self.path, mode)
+                os.chown(self.path, found.st_uid, -1)
+
 
 def bind_unix(path: str, *, mode: int, owner: tuple[int, int] | None, backlog: int) -> tuple[socket.socket, UnixFile]:
     """Listen on a unix socket whose file has the given mode, and the owner (uid, gid) if there is one to give.
