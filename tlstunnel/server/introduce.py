@@ -8,7 +8,7 @@ from typing import Any
 from tlstunnel import proxy_protocol
 from tlstunnel.config.model import Mode, ProxyProtocol, Service
 from tlstunnel.outcome import CloseReason
-from tlstunnel.proxy_protocol import End, Endpoint, Header, SSLInfo, TLVs, UnixEndpoint
+from tlstunnel.proxy_protocol import End, Endpoint, Header, SSLInfo, TLVs
 from tlstunnel.server.admission import is_in
 from tlstunnel.server.connection import Connection
 from tlstunnel.server.refusal import Refusal
@@ -45,7 +45,8 @@ def header_for(connection: Connection) -> bytes:
         return b""
     source = connection.source or _end(connection.family, connection.address)
     destination = connection.destination or _end(connection.family, connection.client.sock.getsockname())
-    if isinstance(source, Endpoint) != isinstance(destination, Endpoint):
+    if not (isinstance(source, Endpoint) and isinstance(destination, Endpoint)):
+        # Of unix sockets there is nothing to tell that anybody would take: HAProxy and nginx refuse such addresses.
         source = destination = None
     if service.proxy_protocol is ProxyProtocol.V1:
         return proxy_protocol.encode_v1(source, destination)
@@ -76,7 +77,6 @@ def _tlvs(connection: Connection) -> TLVs:
 
 def _end(family: int, address: Any) -> End:
     if family == socket.AF_UNIX:
-        path = address if isinstance(address, bytes) else str(address or "").encode()
-        return UnixEndpoint(path)
+        return None
     host = str(address[0]).partition("%")[0]
     return Endpoint(host.removeprefix("::ffff:") if "." in host else host, address[1])
