@@ -25,19 +25,24 @@ class Bucket:
 
     __slots__ = ("_filled_at", "tokens")
 
-    def __init__(self, rate: Rate, now: float) -> None:
-        self.tokens = rate.burst
+    def __init__(self, rate: Rate, share: float, now: float) -> None:
+        self.tokens = _room(rate, share)
         self._filled_at = now
 
     def take(self, rate: Rate, share: float, now: float) -> bool:
         """Take a token if there is one; `share` is our part of the rate."""
         refilled = self.tokens + (now - self._filled_at) * rate.count * share / rate.per_s
         self._filled_at = now
-        self.tokens = min(rate.burst, refilled)
+        self.tokens = min(_room(rate, share), refilled)
         if self.tokens < 1.0:
             return False
         self.tokens -= 1.0
         return True
+
+
+def _room(rate: Rate, share: float) -> float:
+    """How many tokens our part of the rate can hold; a bucket for less than one would never let anybody in."""
+    return max(1.0, rate.burst * share)
 
 
 class Admission:
@@ -72,7 +77,7 @@ class Admission:
             return CloseReason.REJECT_CONNECTION_RATE, None
         if self._handshake_rate is not None:
             if self._handshakes is None:
-                self._handshakes = Bucket(self._handshake_rate, now)
+                self._handshakes = Bucket(self._handshake_rate, self._share, now)
             if not self._handshakes.take(self._handshake_rate, self._share, now):
                 return CloseReason.REJECT_HANDSHAKE_RATE, None
         if self._per_ip is None:
@@ -91,7 +96,7 @@ class Admission:
     def _has_token(self, key: str, rate: Rate, now: float) -> bool:
         bucket = self._buckets.pop(key, None)
         if bucket is None:
-            bucket = Bucket(rate, now)
+            bucket = Bucket(rate, self._share, now)
             if len(self._buckets) >= MAX_ADDRESSES:
                 self._buckets.popitem(last=False)
         self._buckets[key] = bucket
