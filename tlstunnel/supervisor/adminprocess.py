@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 
 from tlstunnel.errors import StartupError
 from tlstunnel.observe.board import Board
@@ -24,6 +25,7 @@ class AdminProcess:
         self._daemon = daemon
         self._board = board
         self._leaving: set[int] = set()
+        self._on_settled: Callable[[], None] | None = None
 
     @property
     def is_gone(self) -> bool:
@@ -91,12 +93,22 @@ class AdminProcess:
             signal_process(pid, signal.SIGTERM)
             self._daemon.timers.after(_STOP_S, f"admin {pid}", lambda: signal_process(pid, signal.SIGKILL))
 
+    def when_settled(self, then: Callable[[], None]) -> None:
+        """Call back once nobody answers for an earlier generation any more; at once if nobody does."""
+        if self._leaving:
+            self._on_settled = then
+        else:
+            then()
+
     def note_end(self, pid: int, how: str) -> bool:
         """A child that is no worker has ended; whether it was one of ours."""
         daemon = self._daemon
         if pid in self._leaving:
             self._leaving.discard(pid)
             daemon.timers.cancel(f"admin {pid}")
+            if self._on_settled is not None and not self._leaving:
+                then, self._on_settled = self._on_settled, None
+                then()
             return True
         if pid != daemon.admin_pid:
             return False

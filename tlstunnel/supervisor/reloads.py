@@ -3,9 +3,10 @@
 Theory of operation. Everything that can fail is done before anything is changed: reading, judging, binding. What
 follows takes the workers' own time, and the supervisor's loop goes on meanwhile:
 
-    IDLE --same configuration--> RENEWING --every worker uses the new material--> IDLE
-    IDLE --another one--> ARRIVING --every new worker is ready--> IDLE, and the old generation drains
+    IDLE --same configuration--> RENEWING --every worker uses the new material--> SHOWING
+    IDLE --another one--> ARRIVING --every new worker is ready--> SHOWING, and the old generation drains
                                    --one could not begin, or time is up--> IDLE, and nothing has changed
+    SHOWING --the admin process that showed the old state has ended--> IDLE
 
 A request during a reload is kept and makes another one afterwards, so what was written last is always used; a hundred
 requests in a row may make fewer reloads. The service manager hears of the beginning and of the end, good or bad: it has
@@ -55,6 +56,7 @@ class State(Enum):
     IDLE = "idle"
     RENEWING = "renewing"
     ARRIVING = "arriving"
+    SHOWING = "showing"
 
 
 class Reloads:
@@ -255,7 +257,7 @@ class Reloads:
         self._daemon.timers.after(ANSWER_S, "reload", self._late)
 
     def _go_on(self) -> None:
-        if self._awaited or self._state is State.IDLE:
+        if self._awaited or self._state in (State.IDLE, State.SHOWING):
             return
         if self._state is State.ARRIVING:
             self._take_over()
@@ -277,6 +279,13 @@ class Reloads:
     # How it ends. What is said is true by then: whoever reads it and looks finds it so.
 
     def _succeed(self, what: str) -> None:
+        self._state = State.SHOWING
+        self._daemon.timers.cancel("reload")
+        self._admin.when_settled(lambda: self._tell(what))
+
+    def _tell(self, what: str) -> None:
+        if self._state is not State.SHOWING:
+            return  # the daemon drains meanwhile
         self._outcome.note_success()
         self._stapling.adopt()
         self._finish()
