@@ -65,9 +65,9 @@ class Backend:
             self._handler(sock)
         except (ConnectionError, ssl.SSLError, TimeoutError):
             pass
-        except OSError:
+        except OSError as exc:
             if sock.fileno() >= 0:
-                raise
+                self.errors.append(exc)
         except BaseException as exc:  # noqa: BLE001 - reported by the test that waits for it
             self.errors.append(exc)
         finally:
