@@ -28,11 +28,11 @@ from tlstunnel.server import hint
 from tlstunnel.server.connection import Connection
 from tlstunnel.server.dial import Dialer, DialError, dial_error
 from tlstunnel.server.introduce import check_trust, header_for, read_header
+from tlstunnel.server.judgement import identify, judge, require_alpn
 from tlstunnel.server.refusal import Refusal
 from tlstunnel.server.routes import Route
 from tlstunnel.tls import clienthello
-from tlstunnel.tls.peer import Identity, UnusableCertificateError, identity
-from tlstunnel.tls.policy import Policy, decide
+from tlstunnel.tls.policy import decide
 
 Steps = Generator[None, None, None]
 _Found = TypeVar("_Found")
@@ -84,13 +84,14 @@ def _accept_tls(connection: Connection, route: Route, client: TLSEnd) -> Steps:
     connection.note_handshake(client, route)
     dialers = route.dialers
     if service.client_auth is not ClientAuth.NONE:
-        who = _identify(client)
+        who = identify(client)
         if who is None and runtime.fallback:
             dialers = runtime.fallback
             connection.record.rule = "fallback_target"
         else:
-            _judge(connection, route.policy, who)
-            connection.common_name = who.common_names[0] if who is not None and who.common_names else ""
+            judge(connection, route.policy, who)
+            # Of several the target could take another for the one that was meant (`tls.policy`): it is told none.
+            connection.common_name = who.common_names[0] if who is not None and len(who.common_names) == 1 else ""
     dialer = yield from _dial(connection, dialers)
     if service.backend_tls is None:
         connection.link_ends(connection.plain_backend())
@@ -155,6 +156,8 @@ def _hear_proxy(connection: Connection) -> Steps:
         connection.host = header.source.host
         connection.source, connection.destination = header.source, header.destination
         record.real_client = str(TCPAddress(header.source.host, header.source.port))
+    if not header.is_local:  # the proxy's own health check is nobody's client
+        # A client the proxy does not know stands under the proxy's own address (section 2.1 of the specification).
         connection.admit()
 
 
@@ -176,28 +179,6 @@ def _shake(connection: Connection, end: TLSEnd) -> Steps:
         if end.is_readable:
             connection.runtime.worker.reactor.again(connection)  # there is more than one step takes, or an EOF
         yield
-
-
-# Who the peer is.
-
-
-def _identify(end: TLSEnd) -> Identity | None:
-    certificate = end.engine.peer_certificate()
-    if certificate is None:
-        return None
-    try:
-        return identity(certificate)
-    except UnusableCertificateError as exc:
-        raise Refusal(CloseReason.BAD_CERTIFICATE, str(exc)) from None
-
-
-def _judge(connection: Connection, policy: Policy, who: Identity | None) -> None:
-    """Whether the peer may go on: also on a resumed session, where OpenSSL did not ask."""
-    record = connection.record
-    decision = decide(policy, who)
-    record.identity, record.rule = str(who) if who is not None else None, decision.rule
-    if not decision.allowed:
-        raise Refusal(CloseReason.DENIED, f"{who or 'no certificate'}: {decision.rule}")
 
 
 # The backend.
@@ -282,7 +263,7 @@ def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
     backend.begin()
     yield from _shake(connection, backend)
     connection.note_backend_handshake(backend, host, dialer)
-    who = _identify(backend)
+    who = identify(backend)
     if who is None:
         raise Refusal(CloseReason.BAD_CERTIFICATE, "backend showed no certificate")
     decision = None if backend_tls.verify is None else decide(backend_tls.verify, who)
@@ -291,5 +272,6 @@ def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
         connection.record.rule = None if decision is None else decision.rule
     if decision is not None and not decision.allowed:
         raise Refusal(CloseReason.DENIED, f"backend {who}: {decision.rule}")
-    backend.hold_tickets()
+    require_alpn(backend, backend_tls.tls)
+    backend.hold_tickets(who.not_after.timestamp())
     connection.link_ends(backend)

@@ -1,0 +1,55 @@
+"""Who the peer is once a handshake is complete, and whether that will do."""
+
+from __future__ import annotations
+
+import time
+
+from tlstunnel.config.model import TLSSettings
+from tlstunnel.outcome import CloseReason
+from tlstunnel.relay.ends import TLSEnd
+from tlstunnel.server.connection import Connection
+from tlstunnel.server.refusal import Refusal
+from tlstunnel.tls.peer import Identity, UnusableCertificateError, identity
+from tlstunnel.tls.policy import Policy, decide
+
+
+def identify(end: TLSEnd) -> Identity | None:
+    """Who the peer is by its certificate; None if it showed none.
+
+    Raises:
+        Refusal: the certificate's names can be read in two ways.
+    """
+    certificate = end.engine.peer_certificate()
+    if certificate is None:
+        return None
+    try:
+        return identity(certificate)
+    except UnusableCertificateError as exc:
+        raise Refusal(CloseReason.BAD_CERTIFICATE, str(exc)) from None
+
+
+def judge(connection: Connection, policy: Policy, who: Identity | None) -> None:
+    """Let the client go on, or not; also on a resumed session, where OpenSSL did not ask.
+
+    Raises:
+        Refusal: no rule admits it, one denies it, or it resumes a session with a certificate that has expired since.
+    """
+    record = connection.record
+    decision = decide(policy, who)
+    record.identity, record.rule = str(who) if who is not None else None, decision.rule
+    if not decision.allowed:
+        raise Refusal(CloseReason.DENIED, f"{who or 'no certificate'}: {decision.rule}")
+    # Each resumption brings a new ticket, so a session can outlive the certificate it was made with
+    # (RFC 8446 section 4.6.1), and OpenSSL does not look at the dates again.
+    if who is not None and record.resumed and time.time() > who.not_after.timestamp():
+        raise Refusal(CloseReason.EXPIRED_CERTIFICATE, f"{who}: expired since the session that it resumes was made")
+
+
+def require_alpn(end: TLSEnd, settings: TLSSettings) -> None:
+    """A server that chose none of our protocols said so by silence (RFC 7301 section 3.1).
+
+    Raises:
+        Refusal: it did, and one is required.
+    """
+    if settings.alpn_required and not end.engine.alpn():
+        raise Refusal(CloseReason.NO_SHARED_ALPN, f"backend chose none of {', '.join(settings.alpn)}")
