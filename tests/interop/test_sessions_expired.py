@@ -72,7 +72,7 @@ def test_a_client_whose_certificate_has_expired_is_not_resumed(authority: Author
             said = ask(web, authority.certificate, version, "-sess_in", session, "-sess_out", session, pair=pair)
             record = running.record()
             assert (record["resumed"], record["reason"]) == (True, "expired_certificate")
-            assert record["detail"] == "cn=short-lived: expired since the session that it resumes was made"
+            assert "cn=short-lived: expired since the session that it resumes was made" in record["detail"]
             assert record["target"] is None
             assert GREETING not in said.text
             said = ask(web, authority.certificate, version, pair=pair)
