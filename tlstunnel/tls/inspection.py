@@ -2,7 +2,7 @@
 
 Looking goes on after the first file that cannot be used: each certificate, CA, list and setting is tried on its own,
 and each finding carries the key path it belongs to. Nothing is kept open and nothing is changed, unless the caller's
-own way of building contexts does: no key log is opened, no socket bound. What was read is handed out as well, so a
+own way of building contexts does: no key log is opened, nothing listened on. What was read is handed out as well, so a
 caller that starts with it need not read it twice.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -185,6 +187,12 @@ class _Service:
             self.found.warnings.append(
                 f"{service.name}: unsafe_keylog is on: who reads SSLKEYLOGFILE reads all traffic"
             )
+        if service.source_address is not None and (problem := _cannot_bind(service.source_address)):
+            # Not an error: an address that moves between machines may be on its way here.
+            self.found.warnings.append(
+                f"{service.name}: source_address {service.source_address}: {problem}; connections to targets fail "
+                "until this machine has that address"
+            )
         return material
 
     def _staples(self, steps: Steps, material: Material) -> tuple[tuple[bytes, Staple], ...]:
@@ -241,3 +249,14 @@ class _Service:
             remarks = [line for line in remarks if line not in expired.values()]
         self.found.warnings += remarks
         return crls
+
+
+def _cannot_bind(address: str) -> str | None:
+    """Why no connection could be made from this address of ours; asked of the kernel, which alone knows."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((address, 0))
+    except OSError as exc:
+        return os.strerror(exc.errno or 0).lower()
+    return None
