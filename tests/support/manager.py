@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import os
+import re
 import socket
 import threading
 from pathlib import Path
@@ -45,6 +46,18 @@ class Manager:
             assert at is not None
             self._given = at + 1
             return self.messages[at]
+
+    def match(self, pattern: str) -> re.Match[str]:
+        """The first message, of all, in which this is found."""
+
+        def find() -> re.Match[str] | None:
+            return next((found for message in self.messages if (found := re.search(pattern, message))), None)
+
+        with self._changed:
+            assert self._changed.wait_for(find, PATIENCE_S), f"no {pattern} in {self.messages}"
+            found = find()
+            assert found is not None
+            return found
 
     def count(self, line: str) -> int:
         """How many messages had this line so far."""

@@ -17,7 +17,8 @@ from tests.unit.test_log_lines import record
 from tlstunnel.config.model import Log as LogSettings
 from tlstunnel.errors import StartupError
 from tlstunnel.observe.board import Board
-from tlstunnel.observe.log import BURST, INTERVAL_S, MAX_PENDING, Log, open_log
+from tlstunnel.observe.log import BURST, INTERVAL_S, Log, open_log
+from tlstunnel.observe.outbox import MAX_PENDING
 from tlstunnel.observe.schema import schema_for
 from tlstunnel.observe.sinks import MAX_WRITE, FileSink, StreamSink, SyslogSink
 from tlstunnel.outcome import CloseReason

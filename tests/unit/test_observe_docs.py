@@ -17,9 +17,10 @@ from tlstunnel.observe.admin.routes import PATHS
 from tlstunnel.observe.board import Board
 from tlstunnel.observe.lines import LEVEL_OF, JSONLines
 from tlstunnel.observe.listing import describe
-from tlstunnel.observe.log import BURST, INTERVAL_S, MAX_PENDING
+from tlstunnel.observe.log import BURST, INTERVAL_S
 from tlstunnel.observe.metrics import FAMILIES, PREFIX
 from tlstunnel.observe.observer import Observer
+from tlstunnel.observe.outbox import MAX_PENDING
 from tlstunnel.observe.schema import PAUSE_REASONS, schema_for
 from tlstunnel.observe.state import CertificateState, ReloadState, ServiceState, TunnelState, WorkerState
 from tlstunnel.observe.status import status_document

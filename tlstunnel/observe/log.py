@@ -2,7 +2,7 @@
 
     Log.connection, .rejected, .message      what happened
         lines.py                             one line of text or JSON
-    _Outbox                                  lines not yet written: bounded; what does not fit is dropped and counted
+    outbox.py                                lines not yet written: bounded; what does not fit is dropped and counted
         sinks.py                             stderr, file, syslog: a write that would wait is refused
 
 A worker's log is batched: lines gather during a turn of the loop and `flush` writes them in a few large writes.
@@ -17,89 +17,34 @@ What is left out, and how one learns of it:
                             reason in `INTERVAL_S` are written, then one line with the number of the others. JSON has
                             a record for every connection that came past admission, so that records can be counted.
     no room to write        one line with the number of lines lost, as soon as there is room again
+    no room until the end   `finish` waits for the reader for ENDING_S. What it did not take by then is counted, and
+                            whoever survives the process says so: its row of the board holds how many lines no line
+                            has told of (`ProcessSeries.log_unsaid`, `.log_waiting`), also after it was killed
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 
 from tlstunnel.config.model import Log as LogSettings
 from tlstunnel.observe.board import Row
 from tlstunnel.observe.lines import LEVEL_OF, LEVELS, JSONLines, TextLines, Value
 from tlstunnel.observe.noise import INTERVAL_S, Limiter
+from tlstunnel.observe.outbox import Outbox
 from tlstunnel.observe.record import ConnectionRecord
 from tlstunnel.observe.schema import ProcessSeries
-from tlstunnel.observe.sinks import MAX_WRITE, Sink, open_sink
+from tlstunnel.observe.sinks import Sink, open_sink
 from tlstunnel.outcome import CloseReason, Stage
 
-__all__ = ["INTERVAL_S", "Log", "open_log"]
+__all__ = ["ENDING_S", "INTERVAL_S", "Log", "open_log"]
 
 BURST = 10
 """Lines of one kind in an interval of INTERVAL_S before the rest is only counted."""
-MAX_PENDING = 256 * 1024
-"""Bytes of lines waiting for a reader that has stopped reading."""
-
-
-class _Outbox:
-    """Lines on their way to a sink."""
-
-    __slots__ = ("_lines", "_sink", "_size", "lost")
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._lines: deque[bytes] = deque()
-        self._size = 0
-        self.lost = 0
-        """Lines dropped for want of room, or because the sink failed, since this was last set to 0."""
-
-    def __bool__(self) -> bool:
-        return bool(self._lines)
-
-    def put(self, level: str, text: str) -> bool:
-        """Queue a line; False if there was no room. What a line cannot hold in one write is cut off."""
-        line = (self._sink.start(level) + text.encode("utf-8", "backslashreplace"))[: MAX_WRITE - 1] + b"\n"
-        if self._size + len(line) > MAX_PENDING:
-            self.lost += 1
-            return False
-        self._lines.append(line)
-        self._size += len(line)
-        return True
-
-    def flush(self) -> int:
-        """Write what can be written now. Returns how many lines were lost to errors of the sink."""
-        failed = 0
-        while self._lines:
-            taken = 1
-            data = self._lines[0]
-            if self._sink.batches and len(self._lines) > 1:
-                taken, data = self._batch()
-            try:
-                if not self._sink.write(data):
-                    break
-            except OSError:
-                failed += taken
-            for _ in range(taken):
-                self._size -= len(self._lines.popleft())
-        self.lost += failed
-        return failed
-
-    def admit_loss(self, level: str, text: str) -> None:
-        """Say how much was lost, if that can be written; else it stays to be said."""
-        with contextlib.suppress(OSError):
-            if self._sink.write(self._sink.start(level) + text.encode() + b"\n"):
-                self.lost = 0
-
-    def _batch(self) -> tuple[int, bytes]:
-        taken, size = 0, 0
-        for line in self._lines:
-            if size + len(line) > MAX_WRITE:
-                break
-            taken, size = taken + 1, size + len(line)
-        return taken, b"".join(self._lines[index] for index in range(taken))
+ENDING_S = 2.0
+"""How long a process that ends waits for the log's reader. One that reads at all takes MAX_PENDING in a fraction of it;
+one that does not must not hold up the end of a drain for longer."""
 
 
 class Log:
@@ -125,25 +70,34 @@ class Log:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sink = sink
-        self._outbox = _Outbox(sink)
+        self._outbox = Outbox(sink)
         self._threshold = LEVELS[settings.level]
         self._is_json = settings.format == "json"
         self._lines: JSONLines | TextLines = (
             JSONLines() if self._is_json else TextLines(stamps=not sink.stamps, colour=colour and sink.is_terminal)
         )
         self._batched = batched
-        self._wall = wall
+        self._wall, self._monotonic = wall, monotonic
         self._noise = Limiter(monotonic, BURST)
         self._events = Limiter(monotonic, 1)
         self._row: Row | None = None
         self._series: ProcessSeries | None = None
+        self._shown = (0, 0)
 
-    def batch(self) -> None:
-        """From now on lines wait for `flush`: called in a worker after the fork, which then flushes in every turn."""
-        self._batched = True
+    def begin_in_child(self, *, batched: bool = False) -> None:
+        """In a process just forked: start afresh. What waits is its parent's to write, and what it lost its parent's
+        to tell.
+
+        Args:
+            batched: lines wait for `flush` from now on, which a worker calls in every turn.
+        """
+        self._outbox = Outbox(self._sink)
+        self._batched = batched
+        self._row = self._series = None
+        self._shown = (0, 0)
 
     def count_on(self, row: Row, series: ProcessSeries) -> None:
-        """Count lines lost and suppressed in this row of the board."""
+        """Count lines lost and suppressed in this row of the board, and show there how many nobody was told of."""
         self._row, self._series = row, series
 
     @property
@@ -200,10 +154,11 @@ class Log:
             else:
                 self._count(0, 1)
 
-    def tick(self) -> None:
-        """Say what was left out and write what is pending. Called about once a second."""
+    def tick(self, *, is_last: bool = False) -> None:
+        """Say what was left out and write what is pending. Called about once a second; the last time also for the
+        intervals that are not over."""
         for limiter in (self._noise, self._events):
-            for window, count, seconds in limiter.ended():
+            for window, count, seconds in limiter.ended(everything=is_last):
                 text = f"{count} more in {seconds:.0f} s like this: {window.text}"
                 self.message(window.level, "suppressed", text, service=window.subject, reason=window.kind, count=count)
         self.flush()
@@ -218,6 +173,22 @@ class Log:
             text = f"log: nothing took them, lines lost: {self._outbox.lost}"
             fields = {"count": self._outbox.lost}
             self._outbox.admit_loss("warning", self._lines.message("warning", self._wall(), "dropped", text, fields))
+        self._show()
+
+    def finish(self, within_s: float = ENDING_S) -> int:
+        """The process ends: write what waits, and wait for whoever reads it, `within_s` at most.
+
+        Returns how many lines were lost without a line that tells of it; 0 if the reader took everything. Nothing is
+        waited for where the place does not take lines at all (disk full, reader gone).
+        """
+        end = self._monotonic() + within_s
+        self.tick(is_last=True)
+        while self._outbox.is_refused and (left := end - self._monotonic()) > 0:
+            self._sink.wait(left)
+            self.flush()
+        self._count(self._outbox.abandon(), 0)
+        self._show()
+        return self._outbox.lost
 
     def reopen(self) -> None:
         """Open the file again by its name (SIGUSR1, after a rotation). A failure is logged to the old one."""
@@ -228,8 +199,8 @@ class Log:
             self.message("error", "log", f"log: cannot be reopened: {exc.strerror}; the old one stays in use")
 
     def close(self) -> None:
-        """Write what can be written and give the sink back."""
-        self.tick()
+        """Write what needs no waiting, count the rest as lost, and give the sink back."""
+        self.finish(0.0)
         self._sink.close()
 
     def _is_noise(self, level: str, service: str, reason: CloseReason) -> bool:
@@ -246,6 +217,13 @@ class Log:
             self._count(1, 0)
         if not self._batched:
             self.flush()
+
+    def _show(self) -> None:
+        """Keep the row's cells true for whoever finds them when this process is gone."""
+        shown = (self._outbox.lost, len(self._outbox))
+        if shown != self._shown and self._row is not None and self._series is not None:
+            self._shown = shown
+            self._row.cells[self._series.log_unsaid], self._row.cells[self._series.log_waiting] = shown
 
     def _count(self, lost: int, suppressed: int) -> None:
         if self._row is not None and self._series is not None:

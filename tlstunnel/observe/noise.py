@@ -47,13 +47,14 @@ class Limiter:
         window.count += 1
         return window.count <= self._burst
 
-    def ended(self) -> Iterator[tuple[Window, int, float]]:
+    def ended(self, *, everything: bool = False) -> Iterator[tuple[Window, int, float]]:
         """The windows whose interval is over and that hold something back, how many lines, and over how many seconds.
+        Everything: also those whose interval is not over.
 
         The next line of such a kind begins a new window.
         """
         now = self._monotonic()
-        over = [window for window in self._windows.values() if now - window.began >= INTERVAL_S]
+        over = [window for window in self._windows.values() if everything or now - window.began >= INTERVAL_S]
         for window in over:
             del self._windows[window.subject, window.kind]
             held_back = window.suppressed(self._burst)

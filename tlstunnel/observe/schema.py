@@ -135,6 +135,10 @@ class ProcessSeries:
     accept_pauses: dict[str, int]
     log_dropped: int
     log_suppressed: int
+    log_unsaid: int
+    """A gauge: log lines that are lost, and no line has said so yet. Read by the supervisor when a worker has ended."""
+    log_waiting: int
+    """A gauge: log lines that the log's reader has not taken yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +256,8 @@ def _process_series(cells: _Cells) -> ProcessSeries:
         accept_pauses=cells.each(PAUSE_REASONS),
         log_dropped=cells.one(),
         log_suppressed=cells.one(),
+        log_unsaid=cells.gauge(),
+        log_waiting=cells.gauge(),
     )
 
 

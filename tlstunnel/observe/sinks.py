@@ -53,6 +53,10 @@ class Sink(Protocol):
             OSError: the place takes nothing more (disk full, reader gone).
         """
 
+    def wait(self, within_s: float) -> None:
+        """Wait until a write may be worth another try, so long at most: at a process's end, when nothing else is to
+        be done."""
+
     def reopen(self) -> None:
         """Open the place again by its name, after a rotation.
 
@@ -101,6 +105,9 @@ class StreamSink:
         except BlockingIOError:
             return False
 
+    def wait(self, within_s: float) -> None:
+        _wait_writable(self._fd, within_s)
+
     def reopen(self) -> None:
         """Nothing to do: whoever gave us the descriptor rotates what is behind it."""
 
@@ -148,6 +155,9 @@ class FileSink:
 
     def write(self, data: bytes) -> bool:
         return os.write(self._fd, data) > 0
+
+    def wait(self, within_s: float) -> None:
+        """Nothing to wait for: a file takes a write or fails."""
 
     def reopen(self) -> None:
         fresh = self._open()
@@ -199,6 +209,10 @@ class SyslogSink:
             self.reopen()
             return self._send(data)
 
+    def wait(self, within_s: float) -> None:
+        if self._socket is not None:
+            _wait_writable(self._socket.fileno(), within_s)
+
     def reopen(self) -> None:
         fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
@@ -230,6 +244,12 @@ def open_sink(target: str, environ: Mapping[str, str] = os.environ) -> Sink:
     if target.startswith("file:"):
         return FileSink(Path(target.removeprefix("file:")))
     return StreamSink(environ=environ)
+
+
+def _wait_writable(fd: int, within_s: float) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll(within_s * 1000)
 
 
 def _is_journal(fd: int, environ: Mapping[str, str]) -> bool:

@@ -5,7 +5,8 @@ It reads no file and opens no listening socket: everything comes in the `Plan`. 
     STARTING --listening--> READY --Drain, or the supervisor is gone--> DRAINING --nothing open--> ended
 
 One nursery carries everything and stays until the last connection has ended or its time is up: the reactor, the
-channel (obeyed in every state, for a second order may hasten the drain), the listing, the clock of the log.
+channel (obeyed in every state, for a second order may hasten the drain), the listing, the clock of the log. Once
+nothing is open, the log's reader has ENDING_S to take the last lines.
 
 When the supervisor is gone, nobody would replace us, renew our keys or tell us to stop. The worker then drains as if it
 had been told to: listening sockets are closed at once, so that a new daemon can have the ports, and links have their
@@ -99,7 +100,7 @@ class _Run:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._log = plan.log
-        self._log.batch()
+        self._log.begin_in_child(batched=True)
         self._log.count_on(plan.row, plan.schema.process)
         self._reactor = Reactor()
         self._bridge = Bridge(self._reactor, self._log.flush)
@@ -129,7 +130,7 @@ class _Run:
                 acceptor.close()
             cut = await self._drain()
             nursery.cancel_scope.cancel()
-        self._log.flush()
+        self._log.finish()
         self._report(Drained(cut))
         return EXIT_CUT if cut else 0
 

@@ -33,6 +33,8 @@ class Daemon:
     children: dict[int, Child] = field(default_factory=dict)
     """Living workers of all generations, by pid."""
     admin_pid: int | None = None
+    lost_lines: int = 0
+    """Log lines of workers that were lost, as far as the log did not take the line that tells of it."""
 
     inherited: Inherited
     identity: Identity | None

@@ -33,7 +33,7 @@ from tlstunnel.observe.log import open_log
 from tlstunnel.observe.schema import schema_for
 from tlstunnel.server import memory
 from tlstunnel.server.channel import Reopen, Report
-from tlstunnel.supervisor import privileges
+from tlstunnel.supervisor import lastwords, privileges
 from tlstunnel.supervisor.activation import take_inherited
 from tlstunnel.supervisor.adminprocess import AdminProcess
 from tlstunnel.supervisor.children import Child, signal_process
@@ -151,9 +151,7 @@ class _Supervisor:
         daemon.show()
         self._end_everybody()
         daemon.generation.listeners.close_admin()
-        text = f"stopped; {cut_text(self._cut)} at the end of the drain" if self._cut else "stopped"
-        daemon.log.message("warning" if self._cut else "info", "stop", text)
-        daemon.notifier.barrier()
+        lastwords.say(daemon, self._cut)
         return 1 if self._cut else 0
 
     def _start(self) -> None:
@@ -252,8 +250,10 @@ class _Supervisor:
             signal_process(daemon.admin_pid, signal.SIGUSR1)
 
     def _tick(self) -> None:
-        self._daemon.log.tick()
-        self._daemon.timers.after(1.0, "log", self._tick)
+        daemon = self._daemon
+        daemon.log.count_on(daemon.row, daemon.generation.schema.process)  # a reload may have brought another log
+        daemon.log.tick()
+        daemon.timers.after(1.0, "log", self._tick)
 
     # Workers.
 

@@ -16,7 +16,7 @@ from tlstunnel.errors import StartupError, TunnelError
 from tlstunnel.server import channel, worker
 from tlstunnel.server.channel import Drain, Drained, Failed, Order, Ping, Pong, Ready, Report, report_bytes
 from tlstunnel.server.worker import EXIT_BOOT
-from tlstunnel.supervisor import privileges
+from tlstunnel.supervisor import lastwords, privileges
 from tlstunnel.supervisor.children import Child, fork
 from tlstunnel.supervisor.daemon import Daemon
 from tlstunnel.supervisor.generation import Generation
@@ -66,6 +66,7 @@ class Workforce:
 
         def body() -> int:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            generation.log.begin_in_child()
             try:
                 ours.close()
                 daemon.close_in_child(listing=listing)
@@ -86,7 +87,10 @@ class Workforce:
                 )
             except Exception as exc:  # noqa: BLE001 - whatever it is, the supervisor is told and says it
                 if not isinstance(exc, TunnelError | OSError):
-                    traceback.print_exc()
+                    trace = "".join(traceback.format_exception(exc))
+                    text = "an error of ours ended a worker; please report it"
+                    generation.log.message("error", "crash", text, traceback=trace)
+                generation.log.finish()
                 theirs.setblocking(False)
                 theirs.sendall(report_bytes(Failed(channel.one_line(str(exc) or type(exc).__name__))))
                 return EXIT_BOOT
@@ -149,6 +153,7 @@ class Workforce:
             if child.cut is None:
                 # It was killed, said nothing, and took with it what it had open.
                 child.cut = open_now(daemon.generation, [child])
+            lastwords.note(daemon, child)
             daemon.rows.give_back(child.row)
             self._on_end(child, child.failure or how_it_ended(status))
 

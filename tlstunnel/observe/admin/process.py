@@ -15,6 +15,8 @@ from tlstunnel.observe.admin.routes import AdminSources, Routes
 
 _PARENT_CHECK_S = 1.0
 _BACKLOG = 64
+_LOG_ENDING_S = 1.0
+"""How long it waits for the log's reader at its end: it logs nothing but errors of ours, and has little time to end."""
 # A terminal sends SIGINT to the whole process group, and the endpoint shall answer while the others drain.
 _NOT_OURS = (signal.SIGINT, signal.SIGHUP)
 
@@ -31,7 +33,9 @@ def run_admin(sources: AdminSources, sockets: Sequence[socket.socket], tls: ssl.
     """
     for number in _NOT_OURS:
         signal.signal(number, signal.SIG_IGN)
+    sources.log.begin_in_child()
     trio.run(_run, sources, sockets, tls)
+    sources.log.finish(_LOG_ENDING_S)
 
 
 async def _run(sources: AdminSources, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
