@@ -91,7 +91,12 @@ class Backend:
 
 @contextlib.contextmanager
 def serve(
-    handler: Handler, *, host: str = "127.0.0.1", path: Path | None = None, context: ssl.SSLContext | None = None
+    handler: Handler,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    path: Path | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> Iterator[Backend]:
     """A service until the block is left; on a unix socket if a path is given, in TLS if a context is."""
     if path is not None:
@@ -99,7 +104,7 @@ def serve(
         sock.bind(str(path))
         sock.listen(64)
     else:
-        sock = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64)
+        sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64)
     backend = Backend(sock, handler, context)
     try:
         yield backend
