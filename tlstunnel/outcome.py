@@ -75,19 +75,43 @@ class CloseReason(Enum):
     DRAINED = ("drained", Stage.LINK, Fault.US, "cut at the end of drain_timeout")
     INTERNAL_ERROR = ("internal_error", Stage.LINK, Fault.US, "an error of ours; please report it")
 
-    # Before any TLS work.
-    REJECT_CONNECTIONS = ("max_connections", Stage.ADMIT, Fault.OPERATOR, "max_connections are open")
-    REJECT_PER_IP = ("max_connections_per_ip", Stage.ADMIT, Fault.CLIENT, "max_connections_per_ip are open")
-    REJECT_CONNECTION_RATE = ("connection_rate_per_ip", Stage.ADMIT, Fault.CLIENT, "over connection_rate_per_ip")
-    REJECT_HANDSHAKE_RATE = ("handshake_rate", Stage.ADMIT, Fault.CLIENT, "over handshake_rate")
-    REJECT_NETWORK = ("network_denied", Stage.ADMIT, Fault.CLIENT, "address not admitted by allow_from and deny_from")
-    PROXY_HEADER_MISSING = ("proxy_header_missing", Stage.ADMIT, Fault.CLIENT, "no PROXY protocol header came")
+    # Before any TLS work. Of limits and networks only this text is logged, so it says what to do as well.
+    REJECT_PER_IP = (
+        "max_connections_per_ip",
+        Stage.ADMIT,
+        Fault.CLIENT,
+        "its address has max_connections_per_ip open; raise that if it needs more",
+    )
+    REJECT_CONNECTION_RATE = (
+        "connection_rate_per_ip",
+        Stage.ADMIT,
+        Fault.CLIENT,
+        "its address is over connection_rate_per_ip; raise that if it needs more",
+    )
+    REJECT_HANDSHAKE_RATE = (
+        "handshake_rate",
+        Stage.ADMIT,
+        Fault.CLIENT,
+        "all clients together are over handshake_rate; raise that if this machine can do more",
+    )
+    REJECT_NETWORK = (
+        "network_denied",
+        Stage.ADMIT,
+        Fault.CLIENT,
+        "its address is not admitted; allow_from and deny_from say which are",
+    )
+    PROXY_HEADER_MISSING = (
+        "proxy_header_missing",
+        Stage.ADMIT,
+        Fault.CLIENT,
+        "client did not begin with a PROXY protocol header",
+    )
     PROXY_HEADER_MALFORMED = ("proxy_header_malformed", Stage.ADMIT, Fault.CLIENT, "malformed PROXY protocol header")
     PROXY_HEADER_UNTRUSTED = (
         "proxy_header_untrusted",
         Stage.ADMIT,
         Fault.CLIENT,
-        "PROXY protocol header from outside proxy_trusted",
+        "client may not send PROXY protocol headers",
     )
 
     # During the TLS handshake with the client (server mode) or with the backend (client mode).
@@ -105,7 +129,7 @@ class CloseReason(Enum):
         "no signature algorithm in common that fits the certificate",
     )
     NO_SHARED_ALPN = ("no_shared_alpn", Stage.HANDSHAKE, Fault.CLIENT, "no application protocol (ALPN) in common")
-    UNRECOGNIZED_NAME = ("unrecognized_name", Stage.HANDSHAKE, Fault.CLIENT, "no certificate for this server name")
+    UNRECOGNIZED_NAME = ("unrecognized_name", Stage.HANDSHAKE, Fault.CLIENT, "no sni entry is for this server name")
     NO_CLIENT_CERTIFICATE = (
         "no_client_certificate",
         Stage.HANDSHAKE,
@@ -137,9 +161,9 @@ class CloseReason(Enum):
     )
     BACKEND_NO_SOCKET = ("no_socket", Stage.DIAL, Fault.BACKEND, "backend's unix socket does not exist")
     BACKEND_PERMISSION = ("permission", Stage.DIAL, Fault.OPERATOR, "not permitted to connect to the backend")
-    BACKEND_NO_DESCRIPTORS = ("no_descriptors", Stage.DIAL, Fault.OPERATOR, "out of descriptors or local ports")
+    BACKEND_NO_DESCRIPTORS = ("no_descriptors", Stage.DIAL, Fault.OPERATOR, "no descriptor or local port was free")
     BACKEND_NO_SOURCE = ("no_source", Stage.DIAL, Fault.OPERATOR, "source_address cannot be used")
-    CLIENT_GONE = ("client_gone", Stage.DIAL, Fault.NOBODY, "client left before the backend answered")
+    CLIENT_GONE = ("client_gone", Stage.DIAL, Fault.NOBODY, "client reset the connection before the backend answered")
 
     def __repr__(self) -> str:
         return f"CloseReason.{self.name}"

@@ -47,7 +47,10 @@ def test_curl_shows_what_to_do(
     assert done.stdout.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert options == ("--head",) or done.stdout.endswith(ANSWER)
     record = found.record()
-    assert (record["reason"], record["detail"]) == ("not_tls", "client speaks plain HTTP")
+    assert (record["reason"], record["detail"]) == (
+        "not_tls",
+        "client speaks plain HTTP; give it https:// instead of http://",
+    )
     assert backend.count == 0
 
 
@@ -68,7 +71,7 @@ def test_behind_a_proxy_header_too(running: tuple[Services, backends.Backend]) -
     [
         (b"SSH-2.0-OpenSSH_9.2\r\n", "client speaks SSH"),
         (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", "client speaks PostgreSQL's own request for TLS"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "client speaks plain HTTP"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "client speaks plain HTTP; give it https:// instead of http://"),
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "client speaks the PROXY protocol (v1) before TLS"),
     ],
 )
@@ -97,4 +100,7 @@ def test_http_that_comes_byte_by_byte_is_recognized(running: tuple[Services, bac
         data, _ = clients.read_to_end(sock)
     assert data.endswith(ANSWER)
     record = found.record()
-    assert (record["reason"], record["detail"]) == ("not_tls", "client speaks plain HTTP")
+    assert (record["reason"], record["detail"]) == (
+        "not_tls",
+        "client speaks plain HTTP; give it https:// instead of http://",
+    )

@@ -142,7 +142,7 @@ def test_a_client_that_no_rule_matches_gets_an_alert_and_nothing_of_the_backend(
     record = running.record()
     assert (record["reason"], record["rule"]) == ("denied", "no rule matches")
     assert record["identity"] is not None
-    assert record["detail"] == f"{record['identity']}: no rule matches"
+    assert record["detail"] == f"{record['identity']}: no rule matches; add an allow rule if it may connect"
     assert record["target"] is None
     assert backend.count == dialled
 

@@ -128,7 +128,7 @@ def test_a_name_nobody_has_gets_the_default_or_an_alert(running: Services, autho
     assert said.alert == UNRECOGNIZED_NAME
     record = running.record()
     assert (record["reason"], record["server_name"]) == ("unrecognized_name", "stranger.example")
-    assert record["detail"] == 'no route for the server name "stranger.example"'
+    assert record["detail"].startswith('it asks for "stranger.example"; ')
     assert curl(running, authority, "stranger.example", "--insecure", service="reject") == "curl 35"
     running.record()
     # Who asks for no name is not told that there are others.
@@ -155,7 +155,7 @@ def test_versions_and_alpn_are_those_of_the_name(running: Services, authority: o
     assert ask(port, ca, "-tls1_2", "-alpn", "postgresql", name="strict.example").alert == PROTOCOL_VERSION
     record = running.record()
     assert record["reason"] == "no_shared_version"
-    assert record["detail"] == "unsupported protocol; client offers TLS 1.2"
+    assert record["detail"].startswith("client offers TLS 1.2; ")
     assert ask(port, ca, "-alpn", "http/1.1", name="strict.example").alert == NO_APPLICATION_PROTOCOL
     assert running.record()["reason"] == "no_shared_alpn"
     assert curl(running, authority, "own.example") == "own"

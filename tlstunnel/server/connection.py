@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import select
 import socket
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -29,6 +30,7 @@ from tlstunnel.server.refusal import Refusal
 from tlstunnel.server.routes import Route
 from tlstunnel.server.runtime import ServiceRuntime, describe
 from tlstunnel.server.sessions import TargetEnd
+from tlstunnel.tls import remedies
 from tlstunnel.tls.firstbytes import HelloError
 from tlstunnel.tls.reasons import classify
 
@@ -39,8 +41,8 @@ class Connection:
     __slots__ = (
         "_admitted_as", "_answer", "_backend_edges", "_backend_sock", "_dial_began", "_dial_ends", "_is_dialing",
         "_is_over", "_late", "_shake_began", "_started", "_steps", "address", "backend", "client", "common_name",
-        "deadline", "destination", "dialer", "family", "hello", "host", "is_late", "link", "record", "route", "runtime",
-        "source",
+        "deadline", "destination", "dialer", "expected", "family", "hello", "host", "is_late", "link", "record",
+        "route", "runtime", "source",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +60,7 @@ class Connection:
         self.route: Route | None = None
         self.hello: hint.FirstMessage | None = None
         self.dialer: Dialer | None = None
+        self.expected = ""
         self.backend: PlainEnd | None = None
         self.link: Link | None = None
         self.is_late = False
@@ -131,9 +134,10 @@ class Connection:
         record.handshake_s = time.monotonic() - self._shake_began
         self.runtime.worker.observer.handshake_done(record)
 
-    def begin_handshake(self) -> None:
-        """The handshake with the backend begins."""
+    def begin_handshake(self, expected: str) -> None:
+        """The handshake with the backend begins; it has to show a certificate for this name."""
         self.record.with_backend = True
+        self.expected = expected
         self._shake_began = time.monotonic()
         self._wait_until(self.runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
 
@@ -246,6 +250,10 @@ class Connection:
     def on_ready(self, fd: int, events: int) -> None:
         if fd == self.client.fd:
             self.client.note(events)
+            if self._is_dialing and events & select.EPOLLERR:
+                # It reset the connection: nobody waits for the backend any more. (A FIN may be a half-close.)
+                self._end(CloseReason.CLIENT_GONE)
+                return
         elif self.backend is not None and fd == self.backend.fd:
             self.backend.note(events)
         else:
@@ -316,7 +324,10 @@ class Connection:
 
     def _end_handshake(self, error: TLSError) -> None:
         """A handshake failed: find out why, in terms of this connection."""
-        reason, detail = classify(error.reasons, error.verify_code)
+        words = remedies.KEYS if self.record.with_backend else None
+        reason, detail = classify(error.reasons, error.verify_code, words)
+        if reason is CloseReason.NAME_MISMATCH:
+            detail = f"it is not for {self.expected}"
         route = self.route
         objection = None if route is None or route.side is None else route.side.objection
         if error.verify_code == X509_V_ERR_APPLICATION_VERIFICATION and self.backend is None and objection is not None:
@@ -340,6 +351,7 @@ class Connection:
         self._is_over = True
         if self.hello is not None and reason.stage is Stage.HANDSHAKE:
             hint.describe(self.record, self.hello)
+        detail = hint.complete(reason, detail, self.record, self.hello)
         worker = self.runtime.worker
         reactor = worker.reactor
         reactor.release(self)

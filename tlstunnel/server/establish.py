@@ -32,7 +32,7 @@ from tlstunnel.server.judgement import identify, judge, require_alpn
 from tlstunnel.server.refusal import Refusal
 from tlstunnel.server.routes import Route
 from tlstunnel.tls import clienthello
-from tlstunnel.tls.policy import decide
+from tlstunnel.tls.policy import decide, refusal
 
 Steps = Generator[None, None, None]
 _Found = TypeVar("_Found")
@@ -169,7 +169,7 @@ def _find_route(connection: Connection) -> Generator[None, None, Route]:
     route = connection.runtime.routes.find(hello.server_name)
     if route is None or not (route.side or route.dialers):
         connection.say(UNRECOGNIZED_NAME)
-        raise Refusal(CloseReason.UNRECOGNIZED_NAME, f'no route for the server name "{hello.server_name or ""}"')
+        raise Refusal(CloseReason.UNRECOGNIZED_NAME, hint.wanted(hello))
     return route
 
 
@@ -259,7 +259,7 @@ def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
     session = runtime.sessions.take(target)
     if session is not None:
         engine.resume(session)
-    connection.begin_handshake()
+    connection.begin_handshake(host)
     backend.begin()
     yield from _shake(connection, backend)
     connection.note_backend_handshake(backend, host, dialer)
@@ -271,7 +271,7 @@ def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
         connection.record.identity = str(who)
         connection.record.rule = None if decision is None else decision.rule
     if decision is not None and not decision.allowed:
-        raise Refusal(CloseReason.DENIED, f"backend {who}: {decision.rule}")
+        raise Refusal(CloseReason.DENIED, f"backend {refusal(decision, who, is_server=True)}")
     require_alpn(backend, backend_tls.tls)
     backend.hold_tickets(who.not_after.timestamp())
     connection.link_ends(backend)

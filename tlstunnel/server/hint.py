@@ -7,8 +7,8 @@ connections where the log is at debug.
 from __future__ import annotations
 
 from tlstunnel.observe.record import ConnectionRecord
-from tlstunnel.outcome import CloseReason
-from tlstunnel.tls import clienthello, ja4
+from tlstunnel.outcome import CloseReason, Stage
+from tlstunnel.tls import clienthello, ja4, remedies
 from tlstunnel.tls.clienthello import ClientHello
 from tlstunnel.tls.firstbytes import CLIENT_HELLO, HANDSHAKE, MAX_FRAGMENT, HelloError, NotTLSError, Speaks, assemble
 
@@ -31,11 +31,16 @@ _FROM_HELLO = frozenset(
     )
 )
 
+_SILENT = frozenset((CloseReason.HANDSHAKE_EOF, CloseReason.HANDSHAKE_RESET, CloseReason.HANDSHAKE_TIMEOUT))
+"""Endings that come without a word: their detail has to be guessed."""
+
 FirstMessage = bytes | ClientHello
 """As it came, or read already because something else had to be known from it."""
 
 _MAX_VERSIONS = 8
 """There are five; a client may claim more of them than anyone wants to read."""
+_MAX_ALPN = 32
+"""Bytes of an application protocol's name that are shown; 255 are allowed, and nobody uses more than 20."""
 
 
 def first_message(wire: memoryview) -> bytes | None:
@@ -44,13 +49,18 @@ def first_message(wire: memoryview) -> bytes | None:
     What is no ClientHello, or none that we would read, is handed on at once: it is OpenSSL that judges it.
     """
     if wire[0] != HANDSHAKE:
-        return bytes(wire[:16])
+        return _beginning(wire)
     if len(wire) < 9:
         return None
     size = (wire[3] << 8) | wire[4]
     if wire[5] == CLIENT_HELLO and 4 + int.from_bytes(wire[6:9], "big") <= size <= MAX_FRAGMENT:
         # One message in one record, as nearly all are.
         return bytes(wire[: 5 + size]) if len(wire) >= 5 + size else None
+    return _beginning(wire)
+
+
+def _beginning(wire: memoryview) -> bytes | None:
+    """All of a message in several records, or enough to say what it is instead; None while that needs more."""
     try:
         return None if assemble(wire) is None else bytes(wire)
     except HelloError:
@@ -76,11 +86,42 @@ def explain(reason: CloseReason, detail: str, first: FirstMessage | None) -> tup
         hello = first if isinstance(first, ClientHello) else clienthello.parse(first)
         if hello is None or reason is CloseReason.PROTOCOL_ERROR:
             return reason, detail
-        return reason, f"{detail}; client offers TLS {', '.join(hello.version_names[:_MAX_VERSIONS])}"
+        if reason is CloseReason.NO_SHARED_ALPN:
+            names = (name.decode("ascii", "backslashreplace")[:_MAX_ALPN] for name in hello.alpn[:_MAX_VERSIONS])
+            return reason, f"client offers {', '.join(names)}"
+        if reason is CloseReason.NOT_TLS:
+            return CloseReason.PROTOCOL_ERROR, detail or "what it sent is no record of TLS"
+        return reason, f"client offers TLS {', '.join(hello.version_names[:_MAX_VERSIONS])}"
     except NotTLSError as exc:
         return CloseReason.NOT_TLS, str(exc)
     except HelloError:
         return reason, detail
+
+
+def complete(reason: CloseReason, detail: str, record: ConnectionRecord, first: FirstMessage | None) -> str:
+    """What is wrong, and what would be right, of a connection that ends before there is a link."""
+    if record.with_backend and reason.stage is Stage.HANDSHAKE:
+        return remedies.joined(detail, remedies.of_server(reason))
+    if not detail and reason in _SILENT:
+        detail = _silence(reason, first)
+    return remedies.joined(detail, remedies.of_client(reason))
+
+
+def _silence(reason: CloseReason, first: FirstMessage | None) -> str:
+    if reason is CloseReason.HANDSHAKE_TIMEOUT:
+        if first is None:
+            return "nothing whole came of it; it may not speak TLS, or wait for the server to speak first"
+        return "its first message came, and no more; look for losses on the way, or raise handshake_timeout"
+    if first is None:
+        return "it left before it had said anything whole; it is a health check or a scanner, or was stopped"
+    return "it left after its first message; it may not trust our certificate, look at its log"
+
+
+def wanted(hello: ClientHello) -> str:
+    """Which name a client asked for that leads nowhere."""
+    if hello.server_name is not None:
+        return f'it asks for "{hello.server_name}"'
+    return hello.server_name_problem or "it asks for no name"
 
 
 def is_http(detail: str) -> bool:

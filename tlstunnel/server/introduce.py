@@ -12,6 +12,7 @@ from tlstunnel.proxy_protocol import End, Endpoint, Header, SSLInfo, TLVs
 from tlstunnel.server.admission import is_in
 from tlstunnel.server.connection import Connection
 from tlstunnel.server.refusal import Refusal
+from tlstunnel.tls.firstbytes import HANDSHAKE
 
 
 def check_trust(connection: Connection, service: Service) -> None:
@@ -32,8 +33,9 @@ def read_header(data: memoryview) -> Header | None:
     """
     try:
         return proxy_protocol.parse(data)
-    except proxy_protocol.MissingHeaderError as exc:
-        raise Refusal(CloseReason.PROXY_HEADER_MISSING, str(exc)) from None
+    except proxy_protocol.MissingHeaderError:
+        instead = "it began with TLS" if data[0] == HANDSHAKE else ""
+        raise Refusal(CloseReason.PROXY_HEADER_MISSING, instead) from None
     except proxy_protocol.ProxyProtocolError as exc:
         raise Refusal(CloseReason.PROXY_HEADER_MALFORMED, str(exc)) from None
 

@@ -10,7 +10,7 @@ from tlstunnel.relay.ends import TLSEnd
 from tlstunnel.server.connection import Connection
 from tlstunnel.server.refusal import Refusal
 from tlstunnel.tls.peer import Identity, UnusableCertificateError, identity
-from tlstunnel.tls.policy import Policy, decide
+from tlstunnel.tls.policy import Policy, decide, refusal
 
 
 def identify(end: TLSEnd) -> Identity | None:
@@ -38,7 +38,7 @@ def judge(connection: Connection, policy: Policy, who: Identity | None) -> None:
     decision = decide(policy, who)
     record.identity, record.rule = str(who) if who is not None else None, decision.rule
     if not decision.allowed:
-        raise Refusal(CloseReason.DENIED, f"{who or 'no certificate'}: {decision.rule}")
+        raise Refusal(CloseReason.DENIED, refusal(decision, who))
     # Each resumption brings a new ticket, so a session can outlive the certificate it was made with
     # (RFC 8446 section 4.6.1), and OpenSSL does not look at the dates again.
     if who is not None and record.resumed and time.time() > who.not_after.timestamp():

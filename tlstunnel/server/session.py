@@ -15,14 +15,16 @@ from dataclasses import dataclass
 import trio
 
 from tlstunnel._openssl import CHUNK, Engine, Scratch, TLSError, probe
-from tlstunnel.address import TCPAddress
+from tlstunnel.address import Target, TCPAddress
 from tlstunnel.config.model import Service
 from tlstunnel.errors import TunnelError
+from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import TLSEnd
 from tlstunnel.server.bridge import seconds
 from tlstunnel.server.dial import Dialer, DialError, dial_error
+from tlstunnel.tls import remedies
 from tlstunnel.tls.portable import PortableEngine
-from tlstunnel.tls.reasons import alert_name, classify
+from tlstunnel.tls.reasons import classify
 from tlstunnel.tls.store import ServiceContexts
 
 
@@ -49,8 +51,8 @@ class Negotiated:
 class Session:
     """A TLS session with a server; `open_session` makes it."""
 
-    def __init__(self, end: TLSEnd, scratch: Scratch) -> None:
-        self._end, self._scratch = end, scratch
+    def __init__(self, end: TLSEnd, scratch: Scratch, target: Target) -> None:
+        self._end, self._scratch, self._target = end, scratch, target
         engine = end.engine
         self.negotiated = Negotiated(
             engine.version(), engine.cipher(), engine.group(), engine.alpn(), engine.is_resumed()
@@ -69,7 +71,7 @@ class Session:
                 self._end.send(len(chunk))
                 await self._flushed()
         except (OSError, TLSError) as exc:
-            raise SessionError(_broken(exc)) from None
+            raise SessionError(_broken(self._target, exc)) from None
 
     async def send_eof(self) -> None:
         """Half-close: nothing more will be sent, the server may go on."""
@@ -95,9 +97,9 @@ class Session:
                     break
                 await trio.lowlevel.wait_readable(end.sock)
         except OSError as exc:
-            raise SessionError(_broken(exc)) from None
+            raise SessionError(_broken(self._target, exc)) from None
         if end.failure is not None:
-            raise SessionError(_broken(end.failure))
+            raise SessionError(_broken(self._target, end.failure))
         return b""
 
     @property
@@ -145,18 +147,20 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
                 await trio.lowlevel.wait_readable(sock)
     except trio.TooSlowError:
         end.close()
-        raise SessionError(f"{target}: the handshake was not complete in time; does it speak TLS?") from None
+        raise SessionError(_failed(target, CloseReason.HANDSHAKE_TIMEOUT)) from None
     except EOFError:
         end.close()
-        raise SessionError(f"{target}: closed the connection during the handshake; does it speak TLS?") from None
+        raise SessionError(_failed(target, CloseReason.HANDSHAKE_EOF)) from None
     except TLSError as exc:
         end.close()
-        reason, detail = classify(exc.reasons, exc.verify_code)
-        raise SessionError(f"{target}: handshake failed: {reason.text}: {detail}") from None
+        reason, detail = classify(exc.reasons, exc.verify_code, remedies.OPTIONS)
+        if reason is CloseReason.NAME_MISMATCH:
+            detail = f"it is not for {name}"
+        raise SessionError(_failed(target, reason, detail)) from None
     except OSError as exc:
         end.close()
-        raise SessionError(f"{target}: {_broken(exc)} during the handshake") from None
-    return Session(end, scratch)
+        raise SessionError(_failed(target, CloseReason.HANDSHAKE_RESET, exc.strerror or str(exc))) from None
+    return Session(end, scratch, target)
 
 
 async def _dial(dialer: Dialer, timeout_s: float) -> socket.SocketType:
@@ -175,19 +179,32 @@ async def _dial(dialer: Dialer, timeout_s: float) -> socket.SocketType:
             return sock
         sock.close()
     except DialError as exc:
-        raise SessionError(exc.detail) from None
-    raise SessionError(f"{dialer.target}: not accepted within connect_timeout")
+        raise SessionError(remedies.joined(exc.detail, remedies.of_dial(exc.reason, remedies.OPTIONS))) from None
+    remedy = remedies.of_dial(CloseReason.BACKEND_CONNECT_TIMEOUT, remedies.OPTIONS)
+    raise SessionError(f"{dialer.target}: not accepted in time; {remedy}")
 
 
 def _wait_ourselves(_fd: int) -> None:
     """trio waits for room where the reactor would."""
 
 
-def _broken(error: Exception) -> str:
+def _failed(target: Target, reason: CloseReason, detail: str = "") -> str:
+    """A handshake's failure: where, what, and what would be right."""
+    if reason is CloseReason.PEER_ALERT:
+        return f"{target}: the server refused with the alert {detail}"
+    what = f"{reason.text}, {detail}" if detail else reason.text
+    return f"{target}: handshake failed: {remedies.joined(what, remedies.of_server(reason, remedies.OPTIONS))}"
+
+
+def _broken(target: Target, error: Exception) -> str:
+    """The end of a session that had begun. In TLS 1.3 a server judges our certificate only then."""
     if isinstance(error, TLSError):
-        names = [name for name in map(alert_name, error.reasons) if name]
-        return f"the server refused: alert {names[0]}" if names else f"the session broke: {error}"
-    return f"the server went away: {(error.strerror if isinstance(error, OSError) else None) or error}"
+        reason, detail = classify(error.reasons, error.verify_code, remedies.OPTIONS)
+        if reason is CloseReason.PEER_ALERT:
+            return _failed(target, reason, detail)
+        return f"{target}: the session broke: {error}; look at the server's log"
+    words = (error.strerror if isinstance(error, OSError) else None) or error
+    return f"{target}: the server went away: {words}; look at its log"
 
 
 async def converse(session: Session, read_fd: int, write_fd: int) -> None:

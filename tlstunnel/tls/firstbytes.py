@@ -38,13 +38,13 @@ class Speaks(enum.StrEnum):
 
 
 _SPEAKS_TEXT = {
-    Speaks.HTTP: "plain HTTP",
-    Speaks.SSH: "SSH",
-    Speaks.SSLV2: "SSLv2, which nobody should accept",
+    Speaks.HTTP: "plain HTTP; give it https:// instead of http://",
+    Speaks.SSH: "SSH; give it another port",
+    Speaks.SSLV2: "SSLv2, which nobody should accept; update it",
     Speaks.PROXY_V1: "the PROXY protocol (v1) before TLS; accept_proxy_protocol = true would read it",
     Speaks.PROXY_V2: "the PROXY protocol (v2) before TLS; accept_proxy_protocol = true would read it",
     Speaks.POSTGRES: "PostgreSQL's own request for TLS; give the client sslnegotiation=direct, or the service starttls",
-    Speaks.UNKNOWN: "neither TLS nor anything known",
+    Speaks.UNKNOWN: "neither TLS nor anything known; it is a scanner, or should use TLS or another port",
 }
 
 _SIGNATURES: tuple[tuple[bytes, Speaks], ...] = (

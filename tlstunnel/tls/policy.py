@@ -190,6 +190,18 @@ def decide(policy: Policy, identity: Identity | None) -> Decision:
     return _ALLOW_ANY if policy.allow_any else _NO_RULE
 
 
+def refusal(decision: Decision, identity: Identity | None, *, is_server: bool = False) -> str:
+    """A refusal for people: who, what decided, what would be right.
+
+    Args:
+        is_server: it is a server that was refused, by the rules in `verify`.
+    """
+    if identity is None:
+        return f"it showed no certificate; {_REMEDIES[Reason.NO_CERTIFICATE]}"
+    remedy = _VERIFY_REMEDY if is_server else _REMEDIES[decision.reason]
+    return f"{identity}: {decision.rule}; {remedy}"
+
+
 @dataclass(frozen=True, slots=True)
 class _URIPattern:
     """A URI to be matched as a whole, or segment by segment where it holds wildcards."""
@@ -371,3 +383,10 @@ _ANONYMOUS = Decision(allowed=True, rule="anonymous", reason=Reason.ANONYMOUS)
 _NO_CERTIFICATE = Decision(allowed=False, rule="no certificate", reason=Reason.NO_CERTIFICATE)
 _ALLOW_ANY = Decision(allowed=True, rule="allow_any", reason=Reason.ALLOW_ANY)
 _NO_RULE = Decision(allowed=False, rule="no rule matches", reason=Reason.NO_RULE)
+
+_REMEDIES = {
+    Reason.DENY_RULE: "take that rule out if it may connect",
+    Reason.NO_RULE: "add an allow rule if it may connect",
+    Reason.NO_CERTIFICATE: 'give it one, or set anonymous = "allow"',
+}
+_VERIFY_REMEDY = "add a verify rule if it is the right server"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 from tlstunnel.outcome import CloseReason
+from tlstunnel.tls import remedies
 
 # OpenSSL's reason strings (lower-cased) that name a cause by themselves.
 _BY_REASON = {
@@ -31,6 +33,7 @@ _BY_REASON = {
     "unexpected eof while reading": CloseReason.HANDSHAKE_EOF,
     "certificate verify failed": CloseReason.BAD_CERTIFICATE,  # from an engine that knows no verdict
     "ee key too small": CloseReason.BAD_CERTIFICATE,
+    "ca key too small": CloseReason.BAD_CERTIFICATE,
     "ca md too weak": CloseReason.BAD_CERTIFICATE,
 }
 
@@ -56,49 +59,68 @@ _BY_VERDICT = {
     64: CloseReason.NAME_MISMATCH,
 }
 
+# What a verdict adds to the text of its reason.
 _VERDICT_WORDS = {
-    2: "an issuer in the chain is not known",
-    9: "not valid yet",
-    10: "expired",
-    12: "the CRL has expired",
-    18: "self-signed",
-    19: "its chain ends in a self-signed certificate that is not trusted",
-    20: "its issuer is not among the trusted CAs",
-    21: "its issuer is not among the trusted CAs",
-    23: "revoked",
-    26: "not for this purpose",
-    62: "issued for another name",
-    64: "issued for another address",
+    2: "its issuer is not known here",
+    3: "there is none of its issuer",
+    7: "its signature is wrong",
+    8: "the signature of its issuer's is wrong",
+    11: "its issuer's is not valid yet",
+    12: "its issuer's has expired",
+    18: "it is self-signed",
+    19: "its chain ends in a CA that is not trusted here",
+    20: "its issuer is not known here",
+    21: "its issuer is not known here",
+    24: "its issuer is no CA",
+    25: "its chain is longer than one of its CAs allows",
+    27: "its CA is not trusted for this",
+    33: "who issued it is not known here",
+    34: "it holds a critical extension that is not known here",
+    47: "one of its CAs does not permit its names",
+    48: "one of its CAs excludes its names",
     66: "its key is too small",
-    68: "its CA's signature algorithm is too weak",
+    67: "the key of one of its CAs is too small",
+    68: "the signature of one of its CAs uses too weak a hash",
 }
 
+# What OpenSSL's reason strings add.
+_REASON_WORDS = {"ee key too small": 66, "ca key too small": 67, "ca md too weak": 68}
 
-def classify(reasons: Iterable[str], verify_code: int) -> tuple[CloseReason, str]:
-    """The close reason of a handshake that failed, and the detail for people.
+_ALERT = re.compile(r"(?:ssl/tls|tls|sslv3|tlsv1|tlsv13)(?: alert)? ([a-z ]+)")
+_SPELLED = {"user_cancelled": "user_canceled"}
+
+
+def classify(
+    reasons: Iterable[str], verify_code: int, words: Mapping[str, str] | None = None
+) -> tuple[CloseReason, str]:
+    """The close reason of a handshake that failed, and the detail for people, which may be empty.
 
     Args:
         reasons: OpenSSL's reason strings, the first cause first.
         verify_code: OpenSSL's verdict on the peer's certificate; 0 when it has no objection.
+        words: where the peer is a server, what our settings are called (`remedies`); None where it is a client.
     """
     texts = [reason.lower() for reason in reasons]
     if "certificate verify failed" in texts and verify_code:
         reason = _BY_VERDICT.get(verify_code, CloseReason.BAD_CERTIFICATE)
-        words = _VERDICT_WORDS.get(verify_code, f"OpenSSL's verdict {verify_code}")
-        return reason, f"peer's certificate: {words}"
+        unknown = f"OpenSSL's verdict is {verify_code}" if reason is CloseReason.BAD_CERTIFICATE else ""
+        return reason, _VERDICT_WORDS.get(verify_code, unknown)
     for text in texts:
         alert = alert_name(text)
         if alert is not None:
-            return CloseReason.PEER_ALERT, f"peer sent the alert {alert}"
+            return CloseReason.PEER_ALERT, f"{alert}: {remedies.of_alert(alert, words)}"
         if text in _BY_REASON:
-            return _BY_REASON[text], text
+            return _BY_REASON[text], _VERDICT_WORDS.get(_REASON_WORDS.get(text, 0), "")
     return CloseReason.PROTOCOL_ERROR, ", ".join(texts) or "no reason given"
 
 
 def alert_name(reason: str) -> str | None:
-    """`tlsv1 alert unknown ca` is the alert `unknown_ca` (RFC 8446 section 6); `None` when it is no alert."""
-    words = reason.split()
-    if "alert" not in words[:3]:
-        return None
-    name = "_".join(words[words.index("alert") + 1 :])
-    return name or None
+    """`tlsv1 alert unknown ca` is the alert `unknown_ca` (RFC 8446 section 6); `None` when it is no alert.
+
+    Of extensions' alerts OpenSSL leaves the word out: `tlsv1 unrecognized name`.
+    """
+    match = _ALERT.fullmatch(reason)
+    name = match[1].replace(" ", "_") if match else ""
+    name = _SPELLED.get(name, name)
+    is_known = name in remedies.ALERTS_OF_SERVERS or " alert " in reason
+    return name if name and is_known else None

@@ -17,7 +17,7 @@ from tlstunnel.tls.context import Context, Judge, Objection, client_context, key
 from tlstunnel.tls.material import CRL, CABundle, Credential
 from tlstunnel.tls.ocsp import Staple, Staples
 from tlstunnel.tls.peer import UnusableCertificateError, identity
-from tlstunnel.tls.policy import Policy, decide
+from tlstunnel.tls.policy import Policy, decide, refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +186,7 @@ def _judge(policy: Policy) -> Judge:
         decision = decide(policy, who)
         if decision.allowed:
             return None
-        return Objection(CloseReason.DENIED, f"{who}: {decision.rule}", str(who), decision.rule)
+        return Objection(CloseReason.DENIED, refusal(decision, who), str(who), decision.rule)
 
     return judge
 
