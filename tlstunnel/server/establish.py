@@ -32,7 +32,12 @@ from tlstunnel.server.judgement import identify, judge, require_alpn
 from tlstunnel.server.refusal import Refusal
 from tlstunnel.server.routes import Route
 from tlstunnel.tls import clienthello
+<<<<<<< Updated upstream
 from tlstunnel.tls.policy import decide, refusal
+=======
+from tlstunnel.tls.firstbytes import HelloError
+from tlstunnel.tls.policy import decide
+>>>>>>> Stashed changes
 
 Steps = Generator[None, None, None]
 _Found = TypeVar("_Found")
@@ -81,6 +86,8 @@ def _accept_tls(connection: Connection, route: Route, client: TLSEnd) -> Steps:
     if connection.hello is None:
         connection.note_hello((yield from _look(connection, hint.first_message)))
     yield from _shake(connection, client)
+    if connection.record.server_name is None and client.engine.is_resumed():
+        connection.record.server_name = _name_in(connection.hello)
     connection.note_handshake(client, route)
     dialers = route.dialers
     if service.client_auth is not ClientAuth.NONE:
@@ -171,6 +178,15 @@ def _find_route(connection: Connection) -> Generator[None, None, Route]:
         connection.say(UNRECOGNIZED_NAME)
         raise Refusal(CloseReason.UNRECOGNIZED_NAME, hint.wanted(hello))
     return route
+
+
+def _name_in(first: hint.FirstMessage | None) -> str | None:
+    """The server name in a client's first message: of a session that is resumed in TLS 1.2, OpenSSL does not say."""
+    try:
+        hello = clienthello.parse(first) if isinstance(first, bytes) else first
+    except HelloError:
+        return None  # what OpenSSL has accepted is not refused for the sake of a name
+    return None if hello is None else hello.server_name
 
 
 def _shake(connection: Connection, end: TLSEnd) -> Steps:
