@@ -32,12 +32,8 @@ from tlstunnel.server.judgement import identify, judge, require_alpn
 from tlstunnel.server.refusal import Refusal
 from tlstunnel.server.routes import Route
 from tlstunnel.tls import clienthello
-<<<<<<< Updated upstream
-from tlstunnel.tls.policy import decide, refusal
-=======
 from tlstunnel.tls.firstbytes import HelloError
-from tlstunnel.tls.policy import decide
->>>>>>> Stashed changes
+from tlstunnel.tls.policy import decide, refusal
 
 Steps = Generator[None, None, None]
 _Found = TypeVar("_Found")
