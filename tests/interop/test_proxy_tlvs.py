@@ -1,7 +1,7 @@
 """What the daemon tells a target of its client in version 2 of the PROXY protocol, as Wireshark's dissector reads it.
 
-HAProxy reads addresses, authority, unique id and checksum (`test_proxy_daemon_peers`); the rest only Wireshark shows. The bytes are
-those that a target of the running daemon got; text2pcap makes a packet of them.
+HAProxy reads addresses, authority, unique id and checksum (`test_proxy_daemon_peers`); the rest only Wireshark shows.
+The bytes are those that a target of the running daemon got; text2pcap makes a packet of them.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ def test_wireshark_reads_every_tlv(
         kinds = [int(kind, 0) for kind in found["v2.tlv.type"]]
         assert [kind for kind in kinds if kind <= OF_SSL] == [ALPN, AUTHORITY, UNIQUE_ID, OF_SSL]
         assert headers.kept[-1][-7:-4] == bytes((CRC32C, 0, 4))  # Wireshark 4.0 stops behind the SSL TLV
+        assert record["server_name"] == "localhost"  # also where the session is resumed
         host, port = record["client"].split(":")
         assert (found["v2.version"], found["v2.cmd"]) == (["2"], ["1"])  # PROXY, not LOCAL
         assert (found["src.ipv4"], found["srcport"]) == ([host], [port])
