@@ -20,17 +20,19 @@ MAX_RELAY_LINES = 900
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
+    "lifetime": set(),
     "outcome": set(),
     "address": {"errors"},
     "proxy_protocol": {"errors"},
+    "specialized": set(),
     "_openssl": {"_openssl"},
     "starttls": {"errors"},
-    "relay": {"_openssl", "outcome"},
-    "tls": {"errors", "outcome", "address", "_openssl", "config.model"},
+    "relay": {"_openssl", "outcome", "specialized"},
+    "tls": {"errors", "lifetime", "outcome", "address", "_openssl", "config.model"},
     "tls.policy": {"errors", "tls.peer"},
     "config": {"errors", "address", "config", "tls.policy"},
     "config.model": {"address", "tls.policy"},
-    "observe": {"errors", "outcome", "address", "config.model", "_version"},
+    "observe": {"errors", "lifetime", "outcome", "address", "config.model", "_version"},
     "server": {
         "errors", "outcome", "address", "proxy_protocol", "_openssl", "relay", "tls", "starttls", "config.model",
         "observe",
@@ -38,9 +40,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "supervisor": {
         "errors", "outcome", "address", "config", "tls", "observe", "server", "_version",
     },
-    "pki": {"errors"},
+    "pki": {"errors", "lifetime"},
     "tls13": {"errors"},
-    "probe": {"errors", "address", "tls13", "pki", "starttls"},
+    "probe": {"errors", "lifetime", "address", "tls13", "pki", "starttls"},
     "bench": {"errors", "outcome", "address", "_openssl", "relay", "tls", "tls13", "pki", "config.model"},
 }  # fmt: skip
 

@@ -97,7 +97,7 @@ def in_terminal(*arguments: str) -> Iterator[Terminal]:
 def test_status_is_good_when_ready_and_no_certificate_expires_soon(rig: Rig) -> None:
     done = run("status", "--admin", f"127.0.0.1:{rig.address}", "--warn-days", "3")
     assert done.returncode == 0, done.stderr
-    for word in ("ready", "orders", "mail", "127.0.0.1:8443", "127.0.0.1:8081", "90.5", "CN=mail.example.org"):
+    for word in ("ready", "orders", "mail", "127.0.0.1:8443", "127.0.0.1:8081", "90", "CN=mail.example.org"):
         assert word in done.stdout
     assert "problem" not in done.stdout
 
@@ -105,9 +105,7 @@ def test_status_is_good_when_ready_and_no_certificate_expires_soon(rig: Rig) -> 
 def test_status_fails_when_a_certificate_expires_within_warn_days(rig: Rig) -> None:
     done = run("status", TLSTUNNEL_ADMIN=f"127.0.0.1:{rig.address}")
     assert done.returncode == 1
-    assert (
-        "problem: mail: /etc/tlstunnel/mail.pem: certificate of CN=mail.example.org expires in 12.2 days" in done.stdout
-    )
+    assert "problem: mail: /etc/tlstunnel/mail.pem: certificate of CN=mail.example.org: 12 days left" in done.stdout
 
 
 def test_status_fails_while_draining_and_says_so() -> None:

@@ -41,7 +41,7 @@ VARYING = [
     (r"\bup \d+s", "up <seconds>"),
     (r"\bafter \d+ ms", "after <milliseconds>"),
     (r"\b[1-9]\d* B(?= *$)", "<bytes>"),
-    (r"\b\d+\.\d(?= *$)", "<days>"),
+    (r"(?<=\.pem) +[\d,]+(\.\d)?(?= *$)", " <days>"),
     (r"^workers: .*", "workers: <workers>"),
     (r"\b\d+ days left\b", "<days> days left"),
     (r"(?<= )[0-9A-F]{40}\b", "<serial>"),

@@ -22,7 +22,15 @@ def status(
         "uptime_s": 61.0,
         "worker_restarts": 0,
         "workers": [{}],
-        "certificates": [{"service": "orders", "subject": "CN=\x1b[2Jx", "days_left": 2.0, "role": "certificate"}],
+        "certificates": [
+            {
+                "service": "orders",
+                "subject": "CN=\x1b[2Jx",
+                "not_after": "2026-11-22T00:00:00Z",
+                "days_left": 2,
+                "role": "certificate",
+            }
+        ],
         "services": [
             {
                 "name": name,

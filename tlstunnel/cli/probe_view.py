@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.text import Text
 
+from tlstunnel import lifetime
+from tlstunnel.pki.describe import EXPIRES_SOON_DAYS
 from tlstunnel.probe.findings import Chain, Ciphers, Findings, Severity, SuiteFound
 
 _STYLES = {
@@ -135,10 +138,10 @@ class _View:
             if number == 0:
                 self._line("names", ", ".join(each["names"]))
                 self._line("issuer", "itself" if each["self_signed"] else each["issuer"])
-            left = each["days_left"]
-            days = f"{left} days left" if left >= 0 else f"expired {-left} days ago"
-            style = "red" if left < 0 else "yellow" if left < 14 else ""
-            self._line("valid", Text(f"{each['not_before'][:10]} to {each['not_after'][:10]}, {days}", style))
+            days = each["days_left"]
+            left = lifetime.left(datetime.fromisoformat(each["not_after"]), datetime.now(UTC))
+            style = "red" if days < 0 else "yellow" if days < EXPIRES_SOON_DAYS else ""
+            self._line("valid", Text(f"{each['not_before'][:10]} to {each['not_after'][:10]}, {left}", style))
             self._line("key", f"{each['key']}, signed with {each['signature']}")
         if chain.certificates:
             self._line("pin", chain.certificates[0]["spki_pin"] or "")

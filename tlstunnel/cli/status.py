@@ -70,13 +70,15 @@ def parse_admin(text: str) -> Any:
 
 def problems_of(document: dict[str, Any], warn_days: float) -> list[str]:
     """Everything that makes the exit code 1, one line each."""
+    from tlstunnel.observe.words import time_left
+
     found = []
     if not document["ready"]:
         found.append(f"tlstunnel is {document['phase']} and accepts no connections")
     for each in document["certificates"]:
         if each["days_left"] < warn_days:
-            left = f"expires in {each['days_left']:.1f} days" if each["days_left"] >= 0 else "has expired"
-            found.append(f"{each['service']}: {each['file']}: {each['role']} of {each['subject']} {left}")
+            subject = f"{each['service']}: {each['file']}: {each['role']} of {each['subject']}"
+            found.append(f"{subject}: {time_left(document, each)}")
     return found
 
 
@@ -155,12 +157,13 @@ def _certificates(document: dict[str, Any], warn_days: float) -> Any:
     from rich.text import Text
 
     from tlstunnel.observe.lines import printable
+    from tlstunnel.observe.words import days_cell
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("service", "role", "subject", "file"):
         table.add_column(name, overflow="fold")
     table.add_column("days left", justify="right")
-    for each in sorted(document["certificates"], key=lambda each: float(each["days_left"])):
+    for each in sorted(document["certificates"], key=lambda each: str(each["not_after"])):
         left = each["days_left"]
         mood = "red" if left < 0 else "yellow" if left < warn_days else ""
         table.add_row(
@@ -168,6 +171,6 @@ def _certificates(document: dict[str, Any], warn_days: float) -> Any:
             each["role"],
             Text(printable(each["subject"])),
             Text(printable(each["file"])),
-            Text(f"{left:,.1f}", mood),
+            Text(days_cell(document, each), mood),
         )
     return table

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tlstunnel.observe.lines import printable
 from tlstunnel.observe.rates import Rates, Talker, Watch, sparkline
-from tlstunnel.observe.words import amount, duration
+from tlstunnel.observe.words import amount, days_cell, duration
 
 SORTS = ("rate", "total", "age")
 _FIXED_LINES = 9
@@ -201,11 +201,11 @@ def _trouble(watch: Watch, wishes: Wishes, room: int) -> Table:
 
 def _certificates(status: dict[str, Any], wishes: Wishes, room: int) -> Table:
     table = _table("certificate~", "service", "#days left")
-    soonest = sorted(status["certificates"], key=lambda each: float(each["days_left"]))
+    soonest = sorted(status["certificates"], key=lambda each: str(each["not_after"]))
     for each in [each for each in soonest if wishes.service in (None, each["service"])][:room]:
         left = each["days_left"]
         mood = "bold red" if left < 3 else "yellow" if left < 30 else ""
-        table.add_row(Text(printable(each["subject"])), Text(each["service"]), Text(f"{left:,.1f}", mood))
+        table.add_row(Text(printable(each["subject"])), Text(each["service"]), Text(days_cell(status, each), mood))
     return table
 
 

@@ -1,21 +1,21 @@
 """The status document: what `/status` answers, made from the board and the state. docs/reference/admin.md explains it.
 
-Times are RFC 3339 in UTC; durations are seconds; days are fractions of a day, negative once the moment is past.
+Times are RFC 3339 in UTC; durations are seconds; days are whole ones, negative once the moment is past.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
+from tlstunnel import lifetime
 from tlstunnel.observe.board import SUPERVISOR_ROW, Board, Snapshot
 from tlstunnel.observe.processes import ProcessUsage, usage
 from tlstunnel.observe.schema import Schema, ServiceSeries
 from tlstunnel.observe.state import CertificateState, ServiceState, TunnelState, WorkerState
 from tlstunnel.outcome import CloseReason, Stage
-
-_DAY_S = 86400.0
 
 
 def status_document(
@@ -115,6 +115,6 @@ def _certificate(state: CertificateState, now: float) -> dict[str, Any]:
         "subject": state.subject,
         "names": list(state.names),
         "not_after": moment(state.not_after),
-        "days_left": round((state.not_after - now) / _DAY_S, 2),
+        "days_left": lifetime.days_left(datetime.fromtimestamp(state.not_after, UTC), datetime.fromtimestamp(now, UTC)),
         "loaded_at": moment(state.loaded_at),
     }

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from typing import Any
+
+from tlstunnel import lifetime
+
 
 def duration(seconds: float) -> str:
     """The two largest units of a duration: `3d 4h`."""
@@ -21,3 +26,15 @@ def amount(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def time_left(document: dict[str, Any], certificate: dict[str, Any]) -> str:
+    """How long one of a status document's certificates was good for when the document was made."""
+    made = datetime.fromisoformat(document["started_at"]) + timedelta(seconds=document["uptime_s"])
+    return lifetime.left(datetime.fromisoformat(certificate["not_after"]), made)
+
+
+def days_cell(document: dict[str, Any], certificate: dict[str, Any]) -> str:
+    """The same for a column of days: their number, and words where that says nothing."""
+    days = certificate["days_left"]
+    return f"{days:,}" if days > 0 else time_left(document, certificate)

@@ -13,6 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
+from tlstunnel import lifetime
 from tlstunnel.pki import authority, chain, index, keys, names, profile, readers
 
 EXPIRES_SOON_DAYS = 14
@@ -49,7 +50,7 @@ def certificate(found: x509.Certificate, *, now: datetime.datetime | None = None
         "names": [names.long(name) for name in chain.alternative_names(found)],
         "not_before": _time(found.not_valid_before_utc),
         "not_after": _time(found.not_valid_after_utc),
-        "days_left": (found.not_valid_after_utc - when).days,
+        "days_left": lifetime.days_left(found.not_valid_after_utc, when),
         "key": key_name(found),
         "signature": signature_name(found),
         "key_usage": _key_usage(found),
@@ -111,7 +112,7 @@ def revocation_list(found: x509.CertificateRevocationList, *, now: datetime.date
         "number": number,
         "this_update": _time(found.last_update_utc),
         "next_update": None if next_update is None else _time(next_update),
-        "days_left": None if next_update is None else (next_update - when).days,
+        "days_left": None if next_update is None else lifetime.days_left(next_update, when),
         "revoked": revoked,
         "remarks": ["past its next update; verifiers that use it refuse every certificate"]
         if next_update is not None and next_update < when
@@ -174,11 +175,10 @@ def signature_name(found: x509.Certificate) -> str:
 def remarks(found: x509.Certificate, when: datetime.datetime) -> list[str]:
     """What an operator should know about this certificate by itself."""
     said = []
-    left = (found.not_valid_after_utc - when).days
     if when > found.not_valid_after_utc:
         said.append("expired; renew it")
-    elif left < EXPIRES_SOON_DAYS:
-        said.append(f"expires in {left} days; renew it")
+    elif lifetime.days_left(found.not_valid_after_utc, when) < EXPIRES_SOON_DAYS:
+        said.append(f"expires in {lifetime.span(found.not_valid_after_utc - when)}; renew it")
     if when < found.not_valid_before_utc:
         said.append("not valid yet; check the clock here and where it was made")
     if not authority.is_ca(found) and not chain.alternative_names(found):

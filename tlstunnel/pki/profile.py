@@ -23,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from tlstunnel import lifetime
 from tlstunnel.errors import UsageError
 from tlstunnel.pki import keys, names
 
@@ -105,7 +106,7 @@ def validity(days: int, *, issuer: x509.Certificate | None = None, where: str = 
 
 def days_left(certificate: x509.Certificate) -> int:
     """Whole days until a certificate expires; negative once it has."""
-    return (certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)).days
+    return lifetime.days_left(certificate.not_valid_after_utc, datetime.datetime.now(datetime.UTC))
 
 
 def server(texts: Iterable[str], *, crl_url: str | None = None, where: str = "--server") -> Leaf:

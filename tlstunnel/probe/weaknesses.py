@@ -11,6 +11,7 @@ import datetime
 from collections.abc import Iterator
 from typing import Any
 
+from tlstunnel import lifetime
 from tlstunnel.pki.describe import EXPIRES_SOON_DAYS
 from tlstunnel.probe.findings import Chain, Findings, Severity, Weakness
 from tlstunnel.probe.groups import group
@@ -168,8 +169,8 @@ def _dates(facts: dict[str, Any], who: str, now: datetime.datetime) -> Iterator[
     begin, end = _moment(facts["not_before"]), _moment(facts["not_after"])
     if now > end:
         yield _weak("expired", Severity.HIGH, f"{who} expired on {end:%Y-%m-%d}", "renew it")
-    elif facts["days_left"] < EXPIRES_SOON_DAYS:
-        yield _weak("expires-soon", Severity.MEDIUM, f"{who} expires in {facts['days_left']} days", "renew it")
+    elif lifetime.days_left(end, now) < EXPIRES_SOON_DAYS:
+        yield _weak("expires-soon", Severity.MEDIUM, f"{who} expires in {lifetime.span(end - now)}", "renew it")
     if now < begin:
         what = f"{who} is not valid before {begin:%Y-%m-%d %H:%M} UTC"
         yield _weak("not-yet-valid", Severity.HIGH, what, "check the clock here and where it was made")

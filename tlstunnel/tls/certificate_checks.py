@@ -16,6 +16,7 @@ from typing import Literal
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
+from tlstunnel.lifetime import span
 from tlstunnel.tls import certificate as facts
 from tlstunnel.tls.material import Credential
 from tlstunnel.tls.pem import printable
@@ -134,19 +135,12 @@ def covers(names: Iterable[str], wanted: str) -> bool:
 
 def _dates(who: str, begin: datetime, end: datetime, now: datetime) -> list[str]:
     if end < now:
-        return [f"{who}expired on {facts.utc(end)} ({_ago(now - end)} ago); renew it"]
+        return [f"{who}expired on {facts.utc(end)} ({span(now - end)} ago); renew it"]
     if begin > now:
-        return [f"{who}is not valid before {facts.utc(begin)} (in {_ago(begin - now)}); check the clock"]
+        return [f"{who}is not valid before {facts.utc(begin)} (in {span(begin - now)}); check the clock"]
     if end - now < min(SOON, (end - begin) / 4):
-        return [f"{who}expires in {_ago(end - now)}, on {facts.utc(end)}; renew it"]
+        return [f"{who}expires in {span(end - now)}, on {facts.utc(end)}; renew it"]
     return []
-
-
-def _ago(span: timedelta) -> str:
-    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if (count := int(span.total_seconds() // size)) > 0:
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return "less than a minute"
 
 
 def _purpose(leaf: x509.Certificate, use: Use) -> list[str]:

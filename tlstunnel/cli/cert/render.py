@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from tlstunnel import lifetime
+from tlstunnel.pki.describe import EXPIRES_SOON_DAYS
+
 Facts = dict[str, Any]
 _LABEL_WIDTH = 12
-SOON_DAYS = 14
 
 
 def show(report: Facts) -> None:
@@ -54,7 +57,7 @@ def _certificate_lines(item: Facts, short: bool) -> list[Line]:
     lines = [
         ("names", ", ".join(item["names"]), ""),
         ("issuer", "itself" if item["self_signed"] else item["issuer"], ""),
-        ("valid", _dates(item["not_before"], item["not_after"], item["days_left"]), _days_style(item["days_left"])),
+        ("valid", _dates(item["not_before"], item["not_after"]), _days_style(item["days_left"])),
         ("key", f"{item['key']}, signed with {item['signature']}", ""),
         ("use", f"{use} ({', '.join(item['key_usage'])})" if item["key_usage"] else use, ""),
         ("permits", ", ".join(item["permitted"]), ""),
@@ -84,7 +87,7 @@ def _list_lines(item: Facts, _short: bool) -> list[Line]:
     if item["next_update"] is None:
         valid = f"from {_date(item['this_update'])}, without an end"
     else:
-        valid = _dates(item["this_update"], item["next_update"], item["days_left"])
+        valid = _dates(item["this_update"], item["next_update"])
     lines = [
         ("number", "" if item["number"] is None else str(item["number"]), ""),
         ("valid", valid, _days_style(item["days_left"], soon=1)),
@@ -122,16 +125,16 @@ def _line(console: Console, label: str, value: str, style: str) -> None:
         console.print(Text.assemble(("  " + label.ljust(_LABEL_WIDTH), "dim"), (value, style)))
 
 
-def _dates(start: str, end: str, left: int) -> str:
-    days = f"{left} days left" if left >= 0 else f"expired {-left} days ago"
-    return f"{_date(start)} to {_date(end)} UTC, {days}"
+def _dates(start: str, end: str) -> str:
+    left = lifetime.left(datetime.fromisoformat(end), datetime.now(UTC))
+    return f"{_date(start)} to {_date(end)} UTC, {left}"
 
 
 def _date(text: str) -> str:
     return text.replace("T", " ").removesuffix("Z")
 
 
-def _days_style(left: int | None, soon: int = SOON_DAYS) -> str:
+def _days_style(left: int | None, soon: int = EXPIRES_SOON_DAYS) -> str:
     if left is None:
         return ""
     return "red" if left < 0 else "yellow" if left < soon else "green"

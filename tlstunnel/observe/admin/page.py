@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from tlstunnel.observe.words import amount, duration
+from tlstunnel.observe.words import amount, duration, time_left
 
 REFRESH_S = 5
 SOON_DAYS = 30
@@ -37,7 +37,7 @@ def page(status: dict[str, Any]) -> str:
         f'<p class="quiet">{escape(status["version"])}, up {duration(status["uptime_s"])}, '
         f"from {escape(status['source'] or 'the command line')}</p>",
         *_services(status["services"]),
-        *_certificates(status["certificates"]),
+        *_certificates(status),
         *_workers(status),
         *_reload(status),
         '<p class="quiet"><a href="/metrics">metrics</a> · <a href="/status">status as JSON</a> · '
@@ -72,19 +72,18 @@ def _services(services: Iterable[dict[str, Any]]) -> list[str]:
     return _table("Services", heads, rows)
 
 
-def _certificates(certificates: list[dict[str, Any]]) -> list[str]:
+def _certificates(status: dict[str, Any]) -> list[str]:
     rows = []
-    for each in sorted(certificates, key=lambda each: float(each["days_left"])):
+    for each in sorted(status["certificates"], key=lambda each: str(each["not_after"])):
         left = each["days_left"]
         mood = "bad" if left < 0 else "soon" if left < SOON_DAYS else ""
-        text = f"{left:,.0f} days" if abs(left) >= 2 else f"{left * 24:,.0f} hours"
         rows.append(
             [
                 escape(each["service"]),
                 escape(each["role"]),
                 f"{escape(each['subject'])}<br><span class=quiet>{escape(each['file'])}</span>",
                 escape(each["not_after"][:10]),
-                f'<span class="{mood}">{text}</span>',
+                f'<span class="{mood}">{time_left(status, each)}</span>',
             ]
         )
     return _table("Certificates", ("service", "role", "subject and file", "#until", "#left"), rows)

@@ -1,0 +1,111 @@
+"""One certificate, one number of days: every command that tells how long it is good for says the same."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from rich.console import Console
+
+from tests.support.admin_rig import config
+from tlstunnel import lifetime
+from tlstunnel.cli.cert import render
+from tlstunnel.cli.status import problems_of
+from tlstunnel.observe.board import Board
+from tlstunnel.observe.schema import schema_for
+from tlstunnel.observe.state import CertificateState, TunnelState
+from tlstunnel.observe.status import status_document
+from tlstunnel.observe.words import days_cell, time_left
+from tlstunnel.pki import describe
+from tlstunnel.probe import weaknesses
+
+NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "days", "said"),
+    [
+        (90 * DAY, 90, "90 days left"),
+        (90 * DAY - SECOND, 89, "89 days left"),
+        (3650 * DAY, 3650, "3,650 days left"),
+        (2 * DAY - SECOND, 1, "1 day left"),
+        (DAY - SECOND, 0, "23 hours left"),
+        (HOUR, 0, "1 hour left"),
+        (SECOND, 0, "less than a minute left"),
+        (0 * SECOND, 0, "less than a minute left"),
+        (-SECOND, -1, "expired less than a minute ago"),
+        (-7 * HOUR, -1, "expired 7 hours ago"),
+        (-DAY, -1, "expired 1 day ago"),
+        (-2 * DAY - SECOND, -3, "expired 2 days ago"),
+    ],
+)
+def test_what_is_said_to_be_left_is_never_more_than_there_is(ahead: timedelta, days: int, said: str) -> None:
+    assert lifetime.days_left(NOW + ahead, NOW) == days
+    assert lifetime.left(NOW + ahead, NOW) == said
+
+
+def status_of(end: datetime) -> dict[str, object]:
+    """The status document of a tunnel with one certificate."""
+    settings = config()
+    schema = schema_for(settings)
+    shown = CertificateState(
+        service="orders", file="a.pem", subject="CN=a", not_after=end.timestamp(), loaded_at=NOW.timestamp()
+    )
+    board = Board(schema.layout, rows=1)
+    board.row(0)
+    state = TunnelState(
+        version="0", supervisor_pid=1, started_at=NOW.timestamp() - 60, phase="ready", certificates=(shown,)
+    )
+    return status_document(board, schema, state, now=NOW.timestamp())
+
+
+@pytest.mark.parametrize("ahead", [13 * DAY + 23 * HOUR, DAY, 5 * HOUR, -5 * HOUR, -3 * DAY])
+def test_cert_show_status_and_probe_say_the_same_of_one_certificate(ahead: timedelta) -> None:
+    end = NOW + ahead
+    found = certificate(end)
+    facts = describe.certificate(found, now=NOW)
+    document = status_of(end)
+    [shown] = document["certificates"]  # type: ignore[misc]
+    assert shown["days_left"] == facts["days_left"] == lifetime.days_left(end, NOW)
+    words = lifetime.left(end, NOW)
+    assert time_left(document, shown) == words
+    assert problems_of(document, 14) == [f"orders: a.pem: certificate of CN=a: {words}"]
+    remarks = [remark for remark in facts["remarks"] if "expire" in remark]
+    judged = [weakness.what for weakness in weaknesses._dates(facts, "it", NOW)]
+    if ahead > 0 * SECOND:
+        span = words.removesuffix(" left")
+        assert remarks == [f"expires in {span}; renew it"]
+        assert judged == [f"it expires in {span}"]
+    else:
+        assert len(remarks) == len(judged) == 1
+
+
+def test_cert_show_says_days_in_the_words_of_the_one_function() -> None:
+    facts = describe.certificate(certificate(datetime.now(UTC) + 30 * DAY + HOUR))
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    render._item(console, facts, short=True)
+    assert "30 days left" in out.getvalue()
+
+
+def test_a_column_of_days_holds_numbers_and_words_where_a_number_says_nothing() -> None:
+    cells = []
+    for ahead in (3650 * DAY, DAY, 5 * HOUR, -5 * HOUR):
+        document = status_of(NOW + ahead)
+        [shown] = document["certificates"]  # type: ignore[misc]
+        cells.append(days_cell(document, shown))
+    assert cells == ["3,650", "1", "5 hours left", "expired 5 hours ago"]
+
+
+def certificate(end: datetime) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.not_valid_before(end - 100 * DAY).not_valid_after(end).serial_number(4711)
+    return builder.sign(key, hashes.SHA256())
