@@ -128,6 +128,8 @@ RUNGS = (
     Rung("one-read", "round trips with one SSL_read", _US, _without("trips", "one read", asked_twice="two-reads"),
          trick=_READ),
     Rung("one-read-memory", "reading one record of 64 bytes, in memory", _US, _reading, trick=_READ),
+    Rung("own-code", "round trips, code of its own for TLS sources", _US,
+         _without("trips", "of its own", shared="shared-code"), trick="specialized: own_code"),
     Rung("record-copy", "round trips with one record copied out", _US,
          _without("trips", "copied out", sent_from_the_BIO="output-in-place"), trick="_openssl.engine: _ONE_RECORD"),
     Rung("linger", "round trips with the thread lent to the reactor", _US,

@@ -39,13 +39,19 @@ def _copied_wire() -> None:
 
 def ask_twice(engine: type) -> None:
     """Let an engine's class ask OpenSSL a second time whether there is more."""
-    _edit(engine, "decrypt", "if self._is_aligned:", "if False:")
+    _edit(engine, "decrypt", "if end == received and self._is_aligned:", "if False:")
 
 
 def _two_reads() -> None:
     from tlstunnel._openssl.engine import Engine
 
     ask_twice(Engine)
+
+
+def _shared_code() -> None:
+    from tlstunnel.relay import link
+
+    _set(link, "TLSFlow", link.Flow)
 
 
 def _output_in_place() -> None:
@@ -114,6 +120,7 @@ def _portable() -> None:
 VARIANTS: dict[str, Callable[[], None]] = {
     "copied-wire": _copied_wire,
     "two-reads": _two_reads,
+    "shared-code": _shared_code,
     "output-in-place": _output_in_place,
     "no-linger": _no_linger,
     "chunk-64": _chunk(64 * 1024),

@@ -95,8 +95,7 @@ class FakeEnd(PlainEnd):
         taken, rest = data[:limit], data[limit:]
         if rest:
             self._arriving.appendleft(rest)
-        elif not self._arriving and not self._hung_up:
-            self.is_readable = False
+        self.is_readable = bool(self._arriving) or self._hung_up
         self._plain[: len(taken)] = taken
         return len(taken)
 

@@ -58,19 +58,15 @@ class PlainEnd:
             self.is_writable = True
 
     def receive(self, limit: int) -> int:
-        """Take at most `limit` bytes into the plain area; sets `at_eof` at the end. 0 without it: nothing is there."""
+        """Take at most `limit` bytes into the plain area; sets `at_eof`, and `is_readable` while there may be more."""
         try:
             count = self.sock.recv_into(self._plain, limit, _DONTWAIT)
         except BlockingIOError:
             self.is_readable = False
             return 0
-        if count < limit:
-            # A short read emptied the socket, but EOF, and what follows urgent data (tcp(7)), bring no edge.
-            if count == 0:
-                self.at_eof = True
-                self.is_readable = False
-            elif not self.has_hung_up:
-                self.is_readable = False
+        # A short read emptied the socket, but EOF, and what follows urgent data (tcp(7)), bring no edge.
+        self.is_readable = count == limit or (self.has_hung_up and count > 0)
+        self.at_eof = count == 0
         return count
 
     def buffered(self) -> int:
@@ -148,7 +144,7 @@ class PlainEnd:
 class TLSEnd(PlainEnd):
     """An end whose peer speaks TLS. The engine is the end's to free."""
 
-    __slots__ = ("_fin_is_due", "_wire", "_withheld", "engine", "failure", "is_server", "is_truncated")
+    __slots__ = ("_fin_is_due", "_send", "_wire", "_withheld", "engine", "failure", "is_server", "is_truncated")
     is_tls = True
 
     def __init__(
@@ -165,6 +161,7 @@ class TLSEnd(PlainEnd):
         self._withheld = 0
         self.engine = engine
         self._wire = scratch.wire
+        self._send = sock.send
         self._fin_is_due = False
         self.failure = None
         self.is_truncated = False
@@ -210,17 +207,13 @@ class TLSEnd(PlainEnd):
         except BlockingIOError:
             self.is_readable = False
             return 0
+        self.is_readable = count == limit or (self.has_hung_up and count > 0)
         if self.at_eof:
-            self.is_readable = count > 0  # what comes after close_notify is ignored (RFC 8446 section 6.1)
+            return 0  # what comes after close_notify is ignored (RFC 8446 section 6.1)
+        if count == 0:
+            # EOF of the connection before close_notify: somebody may have cut it (RFC 8446 section 6.1).
+            self.is_truncated = self.at_eof = True
             return 0
-        if count < limit:
-            if count == 0:
-                # EOF of the connection before close_notify: somebody may have cut it (RFC 8446 section 6.1).
-                self.is_truncated = self.at_eof = True
-                self.is_readable = False
-                return 0
-            if not self.has_hung_up:
-                self.is_readable = False
         size = self.engine.decrypt(count)
         if self.engine.may_answer:
             self._answer()
@@ -243,12 +236,12 @@ class TLSEnd(PlainEnd):
             self.flush()
 
     def send(self, size: int) -> None:
-        if not self.engine.send(size, self.sock.send):
+        if not self.engine.send(size, self._send):
             self._block()
 
     def flush(self) -> None:
         self._withheld = 0
-        if not self.engine.flush(self.sock.send):
+        if not self.engine.flush(self._send):
             self._block()
             return
         self.has_pending = False
@@ -258,10 +251,8 @@ class TLSEnd(PlainEnd):
 
     def shut(self) -> None:
         """Send close_notify, and the FIN behind it: nothing can follow close_notify (RFC 8446 section 6.1)."""
-        self.is_shut = True
         self._fin_is_due = True
-        self.engine.close()
-        self.flush()
+        self.say_goodbye()
 
     def say_goodbye(self) -> None:
         self.is_shut = True

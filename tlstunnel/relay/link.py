@@ -1,7 +1,9 @@
 """A link: two ends, and bytes moved between them.
 
-Theory of operation. The reactor says that an end is ready; the link then does two things, always in this order:
-`_move` bytes, a bounded amount, and `_settle` what follows from them: half-close, finish, come back.
+Theory of operation. The reactor tells a flow that its source is ready. While the link is calm, both ends open and
+nothing pending, the flow moves what is there and nothing follows from it: that is every small exchange. Otherwise the
+link does two things, always in this order: `move` bytes, a bounded amount, and `settle` what follows from them:
+half-close, finish, come back.
 
 Memory. While a sink has something pending its source is not read, so each direction holds at most one chunk, in the
 sink: plaintext in a plain end, ciphertext in a TLS end. A chunk is START_CHUNK until a direction has moved PROVEN
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tlstunnel._openssl import CHUNK, FAT, Scratch, TLSError
 from tlstunnel.outcome import CloseReason
@@ -29,6 +31,7 @@ from tlstunnel.relay.ends import PlainEnd
 from tlstunnel.relay.farewell import Farewell
 from tlstunnel.relay.halfclose import Direction, Event, LinkState, after, link_state
 from tlstunnel.relay.reactor import EPOLLIN, Reactor
+from tlstunnel.specialized import own_code
 
 START_CHUNK = 64 * 1024
 PROVEN = 16 * 1024 * 1024
@@ -40,26 +43,56 @@ NEVER = float("inf")
 _QUIET_REASONS = frozenset((CloseReason.IDLE_TIMEOUT, CloseReason.HALF_CLOSE_TIMEOUT))
 
 
-class Limits:
+class Limits(NamedTuple):
     """The timeouts of a service's links, in seconds; `NEVER` for none. Shared by all its links."""
 
-    __slots__ = ("half_close_s", "idle_s", "is_strict")
-
-    def __init__(self, *, idle_s: float, half_close_s: float, is_strict: bool) -> None:
-        self.idle_s, self.half_close_s, self.is_strict = idle_s, half_close_s, is_strict
+    idle_s: float
+    half_close_s: float
+    is_strict: bool
 
 
 class Flow:
-    """One direction of a link."""
+    """One direction of a link. Hears of the edges of its source."""
 
-    __slots__ = ("cell", "chunk", "moved", "sink", "source", "state")
+    __slots__ = ("cell", "chunk", "link", "moved", "sink", "source", "state")
 
-    def __init__(self, source: PlainEnd, sink: PlainEnd, cell: int) -> None:
-        self.source, self.sink, self.cell = source, sink, cell
+    def __init__(self, link: Link, source: PlainEnd, sink: PlainEnd, cell: int) -> None:
+        self.link, self.source, self.sink, self.cell = link, source, sink, cell
         self.moved = 0
-        self.chunk = START_CHUNK
-        """How much is read at once."""
+        self.chunk = START_CHUNK  # how much is read at once
         self.state = Direction.FLOWING
+
+    def on_ready(self, _fd: int, events: int) -> None:
+        """The source's socket had these edges."""
+        link = self.link
+        if link.is_calm and events == EPOLLIN:
+            self.move()
+            if self.source.is_readable or self.sink.has_pending or self.source.at_eof:
+                link.settle()
+        else:
+            link.on_edges(self, events)
+
+    def on_crash(self, error: Exception) -> None:
+        self.link.on_crash(error)
+
+    def move(self, take: Callable[[], int] | None = None) -> None:
+        """Move at most one chunk, or what `take` finds. The sink must have nothing pending."""
+        link = self.link
+        active = self.source
+        try:
+            size = active.receive(self.chunk) if take is None else take()
+            if size:
+                active = self.sink
+                link.stamp = link.reactor.now
+                self.moved += size
+                link.cells[self.cell] += size
+                if size > FAT:
+                    link.note_bulk(self)
+                active.send(size)
+        except OSError as exc:
+            link.finish_broken(active, exc)
+        except TLSError as exc:
+            link.finish_tls(active, exc)
 
     def advance(self, *, is_last: bool) -> None:
         """Bring the direction's end as far as it can go now. The last direction's FIN is left to `close`."""
@@ -76,6 +109,10 @@ class Flow:
                 self.state = after(self.state, Event.FLUSHED)
 
 
+# Flows from TLS ends and from plain ones each by code that meets no other type (ladder: own-code).
+TLSFlow = own_code(Flow)
+
+
 class Link:
     """Joins a client's end and a backend's end, until `finish`.
 
@@ -87,8 +124,8 @@ class Link:
     """
 
     __slots__ = (
-        "_cells", "_is_finished", "_is_slim", "_limits", "_on_closed", "_on_finished", "_reactor", "_scratch",
-        "_stamp", "backend", "client", "deadline", "ends_at", "forward", "reverse",
+        "_is_finished", "_is_slim", "_limits", "_on_closed", "_on_finished", "_scratch", "backend", "cells", "client",
+        "deadline", "ends_at", "forward", "is_calm", "reactor", "reverse", "stamp",
     )  # fmt: skip
 
     def __init__(
@@ -106,76 +143,57 @@ class Link:
         on_finished: Callable[[Link, CloseReason, str, Exception | None], None],
         on_closed: Callable[[], None],
     ) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
         self.client = client
         self.backend = backend
         self._limits = limits
-        self._cells = cells
+        self.cells = cells
         self._on_finished, self._on_closed = on_finished, on_closed
-        self._is_finished = False
+        self._is_finished = self.is_calm = False
         self._is_slim = False  # the handshake leaves something to give back as well
         self._scratch = scratch
         self.ends_at = ends_at
-        self.forward = Flow(client, backend, forward_cell)
-        self.reverse = Flow(backend, client, reverse_cell)
-        self._stamp = reactor.now
+        self.forward = (TLSFlow if client.is_tls else Flow)(self, client, backend, forward_cell)
+        self.reverse = (TLSFlow if backend.is_tls else Flow)(self, backend, client, reverse_cell)
+        self.stamp = reactor.now
         self.deadline = min(ends_at, reactor.now + min(limits.idle_s, QUIET_S))
 
     def start(self) -> None:
         """Take over both ends and move what is there already."""
-        reactor = self._reactor
-        reactor.hand_over(self.client.fd, self)
-        reactor.hand_over(self.backend.fd, self)
+        reactor = self.reactor
+        reactor.hand_over(self.client.fd, self.forward)
+        reactor.hand_over(self.backend.fd, self.reverse)
         reactor.hold(self)
-        try:
-            # What came with the last flight of a handshake lies decrypted nowhere yet, and no edge will report it.
-            for flow in (self.forward, self.reverse):
-                sink = flow.sink
-                size = flow.source.buffered()
-                if size:
-                    flow.moved += size
-                    self._cells[flow.cell] += size
-                    sink.send(size)
-        except OSError as exc:
-            self._finish_broken(sink, exc)
-            return
-        except TLSError as exc:
-            self._finish_tls(sink, exc)
-            return
+        for flow in (self.forward, self.reverse):
+            if not self._is_finished:
+                # What came with the last flight of a handshake lies decrypted nowhere yet, and no edge will report it.
+                flow.move(flow.source.buffered)
         self.on_ready(-1, 0)
 
     # What the reactor calls.
 
-    def on_ready(self, fd: int, events: int) -> None:
-        if self._is_finished:
-            return
-        if fd == self.client.fd:
-            incoming, outgoing = self.forward, self.reverse
-        elif fd == self.backend.fd:
-            incoming, outgoing = self.reverse, self.forward
-        else:
-            if self._move(self.forward) and self._move(self.reverse):
-                self._settle()
-            return
+    def on_ready(self, _fd: int, _events: int) -> None:
+        """Another turn, as asked for."""
+        self._serve(self.forward)
+        self._serve(self.reverse)
+        self.settle()
+
+    def on_edges(self, incoming: Flow, events: int) -> None:
+        """The same, where more than a small exchange is going on."""
         end = incoming.source
-        if events == EPOLLIN:  # nearly always
-            end.is_readable = True
-        else:
-            end.note(events)
-        if outgoing.sink.has_pending:
-            # It may have room now, and what its source has left to give, or its end, brings no edge of its own.
-            if self._move(outgoing) and self._move(incoming):
-                self._settle()
-        # A small exchange ends here: everything was taken and given, so nothing follows from it.
-        elif self._move(incoming) and (end.at_eof or end.is_readable or incoming.sink.has_pending):
-            self._settle()
+        end.note(events)
+        if end.has_pending:
+            # It may have room now, and what the other end has left to give, or its end, brings no edge of its own.
+            self._serve(self.reverse if incoming is self.forward else self.forward)
+        self._serve(incoming)
+        self.settle()
 
     def on_deadline(self, now: float) -> None:
         if now >= self.ends_at:
             self.finish(CloseReason.MAX_LIFETIME)
             return
         is_open = self.state is LinkState.OPEN
-        quiet_s = now - self._stamp
+        quiet_s = now - self.stamp
         allowed_s = self._limits.idle_s if is_open else self._limits.half_close_s
         if quiet_s >= allowed_s:
             self.finish(CloseReason.IDLE_TIMEOUT if is_open else CloseReason.HALF_CLOSE_TIMEOUT)
@@ -192,41 +210,26 @@ class Link:
 
     # Bytes.
 
-    def _move(self, flow: Flow) -> bool:
-        """Move at most one chunk from source to sink. False when that ended the link."""
-        source, sink = flow.source, flow.sink
-        active = sink
-        try:
-            if sink.has_pending:
-                if not sink.is_writable:
-                    return True
+    def _serve(self, flow: Flow) -> None:
+        """Flush what is pending in the sink, then move at most one chunk."""
+        sink = flow.sink
+        if self._is_finished:
+            return
+        if sink.has_pending and sink.is_writable:
+            try:
                 sink.flush()
-                self._stamp = self._reactor.now
-                if sink.has_pending:
-                    return True
-            if source.is_readable:
-                active = source
-                size = source.receive(flow.chunk)
-                if size:
-                    active = sink
-                    self._stamp = self._reactor.now
-                    flow.moved += size
-                    self._cells[flow.cell] += size
-                    if size > FAT:
-                        self._note_bulk(flow)
-                    sink.send(size)
-            return True
-        except OSError as exc:
-            self._finish_broken(active, exc)
-        except TLSError as exc:
-            self._finish_tls(active, exc)
-        return False
+            except OSError as exc:
+                self.finish_broken(sink, exc)
+                return
+            self.stamp = self.reactor.now
+        if flow.source.is_readable and not sink.has_pending:
+            flow.move()
 
-    def _note_bulk(self, flow: Flow) -> None:
+    def note_bulk(self, flow: Flow) -> None:
         """A long chunk moved: there will be something to give back, and the flow may have earned bigger ones."""
         if self._is_slim:
             self._is_slim = False
-            self.deadline = min(self.deadline, self._reactor.now + QUIET_S)
+            self.deadline = min(self.deadline, self.reactor.now + QUIET_S)
         if flow.chunk == START_CHUNK and flow.moved >= PROVEN and self._scratch.bulk_left:
             flow.chunk = CHUNK
             self._scratch.bulk_left -= 1
@@ -241,13 +244,16 @@ class Link:
 
     # What follows from them.
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Half-close, finish or come back, as what was moved demands."""
+        if self._is_finished:
+            return
         client, backend = self.client, self.backend
         if client.at_eof or backend.at_eof:
             for flow in (self.forward, self.reverse):
                 failure = flow.source.failure
                 if failure is not None and not flow.sink.has_pending:
-                    self._finish_tls(flow.source, failure)
+                    self.finish_tls(flow.source, failure)
                     return
                 if flow.source.is_truncated and self._limits.is_strict:
                     self.finish(CloseReason.TRUNCATED_STRICT, "client" if flow.source is client else "backend")
@@ -260,18 +266,18 @@ class Link:
             except OSError as exc:
                 # The peer whose turn it was to hear our FIN has reset.
                 if not is_over:
-                    self._finish_broken(backend if self.forward.state is Direction.ENDING else client, exc)
+                    self.finish_broken(backend if self.forward.state is Direction.ENDING else client, exc)
                     return
                 self.forward.state = self.reverse.state = Direction.CLOSED
-            state = self.state
-            if state is LinkState.FINISHED:
+            if self.state is LinkState.FINISHED:
                 is_truncated = client.is_truncated or backend.is_truncated
                 self.finish(CloseReason.TRUNCATED if is_truncated else CloseReason.FINISHED)
                 return
-            if state is not before:
+            if self.state is not before:
                 self._aim()
+        self.is_calm = not (client.at_eof or backend.at_eof or client.has_pending or backend.has_pending)
         if (client.is_readable and not backend.has_pending) or (backend.is_readable and not client.has_pending):
-            self._reactor.again(self)
+            self.reactor.again(self)
 
     @property
     def state(self) -> LinkState:
@@ -281,14 +287,14 @@ class Link:
     def _aim(self) -> None:
         """Set the deadline to the next moment at which something may be due."""
         allowed_s = self._limits.idle_s if self.state is LinkState.OPEN else self._limits.half_close_s
-        due = self._stamp + allowed_s
+        due = self.stamp + allowed_s
         if not self._is_slim:
-            due = min(due, self._stamp + QUIET_S)
+            due = min(due, self.stamp + QUIET_S)
         self.deadline = min(due, self.ends_at)
 
     # The end.
 
-    def _finish_broken(self, end: PlainEnd, error: OSError) -> None:
+    def finish_broken(self, end: PlainEnd, error: OSError) -> None:
         """A socket failed. Where that side had ended and been told everything, that is an ending like any other."""
         is_client = end is self.client
         heard, told = (self.forward, self.reverse) if is_client else (self.reverse, self.forward)
@@ -299,17 +305,17 @@ class Link:
             # What it said before it broke counts: without us it would be heard.
             while not (end.at_eof or heard.sink.has_pending) and (size := end.receive(heard.chunk)):
                 heard.moved += size
-                self._cells[heard.cell] += size
+                self.cells[heard.cell] += size
                 heard.sink.send(size)
         if end.failure is not None:
-            self._finish_tls(end, end.failure)
+            self.finish_tls(end, end.failure)
         elif isinstance(error, TimeoutError):
             self.finish(CloseReason.CLIENT_TIMEOUT if is_client else CloseReason.BACKEND_TIMEOUT)
         else:
             detail = "" if isinstance(error, ConnectionError) else error.strerror or str(error)
             self.finish(CloseReason.CLIENT_RESET if is_client else CloseReason.BACKEND_RESET, detail)
 
-    def _finish_tls(self, end: PlainEnd, error: TLSError) -> None:
+    def finish_tls(self, end: PlainEnd, error: TLSError) -> None:
         """A session failed: by the peer's alert, or because the peer broke the protocol."""
         alert, broken = CloseReason.BACKEND_ALERT, CloseReason.BACKEND_TLS_ERROR
         if end is self.client:
@@ -321,8 +327,9 @@ class Link:
         if self._is_finished:
             return
         self._is_finished = True
+        self.is_calm = False
         self._slim()
-        reactor = self._reactor
+        reactor = self.reactor
         reactor.release(self)
         is_over = reason in (CloseReason.FINISHED, CloseReason.TRUNCATED)
         is_quiet = reason in _QUIET_REASONS

@@ -22,7 +22,8 @@ import select
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Protocol
+from types import MethodType
+from typing import Protocol, cast
 
 EPOLLIN = select.EPOLLIN
 EDGES = select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
@@ -59,7 +60,8 @@ class Reactor:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._handlers: dict[int, Handler] = {}
+        # Bound in advance: looking a method up on handlers of different types in turn is dear (see `specialized`).
+        self._handlers: dict[int, MethodType] = {}
         self._again: OrderedDict[Handler, None] = OrderedDict()
         self.held: set[Held] = set()
         self.on_first_held: Callable[[], None] | None = None
@@ -72,7 +74,7 @@ class Reactor:
     def watch(self, fd: int, handler: Handler, events: int = EDGES) -> None:
         """Report the descriptor's edges to the handler until it is forgotten."""
         self._epoll.register(fd, events)
-        self._handlers[fd] = handler
+        self.hand_over(fd, handler)
 
     def watch_room(self, fd: int) -> None:
         """From now on report room in the socket's send buffer too; at once if there is some."""
@@ -80,7 +82,7 @@ class Reactor:
 
     def hand_over(self, fd: int, handler: Handler) -> None:
         """Another handler takes over a watched descriptor."""
-        self._handlers[fd] = handler
+        self._handlers[fd] = cast(MethodType, handler.on_ready)
 
     def forget(self, fd: int) -> None:
         """The descriptor is about to be closed, which takes it out of the epoll."""
@@ -113,12 +115,12 @@ class Reactor:
         self.now = time.monotonic()
         get = self._handlers.get
         for fd, event in events:
-            handler = get(fd)
-            if handler is not None:
+            on_ready = get(fd)
+            if on_ready is not None:
                 try:
-                    handler.on_ready(fd, event)
+                    on_ready(fd, event)
                 except Exception as exc:  # noqa: BLE001 - the one place: our own bug ends one connection, not the worker
-                    handler.on_crash(exc)
+                    cast(Handler, on_ready.__self__).on_crash(exc)
         served = len(events)
         if again:
             handler, _ = again.popitem(last=False)
