@@ -7,6 +7,8 @@ import socket
 import time
 
 from tlstunnel.address import Target, UnixAddress
+from tlstunnel.probe.route import Address, look_up
+from tlstunnel.probe.trouble import Unreachable
 from tlstunnel.tls13.client import Client
 from tlstunnel.tls13.client_config import ClientConfig
 from tlstunnel.tls13.events import Closed, HandshakeComplete
@@ -36,8 +38,8 @@ def talk(
         connection = _connect(address, connect_s)
     except TimeoutError:
         return notes, client, f"no answer within {connect_s:g}s; check host and port"
-    except socket.gaierror:
-        return notes, client, "the name has no address; check its spelling"
+    except Unreachable as exc:
+        return notes, client, str(exc)
     except OSError as exc:
         return notes, client, f"{_reason(exc)}; check host and port"
     with connection:
@@ -47,12 +49,31 @@ def talk(
 
 
 def _connect(address: Target, timeout_s: float | None) -> socket.socket:
+    """A connection within `timeout_s`, the look-up of the name and every address of it together.
+
+    Raises:
+        TimeoutError: time was over.
+        Unreachable: the name has no address, or none in time.
+        OSError: the last address refused.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    addresses: list[Address]
     if isinstance(address, UnixAddress):
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(timeout_s)
-        connection.connect(address.path)
-        return connection
-    return socket.create_connection((address.host, address.port), timeout_s)
+        addresses = [(socket.AF_UNIX, address.path)]
+    else:
+        addresses = look_up(address, timeout_s)
+    problem: OSError = TimeoutError()
+    for family, where in addresses:
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(_left(deadline))
+            connection.connect(where)
+        except OSError as exc:
+            connection.close()
+            problem = exc
+        else:
+            return connection
+    raise problem
 
 
 class _Conversation:
@@ -126,13 +147,17 @@ class _Conversation:
         self._connection.sendall(self._client.data_to_send())
 
     def _set_timeout(self, deadline: float | None) -> None:
-        if deadline is None:
-            self._connection.settimeout(None)
-            return
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._connection.settimeout(left)
+        self._connection.settimeout(_left(deadline))
+
+
+def _left(deadline: float | None) -> float | None:
+    """Seconds until then; None without a deadline. Raises TimeoutError if there are none."""
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 def _sentence(exc: PeerAlert | Violation) -> str:

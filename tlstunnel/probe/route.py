@@ -167,7 +167,7 @@ class Route:
         if isinstance(self.target, UnixAddress):
             self._addresses = [(socket.AF_UNIX, self.target.path)]
         else:
-            self._addresses = _lookup(self.target, self.limits.connect_s)
+            self._addresses = look_up(self.target, self.limits.connect_s)
         return time.monotonic() - start
 
     @contextlib.contextmanager
@@ -229,7 +229,15 @@ class Route:
         raise Unreachable(f"{problem}; check {what}")
 
 
-def _lookup(target: TCPAddress, timeout_s: float) -> list[Address]:
+def look_up(target: TCPAddress, timeout_s: float | None) -> list[Address]:
+    """The addresses of a name: each a family and what to connect to.
+
+    Args:
+        timeout_s: how long to wait for the system's resolver; None for as long as it takes.
+
+    Raises:
+        Unreachable: it has no address, or none in time.
+    """
     answers: queue.SimpleQueue[list[Address] | OSError] = queue.SimpleQueue()
 
     def ask() -> None:
