@@ -37,7 +37,8 @@ VARYING = [
     (r"\bbytes_(\w+)=[1-9]\d*", r"bytes_\1=<bytes>"),  # they depend on the versions of curl and Python
     (r"\bresumed=(yes|no)\b", "resumed=<either>"),  # a worker resumes its own sessions only
     (r"\bja4=\w+", "ja4=<fingerprint>"),
-    (r"\d+ descriptors per worker, room for \d+ connections over \d+ workers?", "<room>"),
+    (r"(?<=: )(\d+ descriptors per worker, room for \d+ connections over )?\d+ workers?( \(not limited\))?$", "<room>"),
+    (r"^.* info +at most \d+ connections can be open at once: .*\n", ""),  # where this machine has little room
     (r"\bup \d+s", "up <seconds>"),
     (r"\bafter \d+ ms", "after <milliseconds>"),
     (r"\b[1-9]\d* B(?= *$)", "<bytes>"),

@@ -45,8 +45,22 @@ def test_a_budget_says_how_many_connections_fit() -> None:
     budget = descriptor_budget(config(None), limit=1024, listeners=10, workers=2)
     assert budget.connections_per_worker == (1024 - OVERHEAD - 10) // 2
     assert budget.connections == 2 * budget.connections_per_worker
-    assert str(budget) == ("1024 descriptors per worker, room for 950 connections over 2 workers (not limited)")
-    assert "over 1 worker (20 allowed)" in str(DescriptorBudget(1024, 1, 1, 20))
+
+
+def test_little_room_is_told_with_its_reason_and_what_gives_more() -> None:
+    assert descriptor_budget(config(None), limit=1024, listeners=10, workers=2).notice() == (
+        "at most 950 connections can be open at once: each takes 2 file descriptors, and each of the 2 workers may "
+        "have 1024; a higher LimitNOFILE= in the unit (or ulimit -n) makes room for more"
+    )
+    one = descriptor_budget(config(None), limit=1024, listeners=10, workers=1).notice()
+    assert one is not None
+    assert "and the worker may have 1024;" in one
+
+
+def test_room_that_suffices_is_not_spoken_of() -> None:
+    assert descriptor_budget(config(None), limit=262_144, listeners=1, workers=1).notice() is None
+    assert descriptor_budget(config(50), limit=1024, listeners=1, workers=1).notice() is None, "as many as are allowed"
+    assert descriptor_budget(config(None, overall=50), limit=1024, listeners=1, workers=1).notice() is None
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])

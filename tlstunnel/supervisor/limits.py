@@ -20,6 +20,8 @@ PER_CONNECTION = 2
 OVERHEAD = 64
 """Descriptors of a worker that are neither listeners nor connections: standard streams, channel, epolls, trio's own,
 the DNS lookups and the second attempts of happy eyeballs under way. Counted: about 15 at rest."""
+MANY = 5_000
+"""Connections: who expects more than that knows of descriptors, and has set max_connections."""
 _NR_OPEN = Path("/proc/sys/fs/nr_open")
 
 
@@ -50,11 +52,16 @@ class DescriptorBudget:
         share = math.ceil((self.max_connections or 0) / self.workers)
         return share * PER_CONNECTION + OVERHEAD + self.listeners
 
-    def __str__(self) -> str:
-        promised = "not limited" if self.max_connections is None else f"{self.max_connections} allowed"
+    def notice(self) -> str | None:
+        """One line for an operator whom the machine gives room for few connections; None where that will not matter:
+        there is room for many, or for as many as the configuration allows."""
+        if self.max_connections is not None or self.connections >= MANY:
+            return None
+        whom = "the worker" if self.workers == 1 else f"each of the {self.workers} workers"
         return (
-            f"{self.limit} descriptors per worker, room for {self.connections} connections "
-            f"over {self.workers} worker{'s' if self.workers > 1 else ''} ({promised})"
+            f"at most {self.connections} connections can be open at once: each takes {PER_CONNECTION} file "
+            f"descriptors, and {whom} may have {self.limit}; a higher LimitNOFILE= in the unit (or ulimit -n) makes "
+            "room for more"
         )
 
 
@@ -98,6 +105,11 @@ def descriptor_budget(config: Config, *, limit: int, listeners: int, workers: in
     return budget
 
 
+def workers_text(number: int) -> str:
+    """`2 workers`."""
+    return f"{number} worker{'s' if number > 1 else ''}"
+
+
 def usable_cores(*, proc: Path = Path("/proc/self")) -> int:
     """How many cores this process may keep busy: its CPU affinity, or less where a cgroup quota allows less.
 
@@ -139,7 +151,7 @@ def _allowed(config: Config) -> int | None:
 def _refusal(where: str, budget: DescriptorBudget) -> str:
     return (
         f"{where}: {budget.max_connections} connections need {budget.needed} descriptors in each of "
-        f"{budget.workers} worker{'s' if budget.workers > 1 else ''}, and the limit is {budget.limit}; "
+        f"{workers_text(budget.workers)}, and the limit is {budget.limit}; "
         f"raise LimitNOFILE= in the unit (or ulimit -n) to {budget.needed}, or allow at most {budget.connections}"
     )
 

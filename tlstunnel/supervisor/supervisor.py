@@ -40,7 +40,7 @@ from tlstunnel.supervisor.children import Child, signal_process
 from tlstunnel.supervisor.daemon import Daemon
 from tlstunnel.supervisor.generation import Generation
 from tlstunnel.supervisor.heartbeat import Heartbeat
-from tlstunnel.supervisor.limits import descriptor_budget, raise_descriptor_limit, usable_cores
+from tlstunnel.supervisor.limits import descriptor_budget, raise_descriptor_limit, usable_cores, workers_text
 from tlstunnel.supervisor.reload import load_material
 from tlstunnel.supervisor.reloads import ANSWER_S, Reloads
 from tlstunnel.supervisor.rows import MAX_ROWS, Rows
@@ -163,7 +163,9 @@ class _Supervisor:
         daemon, generation = self._daemon, self._daemon.generation
         for warning in (*portable.warnings(), *generation.inventory.warnings, *generation.listeners.warnings):
             daemon.log.message("warning", "config", warning)
-        daemon.log.message("info", "start", f"tlstunnel {VERSION}: {self._budget}")
+        daemon.log.message("info", "start", f"tlstunnel {VERSION}: {workers_text(generation.slots)}")
+        if (notice := self._budget.notice()) is not None:
+            daemon.log.message("info", "start", notice)
         privileges.prepare(daemon.identity)
         self._admin.preload()
         memory.give_back()  # what importing and loading left behind would be copied into every child
