@@ -9,12 +9,11 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from OpenSSL import SSL
 
-from tests.support import backends, certificates, clients, hellos, services
+from tests.support import backends, certificates, clients, hellos, services, tunnel
 from tests.support.interop import require
 from tests.support.services import Services
 from tlstunnel import _openssl
@@ -44,7 +43,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         services.write(path, backend.port, {name: cases[name] for name in SERVICES}, common)
         through = cases["through"].replace("[[sni]]", "[[services.through.sni]]")
         path.write_text(path.read_text() + f'[services.through]\nlisten = "127.0.0.1:0"\n{through}\n')
-        with services.tunnel.run(path) as daemon:
+        with tunnel.run(path) as daemon:
             yield Services(daemon, path)
 
 
@@ -148,8 +147,9 @@ LARGE = "*SecP384r1MLKEM1024:*X25519MLKEM768:*SecP256r1MLKEM768"
 @pytest.mark.parametrize("shares", [SMALL, LARGE])
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize(
-    ("record_size", "segment"), [(1 << 14, 1 << 14), (1 << 14, 1), (1 << 14, 1400), (100, 1 << 14), (100, 7), (300, 301)]
-)  # fmt: skip
+    ("record_size", "segment"),
+    [(1 << 14, 1 << 14), (1 << 14, 1), (1 << 14, 1400), (100, 1 << 14), (100, 7), (300, 301)],
+)
 def test_a_post_quantum_hello_in_pieces_is_a_handshake_like_any_other(
     running: Services, service: str, shares: str, record_size: int, segment: int
 ) -> None:
