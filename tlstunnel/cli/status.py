@@ -98,7 +98,7 @@ def _print_tables(document: dict[str, Any], problems: list[str], warn_days: floa
         document["version"],
         " ",
         (document["phase"], mood),
-        f", up {duration(document['uptime_s'])}, from {printable(document['source'] or 'the command line')}",
+        f", up {duration(document['uptime_s'])}, from {printable(document['source'])}",
     )
     console.print(head)
     console.print(_services(document))

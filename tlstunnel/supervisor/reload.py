@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlstunnel.config.load import load_file
-from tlstunnel.config.model import Config
+from tlstunnel.config.model import COMMAND_LINE, Config
 from tlstunnel.observe.admin.tls import tls_context
 from tlstunnel.tls import inventory
 from tlstunnel.tls.inventory import Inventory
 from tlstunnel.tls.material import MaterialError, contents_digest, files_of
 from tlstunnel.tls.passphrase import PassphraseSource
 from tlstunnel.tls.store import ServiceContexts
-
-COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def page(status: dict[str, Any]) -> str:
         f"<title>tlstunnel: {escape(status['phase'])}</title><style>{_STYLE}</style></head><body>",
         f'<h1>tlstunnel <span class="{mood}">{escape(status["phase"])}</span></h1>',
         f'<p class="quiet">{escape(status["version"])}, up {duration(status["uptime_s"])}, '
-        f"from {escape(status['source'] or 'the command line')}</p>",
+        f"from {escape(status['source'])}</p>",
         *_services(status["services"]),
         *_certificates(status),
         *_workers(status),
