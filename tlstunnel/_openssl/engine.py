@@ -229,7 +229,7 @@ class Engine:
 
     def output_size(self) -> int:
         """Bytes in the output."""
-        return int(_lib.BIO_get_mem_data(self._out, self._scratch.out))
+        return _lib.BIO_get_mem_data(self._out, self._scratch.out)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Queue close_notify: nothing more will be encrypted; the peer may still send (RFC 8446 section 6.1)."""

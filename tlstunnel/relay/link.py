@@ -125,7 +125,7 @@ class Link:
 
     __slots__ = (
         "_is_finished", "_is_slim", "_limits", "_on_closed", "_on_finished", "_scratch", "backend", "cells", "client",
-        "deadline", "ends_at", "forward", "is_calm", "reactor", "reverse", "stamp",
+        "deadline", "ends_at", "forward", "is_calm", "reactor", "reverse", "stamp", "state",
     )  # fmt: skip
 
     def __init__(
@@ -155,6 +155,7 @@ class Link:
         self.ends_at = ends_at
         self.forward = (TLSFlow if client.is_tls else Flow)(self, client, backend, forward_cell)
         self.reverse = (TLSFlow if backend.is_tls else Flow)(self, backend, client, reverse_cell)
+        self.state = LinkState.OPEN
         self.stamp = reactor.now
         self.deadline = min(ends_at, reactor.now + min(limits.idle_s, QUIET_S))
 
@@ -258,7 +259,6 @@ class Link:
                 if flow.source.is_truncated and self._limits.is_strict:
                     self.finish(CloseReason.TRUNCATED_STRICT, "client" if flow.source is client else "backend")
                     return
-            before = self.state
             is_over = client.at_eof and backend.at_eof and not client.has_pending and not backend.has_pending
             try:
                 self.forward.advance(is_last=is_over)
@@ -269,6 +269,7 @@ class Link:
                     self.finish_broken(backend if self.forward.state is Direction.ENDING else client, exc)
                     return
                 self.forward.state = self.reverse.state = Direction.CLOSED
+            before, self.state = self.state, link_state(self.forward.state, self.reverse.state)
             if self.state is LinkState.FINISHED:
                 is_truncated = client.is_truncated or backend.is_truncated
                 self.finish(CloseReason.TRUNCATED if is_truncated else CloseReason.FINISHED)
@@ -278,11 +279,6 @@ class Link:
         self.is_calm = not (client.at_eof or backend.at_eof or client.has_pending or backend.has_pending)
         if (client.is_readable and not backend.has_pending) or (backend.is_readable and not client.has_pending):
             self.reactor.again(self)
-
-    @property
-    def state(self) -> LinkState:
-        """Open, half-closed or finished."""
-        return link_state(self.forward.state, self.reverse.state)
 
     def _aim(self) -> None:
         """Set the deadline to the next moment at which something may be due."""
@@ -326,24 +322,24 @@ class Link:
         """End the link: tell both peers what can be told, release both ends, report once. Idempotent."""
         if self._is_finished:
             return
-        self._is_finished = True
-        self.is_calm = False
+        self._is_finished, self.is_calm = True, False
         self._slim()
-        reactor = self.reactor
-        reactor.release(self)
+        self.reactor.release(self)
         is_over = reason in (CloseReason.FINISHED, CloseReason.TRUNCATED)
         is_quiet = reason in _QUIET_REASONS
         for end in (self.client, self.backend):
             is_done = is_over and end.at_eof and not end.has_pending
-            with contextlib.suppress(OSError, TLSError):
-                if is_quiet and not end.has_pending and not end.is_shut:
-                    end.shut()
-                elif not (is_done or is_over or end.is_tls):
-                    end.reset_on_close()
+            if not is_done:
+                with contextlib.suppress(OSError, TLSError):
+                    if is_quiet and not end.has_pending and not end.is_shut:
+                        end.shut()
+                    elif not (is_over or end.is_tls):
+                        end.reset_on_close()
             if not is_done and (is_over or is_quiet or end.is_tls):
-                Farewell(reactor, end, self._on_closed)
+                Farewell(self.reactor, end, self._on_closed)
             else:
-                reactor.forget(end.fd)
+                self.reactor.forget(end.fd)
                 end.close()
                 self._on_closed()
         self._on_finished(self, reason, detail, error)
+        self.forward.link = self.reverse.link = None  # type: ignore[assignment] # nothing is left to the collector

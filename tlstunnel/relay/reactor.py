@@ -82,7 +82,7 @@ class Reactor:
 
     def hand_over(self, fd: int, handler: Handler) -> None:
         """Another handler takes over a watched descriptor."""
-        self._handlers[fd] = cast(MethodType, handler.on_ready)
+        self._handlers[fd] = handler.on_ready  # type: ignore[assignment]
 
     def forget(self, fd: int) -> None:
         """The descriptor is about to be closed, which takes it out of the epoll."""

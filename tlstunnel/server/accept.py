@@ -19,6 +19,7 @@ from tlstunnel.server.establish import steps
 from tlstunnel.server.runtime import ServiceRuntime, describe
 
 BATCH = 32
+_STREAM = int(socket.SOCK_STREAM)
 PAUSE_S = 0.25
 _OUT_OF = {
     errno.EMFILE: "descriptors",
@@ -33,6 +34,7 @@ class Acceptor:
 
     __slots__ = (
         "_accept",
+        "_family",
         "_is_closed",
         "_is_guarded",
         "_is_paused",
@@ -47,6 +49,7 @@ class Acceptor:
         self._runtime = runtime
         self._reactor: Reactor = runtime.worker.reactor
         self._sock = sock
+        self._family = int(sock.family)  # asked of the socket itself it is made an enum's member each time
         self._say = say
         # The method beneath `socket.accept`: it gives the descriptor without making the wrapper object twice.
         self._accept = sock._accept  # type: ignore[attr-defined]
@@ -65,7 +68,7 @@ class Acceptor:
         self._resume()
 
     def on_ready(self, fd: int, events: int) -> None:
-        runtime, sock = self._runtime, self._sock
+        runtime, family = self._runtime, self._family
         for _ in range(BATCH):
             if runtime.is_full:
                 self._pause("max_connections")
@@ -81,18 +84,21 @@ class Acceptor:
                     self.deadline = self._reactor.now + PAUSE_S
                     self._reactor.hold(self)
                     return
+                if exc.errno == errno.EINVAL:
+                    self.close()  # nobody listens on it any more: we are told to drain in a moment
+                    return
                 # The connection was gone before we took it (accept(2) lists the errors of this kind): take the next.
                 continue
-            accepted = socket.SocketType(sock.family, socket.SOCK_STREAM, sock.proto, fd)
+            accepted = socket.SocketType(family, _STREAM, 0, fd)
             key = None
             if self._is_guarded:
                 reason, key = runtime.admission.admit(address[0], self._reactor.now)
                 if reason is not None:
-                    runtime.worker.observer.rejected(runtime.index, describe(sock.family, address), reason)
+                    runtime.worker.observer.rejected(runtime.index, describe(family, address), reason)
                     accepted.close()
                     continue
             try:
-                connection = Connection(runtime, accepted, sock.family, address, key)
+                connection = Connection(runtime, accepted, family, address, key)
             except BaseException:
                 accepted.close()
                 if key is not None:

@@ -82,9 +82,10 @@ def _accept_tls(connection: Connection, route: Route, client: TLSEnd) -> Steps:
     if connection.hello is None:
         connection.note_hello((yield from _look(connection, hint.first_message)))
     yield from _shake(connection, client)
-    if connection.record.server_name is None and client.engine.is_resumed():
-        connection.record.server_name = _name_in(connection.hello)
     connection.note_handshake(client, route)
+    record = connection.record
+    if record.server_name is None and record.resumed and record.version != "TLSv1.3":
+        record.server_name = _name_in(connection.hello)
     dialers = route.dialers
     if service.client_auth is not ClientAuth.NONE:
         who = identify(client)
@@ -236,6 +237,7 @@ def _dial_one(connection: Connection, dialer: Dialer) -> Steps:
     reactor = connection.runtime.worker.reactor
     begun = dialer.begin()
     if begun is None:
+        _expect_client(connection)
         answer = yield from connection.ask(dialer.slowly(connection.attempt_s))
         if isinstance(answer, OSError):
             raise dial_error(dialer.target, answer)
@@ -249,10 +251,18 @@ def _dial_one(connection: Connection, dialer: Dialer) -> Steps:
         reactor.watch(sock.fileno(), connection)
         return
     reactor.watch(sock.fileno(), connection, EDGES_AND_ROOM)
+    _expect_client(connection)
     while not dialer.check(sock):
         if connection.is_late:
             raise DialError(CloseReason.BACKEND_CONNECT_TIMEOUT, f"{dialer.text}: not accepted in time")
         yield
+
+
+def _expect_client(connection: Connection) -> None:
+    """Nobody waits for a client whose reset came with its last message. (`Connection.on_ready` sees a later one.)"""
+    client = connection.client
+    if client.has_hung_up and client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise Refusal(CloseReason.CLIENT_GONE)
 
 
 def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
