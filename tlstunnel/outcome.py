@@ -134,7 +134,7 @@ class CloseReason(Enum):
         "no_client_certificate",
         Stage.HANDSHAKE,
         Fault.CLIENT,
-        "client sent no certificate and client_auth is required",
+        "client sent no certificate where one is required",
     )
     UNKNOWN_CA = ("unknown_ca", Stage.HANDSHAKE, Fault.CLIENT, "certificate does not chain to a trusted CA")
     EXPIRED_CERTIFICATE = ("expired_certificate", Stage.HANDSHAKE, Fault.CLIENT, "certificate has expired")
@@ -144,7 +144,7 @@ class CloseReason(Enum):
     WRONG_PURPOSE = ("wrong_purpose", Stage.HANDSHAKE, Fault.CLIENT, "certificate is not for this use")
     BAD_CERTIFICATE = ("bad_certificate", Stage.HANDSHAKE, Fault.CLIENT, "certificate cannot be used")
     NAME_MISMATCH = ("name_mismatch", Stage.HANDSHAKE, Fault.BACKEND, "certificate is for another name")
-    DENIED = ("denied", Stage.HANDSHAKE, Fault.CLIENT, "no access rule allows this identity")
+    DENIED = ("denied", Stage.HANDSHAKE, Fault.CLIENT, "the access rules do not admit this identity")
     PEER_ALERT = ("alert", Stage.HANDSHAKE, Fault.CLIENT, "peer refused the handshake with an alert")
     PROTOCOL_ERROR = ("protocol_error", Stage.HANDSHAKE, Fault.CLIENT, "peer broke the TLS protocol")
     HANDSHAKE_DRAINED = ("shutdown", Stage.HANDSHAKE, Fault.US, "tlstunnel stopped during the handshake")

@@ -93,7 +93,7 @@ class Connection:
         """
         reason, self._admitted_as = self.runtime.admission.admit(self.host, self.runtime.worker.reactor.now)
         if reason is not None:
-            raise Refusal(reason, self.host)
+            raise Refusal(reason)
 
     def begin_tls(self, route: Route) -> TLSEnd:
         """From here on the client's end speaks TLS, with this route's certificate."""
@@ -371,7 +371,7 @@ class Connection:
         record.bytes_forward, record.bytes_reverse = link.forward.moved, link.reverse.moved
         if error is not None:
             self.runtime.worker.on_crash(error)
-        self._report(reason, detail)
+        self._report(reason, hint.of_link(reason, detail))
         # The link knows us and we know it: without this each connection leaves 2.6 KiB, and an old certificate's
         # context, to the collector, which comes by once in thousands of connections.
         self.link = None

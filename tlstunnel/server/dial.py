@@ -64,7 +64,14 @@ def dial_error(target: Target, error: OSError) -> DialError:
     reason = _REASONS.get(first.errno or 0, CloseReason.BACKEND_UNREACHABLE)
     if isinstance(first, TimeoutError):
         reason = CloseReason.BACKEND_CONNECT_TIMEOUT
-    return DialError(reason, f"{target}: {first.strerror or first}")
+    return DialError(reason, f"{target}: {_words(first)}")
+
+
+def _words(error: OSError) -> str:
+    """What the system says, without the address that trio puts before it: the target has been named."""
+    text = error.strerror or str(error)
+    plain = os.strerror(error.errno) if error.errno else ""
+    return plain if plain and text.endswith(plain) else text
 
 
 def _leaves(error: BaseException) -> list[OSError]:
@@ -197,7 +204,7 @@ class Dialer:
                         self._check_source()
                         raise
                 return await self._connect_busy()
-            raise TimeoutError(errno.ETIMEDOUT, "not accepted within connect_timeout")
+            raise TimeoutError(errno.ETIMEDOUT, "not accepted in time")
 
         return connect
 

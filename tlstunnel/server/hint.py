@@ -11,6 +11,7 @@ from tlstunnel.outcome import CloseReason, Stage
 from tlstunnel.tls import clienthello, ja4, remedies
 from tlstunnel.tls.clienthello import ClientHello
 from tlstunnel.tls.firstbytes import CLIENT_HELLO, HANDSHAKE, MAX_FRAGMENT, HelloError, NotTLSError, Speaks, assemble
+from tlstunnel.tls.reasons import alert_name
 
 _BODY = b"This port speaks TLS. Use https:// instead of http://, or a client that speaks TLS.\n"
 HTTP_ANSWER = (
@@ -30,6 +31,9 @@ _FROM_HELLO = frozenset(
         CloseReason.NO_SHARED_ALPN,
     )
 )
+
+_BY_VERSION = frozenset((CloseReason.NO_SHARED_VERSION, CloseReason.NO_SHARED_CIPHER))
+"""Reasons that the versions a client offers explain."""
 
 _SILENT = frozenset((CloseReason.HANDSHAKE_EOF, CloseReason.HANDSHAKE_RESET, CloseReason.HANDSHAKE_TIMEOUT))
 """Endings that come without a word: their detail has to be guessed."""
@@ -91,6 +95,8 @@ def explain(reason: CloseReason, detail: str, first: FirstMessage | None) -> tup
             return reason, f"client offers {', '.join(names)}"
         if reason is CloseReason.NOT_TLS:
             return CloseReason.PROTOCOL_ERROR, detail or "what it sent is no record of TLS"
+        if reason not in _BY_VERSION:
+            return reason, detail
         return reason, f"client offers TLS {', '.join(hello.version_names[:_MAX_VERSIONS])}"
     except NotTLSError as exc:
         return CloseReason.NOT_TLS, str(exc)
@@ -115,6 +121,15 @@ def _silence(reason: CloseReason, first: FirstMessage | None) -> str:
     if first is None:
         return "it left before it had said anything whole; it is a health check or a scanner, or was stopped"
     return "it left after its first message; it may not trust our certificate, look at its log"
+
+
+def of_link(reason: CloseReason, detail: str) -> str:
+    """The detail of a link's end. An alert is explained: in TLS 1.3 a peer may refuse us when its handshake is over."""
+    if reason not in (CloseReason.CLIENT_ALERT, CloseReason.BACKEND_ALERT):
+        return detail
+    words = remedies.KEYS if reason is CloseReason.BACKEND_ALERT else None
+    names = (name for name in map(alert_name, detail.split(", ")) if name)
+    return next((f"{name}: {remedies.of_alert(name, words)}" for name in names), detail)
 
 
 def wanted(hello: ClientHello) -> str:

@@ -159,7 +159,8 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
         raise SessionError(_failed(target, reason, detail)) from None
     except OSError as exc:
         end.close()
-        raise SessionError(_failed(target, CloseReason.HANDSHAKE_RESET, exc.strerror or str(exc))) from None
+        words = "" if isinstance(exc, ConnectionError) else exc.strerror or str(exc)
+        raise SessionError(_failed(target, CloseReason.HANDSHAKE_RESET, words)) from None
     return Session(end, scratch, target)
 
 

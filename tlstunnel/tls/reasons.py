@@ -64,9 +64,9 @@ _VERDICT_WORDS = {
     2: "its issuer is not known here",
     3: "there is none of its issuer",
     7: "its signature is wrong",
-    8: "the signature of its issuer's is wrong",
-    11: "its issuer's is not valid yet",
-    12: "its issuer's has expired",
+    8: "the CRL has a wrong signature",
+    11: "the CRL is not valid yet",
+    12: "the CRL has expired",
     18: "it is self-signed",
     19: "its chain ends in a CA that is not trusted here",
     20: "its issuer is not known here",
@@ -74,7 +74,7 @@ _VERDICT_WORDS = {
     24: "its issuer is no CA",
     25: "its chain is longer than one of its CAs allows",
     27: "its CA is not trusted for this",
-    33: "who issued it is not known here",
+    33: "who issued the CRL is not known here",
     34: "it holds a critical extension that is not known here",
     47: "one of its CAs does not permit its names",
     48: "one of its CAs excludes its names",
@@ -84,7 +84,12 @@ _VERDICT_WORDS = {
 }
 
 # What OpenSSL's reason strings add.
-_REASON_WORDS = {"ee key too small": 66, "ca key too small": 67, "ca md too weak": 68}
+_REASON_WORDS = {
+    "ee key too small": _VERDICT_WORDS[66],
+    "ca key too small": _VERDICT_WORDS[67],
+    "ca md too weak": _VERDICT_WORDS[68],
+    "certificate verify failed": "OpenSSL does not accept it, and the portable engine cannot ask why",
+}
 
 _ALERT = re.compile(r"(?:ssl/tls|tls|sslv3|tlsv1|tlsv13)(?: alert)? ([a-z ]+)")
 _SPELLED = {"user_cancelled": "user_canceled"}
@@ -110,7 +115,7 @@ def classify(
         if alert is not None:
             return CloseReason.PEER_ALERT, f"{alert}: {remedies.of_alert(alert, words)}"
         if text in _BY_REASON:
-            return _BY_REASON[text], _VERDICT_WORDS.get(_REASON_WORDS.get(text, 0), "")
+            return _BY_REASON[text], _REASON_WORDS.get(text, "")
     return CloseReason.PROTOCOL_ERROR, ", ".join(texts) or "no reason given"
 
 

@@ -19,7 +19,8 @@ KEYS = {
     "versions": "min_version and max_version",
     "ciphers": "ciphers, ciphersuites and groups",
     "address": "target",
-    "connect_timeout": "connect_timeout",
+    "crl": "crl",
+    "or_wait": ", or raise connect_timeout",
 }
 OPTIONS = {
     "ca": "--ca",
@@ -29,24 +30,23 @@ OPTIONS = {
     "versions": "--min-version and --max-version",
     "ciphers": "--ciphers, --ciphersuites and --groups",
     "address": "the address",
-    "connect_timeout": "--connect-timeout",
+    "crl": "--crl",
+    "or_wait": "",  # the commands have no such option
 }
-
-_NOT_OURS = "the other side's software, or something between, may be broken"
 
 OF_CLIENTS: dict[CloseReason, str] = {
     CloseReason.PROXY_HEADER_MISSING: "let the proxy in front send one, or set accept_proxy_protocol = false",
     CloseReason.PROXY_HEADER_MALFORMED: "make the proxy in front send version 1 or 2 of it",
     CloseReason.PROXY_HEADER_UNTRUSTED: "add it there if it is your proxy",
     CloseReason.HANDSHAKE_DRAINED: "it can simply connect again",
-    CloseReason.NO_SHARED_VERSION: "update it, or allow its version with min_version and max_version",
+    CloseReason.NO_SHARED_VERSION: "update it, or look at min_version and max_version (TLS 1.2 is the lowest)",
     CloseReason.NO_SHARED_CIPHER: "update it, allow one of its own with ciphers (TLS 1.2) or ciphersuites (1.3), or "
     "add a certificate with an RSA key",
     CloseReason.NO_SHARED_GROUP: "update it, or allow one of its own with groups",
     CloseReason.NO_SHARED_SIGNATURE: "add a certificate with another kind of key, such as RSA beside ECDSA",
     CloseReason.NO_SHARED_ALPN: "add one of its own to alpn, or set alpn_required = false",
     CloseReason.UNRECOGNIZED_NAME: 'list it in an sni entry, or set sni_mismatch = "default"',
-    CloseReason.NO_CLIENT_CERTIFICATE: 'give it one of a CA in client_ca, or set client_auth = "optional"',
+    CloseReason.NO_CLIENT_CERTIFICATE: "give it one of a CA in client_ca, or admit it without (client_auth, anonymous)",
     CloseReason.UNKNOWN_CA: "give it one of a CA in client_ca, with its intermediates, or add its CA to client_ca",
     CloseReason.EXPIRED_CERTIFICATE: "give it a renewed one, or correct this machine's clock",
     CloseReason.NOT_YET_VALID: "correct this machine's clock, or that of the CA's machine",
@@ -54,30 +54,30 @@ OF_CLIENTS: dict[CloseReason, str] = {
     CloseReason.CRL_UNUSABLE: "name a current one of each CA with crl",
     CloseReason.WRONG_PURPOSE: "give it one for clients (extended key usage clientAuth)",
     CloseReason.BAD_CERTIFICATE: "give it another one; `tlstunnel cert show` explains what is in this one",
-    CloseReason.PROTOCOL_ERROR: "it is a scanner, or " + _NOT_OURS,
+    CloseReason.PROTOCOL_ERROR: "it is a scanner, or broken, or something between changes what it sends",
 }
 """Of a client's connection to us. What is missing here says it in its detail or text already."""
 
 OF_SERVERS: dict[CloseReason, str] = {
     CloseReason.NOT_TLS: "correct {address}, or speak to it without TLS",
-    CloseReason.HANDSHAKE_EOF: "look at its log, and whether it speaks TLS there",
-    CloseReason.HANDSHAKE_RESET: "look at its log, and whether it speaks TLS there",
-    CloseReason.HANDSHAKE_TIMEOUT: "look whether it speaks TLS there, and is overloaded",
+    CloseReason.HANDSHAKE_EOF: "look at the server's log, and whether it speaks TLS there",
+    CloseReason.HANDSHAKE_RESET: "look at the server's log, and whether it speaks TLS there",
+    CloseReason.HANDSHAKE_TIMEOUT: "look whether the server speaks TLS there, and whether it is overloaded",
     CloseReason.HANDSHAKE_DRAINED: "the client can simply connect again",
-    CloseReason.NO_SHARED_VERSION: "update it, or allow its version with {versions}",
-    CloseReason.NO_SHARED_CIPHER: "update it, or allow one of its own with {ciphers}",
-    CloseReason.NO_SHARED_GROUP: "update it, or allow one of its own with {ciphers}",
-    CloseReason.NO_SHARED_SIGNATURE: "give it a certificate with another kind of key",
-    CloseReason.NO_SHARED_ALPN: "name one of its own with {alpn}",
-    CloseReason.UNKNOWN_CA: "name the CA that issued it with {ca}, if it is the right server",
-    CloseReason.EXPIRED_CERTIFICATE: "renew it there, or correct this machine's clock",
+    CloseReason.NO_SHARED_VERSION: "update the server, or look at {versions} (TLS 1.2 is the lowest)",
+    CloseReason.NO_SHARED_CIPHER: "update the server, or allow one of its own with {ciphers}",
+    CloseReason.NO_SHARED_GROUP: "update the server, or allow one of its own with {ciphers}",
+    CloseReason.NO_SHARED_SIGNATURE: "give the server a certificate with another kind of key",
+    CloseReason.NO_SHARED_ALPN: "name one of the server's with {alpn}",
+    CloseReason.UNKNOWN_CA: "name the CA that issued the server's with {ca}, if it is the right server",
+    CloseReason.EXPIRED_CERTIFICATE: "renew the server's, or correct this machine's clock",
     CloseReason.NOT_YET_VALID: "correct this machine's clock, or that of the CA's machine",
-    CloseReason.REVOKED: "replace it there",
-    CloseReason.CRL_UNUSABLE: "name a current one of each CA with crl",
-    CloseReason.WRONG_PURPOSE: "replace it there by one for servers (extended key usage serverAuth)",
-    CloseReason.BAD_CERTIFICATE: "replace it there; `tlstunnel probe` explains what is in it",
+    CloseReason.REVOKED: "replace the server's",
+    CloseReason.CRL_UNUSABLE: "name a current one of each CA with {crl}",
+    CloseReason.WRONG_PURPOSE: "replace the server's by one for servers (extended key usage serverAuth)",
+    CloseReason.BAD_CERTIFICATE: "replace the server's; `tlstunnel probe` explains what is in it",
     CloseReason.NAME_MISMATCH: "correct {address}, or give a name that is in it with {server_name}",
-    CloseReason.PROTOCOL_ERROR: _NOT_OURS,
+    CloseReason.PROTOCOL_ERROR: "the server is broken, or something between changes what it sends",
 }
 """Of our connection to a server."""
 
@@ -85,8 +85,7 @@ OF_DIALS: dict[CloseReason, str] = {
     CloseReason.BACKEND_REFUSED: "start what should listen there, or correct {address}",
     CloseReason.BACKEND_UNRESOLVABLE: "correct {address}, or how this machine resolves names",
     CloseReason.BACKEND_UNREACHABLE: "correct {address}, or the routes of this machine",
-    CloseReason.BACKEND_CONNECT_TIMEOUT: "look whether it is overloaded or a firewall drops it, or raise "
-    "{connect_timeout}",
+    CloseReason.BACKEND_CONNECT_TIMEOUT: "look whether it is overloaded or a firewall drops it{or_wait}",
     CloseReason.BACKEND_NO_SOCKET: "start what should listen there, or correct {address}",
     CloseReason.BACKEND_PERMISSION: "let the user that tlstunnel runs as connect to it",
     CloseReason.BACKEND_NO_DESCRIPTORS: "raise LimitNOFILE, or lower max_connections",
@@ -101,7 +100,7 @@ _BROKEN_ALERTS = (
 """For a peer that finds the protocol broken (RFC 8446 section 6.2, RFC 7507)."""
 
 ALERTS_OF_CLIENTS: dict[str, str] = {
-    **dict.fromkeys(_BROKEN_ALERTS, "it finds the protocol broken; something between may have changed what we sent"),
+    **dict.fromkeys(_BROKEN_ALERTS, "it finds the protocol broken; look at its log, and at what stands between"),
     "handshake_failure": "it has nothing in common with us; update it, or look at ciphers, ciphersuites and groups",
     "bad_certificate": "it does not accept our certificate; look whether that is for the name it asks for",
     "unsupported_certificate": "our certificate is of a kind it does not accept; issue one for servers",
@@ -122,9 +121,9 @@ ALERTS_OF_CLIENTS: dict[str, str] = {
 """What a client's alert says about us, and what to do; by the alert's name."""
 
 ALERTS_OF_SERVERS: dict[str, str] = {
-    **dict.fromkeys(_BROKEN_ALERTS, "it finds the protocol broken; something between may have changed what we sent"),
-    "handshake_failure": "it denies us, or has nothing in common with us; its log says which, and {certificate} or "
-    "{ciphers} may help",
+    **dict.fromkeys(_BROKEN_ALERTS, "it finds the protocol broken; look at its log, and at what stands between"),
+    "handshake_failure": "it denies us, or has nothing in common with us; look at its log, then at {certificate}, "
+    "and at {ciphers}",
     "bad_certificate": "it does not accept our certificate; give it another one with {certificate}",
     "unsupported_certificate": "our certificate is of a kind it does not accept; give it one for clients with "
     "{certificate}",
