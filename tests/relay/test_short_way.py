@@ -1,0 +1,121 @@
+"""The short way of a small exchange: taken whenever it can be, left where more is going on, and found again after."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from tests.relay.rig import KINDS, PLAIN, Kind, Rig, rig
+from tests.support.wire_peers import TLSPeer
+from tlstunnel.relay.link import Link
+from tlstunnel.specialized import own_code
+
+FAST = Kind("fast", "1.3")
+
+
+def exchange(link: Rig, data: bytes) -> None:
+    """The near peer sends; what it sent arrives."""
+    expected = link.far_peer.received + len(data)
+    link.near_peer.send(data)
+    link.until(lambda: link.far_peer.received == expected)
+
+
+def asked_twice(link: Rig) -> bool:
+    """Whether the last record was read with a second question for more."""
+    return bool(link.near.engine.may_answer)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("version", ["1.3", "1.2"])
+def test_a_record_that_comes_alone_is_read_once(version: str) -> None:
+    with rig(Kind("fast", version)) as link:
+        exchange(link, b"what came with the handshake may have to be looked for")
+        exchange(link, b"alone")
+        assert not asked_twice(link)
+
+
+def test_a_session_that_saw_a_record_in_pieces_reads_the_next_one_once() -> None:
+    with rig(FAST) as link:
+        exchange(link, b"first")
+        assert isinstance(link.near_peer, TLSPeer)
+        link.near_peer.tls.write(b"in two pieces")
+        wire = link.near_peer.outgoing.read()
+        expected = link.far_peer.received + 13
+        for piece in (wire[:9], wire[9:]):
+            link.near_peer.sock.send(piece)
+            link.turns()
+        link.until(lambda: link.far_peer.received == expected)
+        assert asked_twice(link)
+        exchange(link, b"whole: it is seen that records stand whole again")
+        exchange(link, b"whole again")
+        assert not asked_twice(link)
+
+
+def test_a_session_that_moved_bulk_reads_the_next_small_record_once() -> None:
+    with rig(FAST) as link:
+        exchange(link, bytes(300_000))
+        exchange(link, b"small")
+        exchange(link, b"small again")
+        assert not asked_twice(link)
+
+
+def test_two_records_that_come_together_arrive_together_and_in_order() -> None:
+    with rig(FAST) as link:
+        exchange(link, b"first")
+        exchange(link, b"second")
+        assert isinstance(link.near_peer, TLSPeer)
+        link.near_peer.tls.write(b"one")
+        link.near_peer.tls.write(b"two")
+        link.near_peer.sock.send(link.near_peer.outgoing.read())
+        link.until(lambda: link.far_peer.received == 17)
+        assert bytes(link.far_peer.data) == b"firstsecondonetwo"
+
+
+@pytest.mark.parametrize("kind", [PLAIN, FAST], ids=str)
+def test_a_link_is_calm_while_both_sides_are_open_and_nothing_is_pending(kind: Kind) -> None:
+    with rig(kind, buffers=8192) as link:
+        exchange(link, b"a word")
+        assert link.link.is_calm
+        link.near_peer.send(bytes(2 << 20))
+        for _ in range(200):
+            link.near_peer.pump()  # the far peer does not read
+            link.reactor.turn(0.0)
+        assert link.far.has_pending
+        assert not link.link.is_calm
+        link.until(lambda: link.far_peer.received == (2 << 20) + 6)
+        exchange(link, b"a word")
+        assert link.link.is_calm
+        link.far_peer.finish()
+        link.until(lambda: link.far.at_eof)
+        assert not link.link.is_calm
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_link_that_has_ended_leaves_nothing_to_the_collector(kind: Kind) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        made = Rig(kind).start()
+        exchange(made, b"a word")
+        made.close()
+        del made.link
+        assert [each for each in gc.get_objects() if isinstance(each, Link)] == []
+    finally:
+        gc.enable()
+
+
+def test_a_class_with_code_of_its_own_is_the_same_in_everything_else() -> None:
+    class Original:
+        """What it is."""
+
+        def __init__(self, value: int, *, factor: int = 2) -> None:
+            self.value = value * factor
+
+        def read(self, more: int = 1) -> int:
+            return self.value + more
+
+    copy = own_code(Original)
+    assert issubclass(copy, Original)
+    assert (copy.__name__, copy.__doc__) == ("Original", "What it is.")
+    assert (copy(3).read(), copy(3, factor=3).read(2)) == (Original(3).read(), 11)
+    assert copy.read.__code__ is not Original.read.__code__
