@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import openssl_ca, peers, tunnel
+from tests.support.backends import echo
 from tests.support.interop import require
 from tests.support.openssl_ca import Authority, Pair
-from tests.support.traffic import backend, echo
+from tests.support.traffic import backend
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

@@ -15,7 +15,8 @@ from tests.interop.test_promtool import CONF, EXPRESSIONS, VARIABLES, Prometheus
 from tests.support import backends, clients
 from tests.support.interop import require
 from tests.support.load import Load, transfers, visitors
-from tests.support.site import Site, fixed_port
+from tests.support.ports import free_port
+from tests.support.site import Site
 from tests.support.tunnel import PATIENCE_S
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -27,7 +28,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The metrics' URL of a tunnel with two services: one works, the other's backend is down; both meet strangers."""
     with backends.serve(backends.echo) as echo:
-        admin, dead = fixed_port(), backends.unused_port()
+        admin, dead = free_port(), backends.unused_port()
         site = Site(tmp_path_factory.mktemp("site"), echo.port, admin_listen=f'"127.0.0.1:{admin}"')
         site.write({"web": {"max_connections": "1000"}, "mail": {"target": f'"127.0.0.1:{dead}"'}})
         with site.run() as daemon:

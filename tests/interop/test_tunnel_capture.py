@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import certificates, peers, tunnel
+from tests.support.backends import echo
 from tests.support.interop import require
-from tests.support.traffic import backend, echo
+from tests.support.traffic import backend
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.root]
 

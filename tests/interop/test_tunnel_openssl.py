@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import certificates, peers, tunnel
+from tests.support.backends import echo
 from tests.support.certificates import Pair
-from tests.support.traffic import Backend, backend, echo
+from tests.support.traffic import Backend, backend
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

@@ -17,8 +17,10 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.support.ports import free_port
+
 PATIENCE_S = 60.0
-Handler = Callable[[socket.socket], None]
+Handler = Callable[[socket.socket], object]
 
 
 class Backend:
@@ -112,18 +114,18 @@ def serve(
         backend.close()
 
 
-def unused_port() -> int:
-    """A port on which nobody listens: bound once, and given back."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+unused_port = free_port
+"""For a backend that is not there."""
 
 
-def echo(sock: socket.socket) -> None:
-    """Send back what comes until it ends, then end."""
-    while data := sock.recv(65536):
+def echo(sock: socket.socket) -> int:
+    """Send back what comes until it ends, then end; how many bytes it was."""
+    size = 0
+    while data := sock.recv(1 << 18):
         sock.sendall(data)
+        size += len(data)
     half_close(sock)
+    return size
 
 
 def read_all(sock: socket.socket) -> bytes:

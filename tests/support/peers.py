@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import random
 import re
 import shutil
 import socket
@@ -26,6 +25,7 @@ from pathlib import Path
 
 from tests.support import certificates
 from tests.support.interop import require
+from tests.support.ports import free_port
 
 PATIENCE_S = 60.0
 """Only a hang reaches it."""
@@ -36,7 +36,14 @@ _BETWEEN_TRIES_S = 0.02
 class Peer:
     """A running program and what it has said."""
 
-    def __init__(self, command: list[str], *, is_talking: bool = False, user: str | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        is_talking: bool = False,
+        user: str | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
         self.command = command
         self.log = tempfile.TemporaryFile("w+", errors="backslashreplace")  # noqa: SIM115 - closed by end()
         self.process = subprocess.Popen(
@@ -50,8 +57,10 @@ class Peer:
             group=None if user is None else pwd.getpwnam(user).pw_gid,
             extra_groups=None if user is None else [],
             cwd="/" if user is not None else None,
+            env=os.environ | (env or {}),
         )
         self.port = 0
+        self._reader: threading.Thread | None = None
 
     def said(self) -> str:
         """Everything it wrote so far, unless the test reads it itself."""
@@ -90,6 +99,11 @@ class Peer:
             guard.cancel()
         raise AssertionError(f"{self.command} ended without {pattern!r}; it said:\n{''.join(seen)}")
 
+    def drop_the_rest(self) -> None:
+        """Read what it still says and forget it, so that it is not held up by a full pipe."""
+        self._reader = threading.Thread(target=lambda: [None for _ in self.process.stdout or ()], daemon=True)
+        self._reader.start()
+
     def finish(self) -> str:
         """Close its standard input, wait for its end; the rest of what it says."""
         try:
@@ -106,20 +120,12 @@ class Peer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if self._reader is not None:
+            self._reader.join(PATIENCE_S)
         for stream in (self.process.stdin, self.process.stdout, self.log):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
-
-
-def free_port() -> int:
-    """A port nobody listens on, from below those that the kernel gives to whoever asks for port 0."""
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.randrange(10_000, lowest)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
 
 
 @contextlib.contextmanager
@@ -141,9 +147,9 @@ def serving(command: Callable[[int], list[str]], **how: str) -> Iterator[Peer]:
 
 
 @contextlib.contextmanager
-def talking(command: list[str]) -> Iterator[Peer]:
+def talking(command: list[str], env: dict[str, str] | None = None) -> Iterator[Peer]:
     """Run a program whose standard input and output (with stderr) the test holds."""
-    peer = Peer(command, is_talking=True)
+    peer = Peer(command, is_talking=True, env=env)
     try:
         yield peer
     finally:
@@ -173,11 +179,11 @@ def s_client_command(port: int, *options: str, name: str = "localhost") -> list[
 
 
 @contextlib.contextmanager
-def s_server(*options: str, pair: certificates.Pair | None = None) -> Iterator[Peer]:
+def s_server(*options: str, pair: certificates.Pair | None = None, env: dict[str, str] | None = None) -> Iterator[Peer]:
     """`openssl s_server`. With `-rev` it sends every line back reversed."""
     pair = pair or certificates.server("localhost", "127.0.0.1")
     command = [require("openssl"), "s_server", "-accept", "127.0.0.1:0", "-cert", str(pair.certificate)]
-    with talking([*command, "-key", str(pair.key), *options]) as peer:
+    with talking([*command, "-key", str(pair.key), *options], env) as peer:
         peer.port = int(re.findall(r"ACCEPT \S+:(\d+)", peer.read_until("^ACCEPT "))[0])
         yield peer
 
@@ -203,13 +209,20 @@ def stunnel(*lines: str) -> Iterator[Peer]:
 @contextlib.contextmanager
 def haproxy(bind: str, server: str) -> Iterator[Peer]:
     """HAProxy in TCP mode: what stands behind the address on its `bind` line, and its `server` line."""
+    with haproxy_with(bind, f"server one {server}") as peer:
+        yield peer
+
+
+@contextlib.contextmanager
+def haproxy_with(bind: str, line: str, *, mode: str = "tcp") -> Iterator[Peer]:
+    """HAProxy with one listener: what stands behind the address on its `bind` line, and one line more."""
     program = require("haproxy")
     with folder() as path:
 
         def command(port: int) -> list[str]:
             (path / "haproxy.cfg").write_text(
-                "defaults\n mode tcp\n timeout connect 10s\n timeout client 60s\n timeout server 60s\n"
-                f"listen peer\n bind 127.0.0.1:{port} {bind}\n server one {server}\n"
+                f"defaults\n mode {mode}\n timeout connect 10s\n timeout client 60s\n timeout server 60s\n"
+                f"listen peer\n bind 127.0.0.1:{port} {bind}\n {line}\n"
             )
             return [program, "-db", "-f", str(path / "haproxy.cfg")]
 
@@ -239,6 +252,17 @@ def http_server(root: Path) -> Iterator[Peer]:
 @contextlib.contextmanager
 def nginx(root: Path) -> Iterator[Peer]:
     """nginx for a folder, over HTTP; bodies of PUT requests are kept below it."""
+
+    def server(port: int) -> str:
+        return f"server {{ listen 127.0.0.1:{port}; root {root}; location /put/ {{ dav_methods PUT; }} }}"
+
+    with nginx_with(server) as peer:
+        yield peer
+
+
+@contextlib.contextmanager
+def nginx_with(server: Callable[[int], str]) -> Iterator[Peer]:
+    """nginx with the `server` block that is made for a port."""
     program = require("nginx")
     with folder() as path:
         path.chmod(0o755)
@@ -252,7 +276,7 @@ def nginx(root: Path) -> Iterator[Peer]:
                 f"daemon off; {user} pid {path}/pid; error_log stderr; worker_processes 1;\n"
                 "events { worker_connections 64; }\n"
                 f"http {{ access_log off; {temporary} client_max_body_size 0;\n"
-                f"server {{ listen 127.0.0.1:{port}; root {root}; location /put/ {{ dav_methods PUT; }} }} }}\n"
+                f"{server(port)} }}\n"
             )
             return [program, "-p", str(path), "-e", "stderr", "-c", str(path / "nginx.conf")]
 
@@ -287,8 +311,9 @@ def redis() -> Iterator[Peer]:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[Peer]:
-    """An empty PostgreSQL cluster that trusts its user `tester`; run by the user postgres when we are root."""
+def postgres(pair: certificates.Pair | None = None) -> Iterator[Peer]:
+    """An empty PostgreSQL cluster that trusts its user `tester`; run by the user postgres when we are root. With TLS if
+    a certificate is given."""
     user = "postgres" if os.geteuid() == 0 else None
     binaries = Path(require("initdb")).parent
     with folder() as path:
@@ -301,6 +326,13 @@ def postgres() -> Iterator[Peer]:
             group=None if user is None else pwd.getpwnam(user).pw_gid,
         )  # fmt: skip
         words = ["-D", str(data), "-k", str(path), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        if pair is not None:
+            words += ["-c", "ssl=on"]
+            for source, name in ((pair.certificate, "server.crt"), (pair.key, "server.key")):
+                shutil.copy(source, data / name)
+                (data / name).chmod(0o600)
+                if user is not None:
+                    shutil.chown(data / name, user)
         how = {} if user is None else {"user": user}
         with serving(lambda port: [str(binaries / "postgres"), *words, "-p", str(port)], **how) as peer:
             yield peer

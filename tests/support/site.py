@@ -16,7 +16,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -198,19 +197,6 @@ def kill_and_wait(daemon: Tunnel, pid: int) -> str:
         f"a word about the death of {pid}",
     )
     return str(said[0]["message"])
-
-
-def fixed_port() -> int:
-    """A free port that no client is given by chance: from below the range the kernel takes those from."""
-    for port in random.sample(range(20000, 32000), 200):
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
 
 
 def _table(name: str, keys: dict[str, str]) -> str:

@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support import backends
+
 PATIENCE_S = 60.0
 """Only a hang reaches it."""
 _BLOCK = 1 << 20
@@ -241,18 +243,14 @@ def receive(sock: socket.socket) -> Digest:
     return Digest(size, hashed.hexdigest())
 
 
-class Backend:
-    """A service in threads: each connection is answered by a function, and what that returns is kept."""
+class Backend(backends.Backend):
+    """A service whose connections are each answered by a function, and what that returns is kept."""
 
     def __init__(self, answer: Callable[[socket.socket], Any]) -> None:
         self._answer = answer
-        self._sock = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._sock.getsockname()[1]
         self._results: list[Any] = []
         self._changed = threading.Condition()
-        self._threads: list[threading.Thread] = []
-        self._accepting = threading.Thread(target=self._accept, daemon=True)
-        self._accepting.start()
+        super().__init__(socket.create_server(("127.0.0.1", 0), backlog=64), self._keep)
 
     def got(self) -> Any:
         """What the next connection's answer returned; raises what it raised."""
@@ -263,32 +261,12 @@ class Backend:
             raise result
         return result
 
-    def close(self) -> None:
-        """Stop accepting, and wait for what is answered."""
-        self._sock.shutdown(socket.SHUT_RDWR)  # wakes the accept
-        self._accepting.join(PATIENCE_S)
-        self._sock.close()
-        for thread in self._threads:
-            thread.join(PATIENCE_S)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._sock.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with sock:
-            sock.settimeout(PATIENCE_S)
-            result: Any
-            try:
-                result = self._answer(sock)
-            except Exception as exc:  # noqa: BLE001 - raised again in the test, by got()
-                result = exc
+    def _keep(self, sock: socket.socket) -> None:
+        result: Any
+        try:
+            result = self._answer(sock)
+        except Exception as exc:  # noqa: BLE001 - raised again in the test, by got()
+            result = exc
         with self._changed:
             self._results.append(result)
             self._changed.notify_all()
@@ -302,13 +280,3 @@ def backend(answer: Callable[[socket.socket], Any]) -> Iterator[Backend]:
         yield service
     finally:
         service.close()
-
-
-def echo(sock: socket.socket) -> int:
-    """Send back what comes, to its end; how much it was."""
-    size = 0
-    while data := sock.recv(_READ):
-        sock.sendall(data)
-        size += len(data)
-    sock.shutdown(socket.SHUT_WR)
-    return size

@@ -14,7 +14,8 @@ import pytest
 
 from tests.support import backends, certificates
 from tests.support.load import transfers, visitors
-from tests.support.site import Site, fixed_port, reload
+from tests.support.ports import free_port
+from tests.support.site import Site, reload
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +78,7 @@ def test_100_certificate_reloads_under_load_are_noticed_by_no_connection(
 
 def test_100_new_generations_under_load_are_noticed_by_no_connection(tmp_path: Path, echo: backends.Backend) -> None:
     site = Site(tmp_path, echo.port, drain_timeout='"5m"')
-    port, moving = fixed_port(), (fixed_port(), fixed_port())
+    port, moving = free_port(), (free_port(), free_port())
 
     def configure(number: int) -> None:
         """Another configuration each time: services come, go, change their name and their address."""

@@ -16,7 +16,8 @@ from tests.support import backends, certificates
 from tests.support.interop import require
 from tests.support.load import dial, visitors
 from tests.support.manager import Manager
-from tests.support.site import Site, fixed_port, reload, reloads
+from tests.support.ports import free_port
+from tests.support.site import Site, reload, reloads
 from tests.support.wire_peers import client_context
 
 pytestmark = pytest.mark.slow
@@ -64,7 +65,7 @@ def listen_where_somebody_is(site: Site, taken: int) -> str:
 
 
 def listen_elsewhere_and_where_somebody_is(site: Site, taken: int) -> str:
-    site.write({"web": {"listen": f'["127.0.0.1:{fixed_port()}", "127.0.0.1:{taken}"]'}})
+    site.write({"web": {"listen": f'["127.0.0.1:{free_port()}", "127.0.0.1:{taken}"]'}})
     return f"service web: cannot listen on 127.0.0.1:{taken}: "
 
 

@@ -14,7 +14,8 @@ import pytest
 from tests.support import backends
 from tests.support.load import bid_farewell, dial, read_exactly, transfers, visit, visitors
 from tests.support.manager import Manager
-from tests.support.site import Site, fixed_port, reload
+from tests.support.ports import free_port
+from tests.support.site import Site, reload
 from tests.support.wire_peers import client_context
 
 pytestmark = pytest.mark.slow
@@ -144,7 +145,7 @@ def test_an_old_generation_drains_within_its_own_drain_timeout(tmp_path: Path, e
 
 
 def test_ports_are_free_at_once_for_the_next_daemon(tmp_path: Path, echo: backends.Backend) -> None:
-    site = Site(tmp_path, echo.port, listen=f'"127.0.0.1:{fixed_port()}"')
+    site = Site(tmp_path, echo.port, listen=f'"127.0.0.1:{free_port()}"')
     with site.run(exit_code=None) as daemon, dial(daemon.port, client_context()) as sock:
         exchange(sock)
         daemon.terminate()

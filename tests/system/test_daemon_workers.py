@@ -26,7 +26,8 @@ from tests.support import backends
 from tests.support.interop import require
 from tests.support.load import bid_farewell, dial, read_exactly, visit, visitors
 from tests.support.manager import Manager
-from tests.support.site import Site, fixed_port, kill_and_wait, reload
+from tests.support.ports import free_port
+from tests.support.site import Site, kill_and_wait, reload
 from tests.support.wire_peers import client_context
 
 pytestmark = pytest.mark.slow
@@ -287,7 +288,7 @@ def sockets(pid: int) -> set[str]:
 def test_when_the_supervisor_is_killed_its_workers_finish_what_is_open_and_end(
     tmp_path: Path, echo: backends.Backend
 ) -> None:
-    port = fixed_port()
+    port = free_port()
     site = Site(tmp_path, echo.port, listen=f'"127.0.0.1:{port}"')
     with site.run(exit_code=None, is_clean=False) as daemon:
         children = daemon.children()

@@ -21,7 +21,8 @@ import pytest
 from tests.integration.test_status_and_top import in_terminal
 from tests.support import backends, certificates, clients, tunnel
 from tests.support.interop import require
-from tests.support.site import Site, fixed_port, kill_and_wait, reload
+from tests.support.ports import free_port
+from tests.support.site import Site, kill_and_wait, reload
 from tests.support.wire_peers import client_context
 from tlstunnel.outcome import CloseReason, Stage
 
@@ -80,7 +81,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 def test_totals_equal_what_both_sides_counted_after_a_killed_worker_and_reloads(
     tmp_path: Path, backend: backends.Backend, counter: Counter
 ) -> None:
-    site = Site(tmp_path, backend.port, listen=f'"127.0.0.1:{fixed_port()}"')
+    site = Site(tmp_path, backend.port, listen=f'"127.0.0.1:{free_port()}"')
     ended = 0
     with site.run(is_clean=False) as daemon:
         context = client_context()
@@ -317,4 +318,4 @@ def test_status_exits_0_only_when_ready_and_no_certificate_expires_soon(
     assert (good.returncode, good.stderr) == (0, "")
     assert "problem" not in good.stdout
     assert bad.returncode == 1
-    assert re.search(r"problem: web: \S+/web.pem: certificate of CN=localhost expires in \d+\.\d days", bad.stdout)
+    assert re.search(r"problem: web: \S+/web.pem: certificate of CN=localhost: \d+ days left", bad.stdout)
