@@ -2,7 +2,7 @@
 both kinds of log, and what is counted, as one golden file each.
 
 `UPDATE_GOLDEN=1 pytest tests/integration/test_refusals_golden.py` writes them anew; read the difference as a tired
-operator would before you keep it. `test_refusals_complete.py` sees to it that no way is missing.
+operator would before you keep it. `test_refusals_golden_complete.py` sees to it that no way is missing.
 """
 
 from __future__ import annotations
@@ -452,7 +452,7 @@ def targets() -> dict[str, contextlib.AbstractContextManager[int]]:
         "version_11": served(answer(hellos.record(SERVER_HELLO_11))),
         "greeting": served(answer(b"220 mail.example ready\r\n", at_once=True)),
         "closing": served(lambda sock: sock.recv(1 << 16)),  # type: ignore[arg-type, return-value]
-        "resetting": served(backends.reset),
+        "resetting": served(reset_when_spoken_to),
         "mute": served(backends.read_all),  # type: ignore[arg-type]
         "nonsense": served(answer(hellos.record(hellos.message(b"nonsense", kind=2)))),
     }
@@ -465,6 +465,11 @@ SERVER_HELLO_11 = hellos.message(b"\x03\x02" + bytes(32) + b"\x00" + b"\xc0\x09"
 def served(handler: backends.Handler, context: ssl.SSLContext | None = None) -> Iterator[int]:
     with backends.serve(handler, context=context) as backend:
         yield backend.port
+
+
+def reset_when_spoken_to(sock: socket.socket) -> None:
+    sock.recv(1 << 16)
+    backends.reset(sock)
 
 
 def answer(data: bytes, *, at_once: bool = False) -> backends.Handler:

@@ -319,7 +319,7 @@ def test_what_the_connect_command_says_of_a_failure_is_what_the_golden_file_says
             "a server with an expired certificate": connected(old),
             "a server without TLS": connected(serve(greets)),
             "a server that closes": connected(serve(lambda sock: sock.recv(65536))),
-            "a server that resets": connected(serve(backends.reset)),
+            "a server that resets": connected(serve(lambda sock: (sock.recv(65536), backends.reset(sock)))),
             "a server that is silent": dialled(serve(backends.read_all), handshake_timeout="200ms"),
             "nobody there": connected(backends.unused_port()),
             "no such name": connected("nobody.invalid:8443"),

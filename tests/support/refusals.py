@@ -98,11 +98,11 @@ class Stand:
         """The service's counters above zero, of this reason, without the label that is the same for all of them."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
-        label, wanted = f'service="{service}"', f'="{reason}"'
+        label, wanted = f'service="{service}"', re.compile(f'(result|reason)="{reason}"')
         found = []
         for line in lines:
             name, _, value = line.rpartition(" ")
-            if name.startswith(COUNTERS) and label in name and wanted in name and float(value):
+            if name.startswith(COUNTERS) and label in name and wanted.search(name) and float(value):
                 found.append(f"{name.replace(',' + label, '').replace(label + ',', '')} {float(value):.0f}")
         return found
 
