@@ -132,6 +132,8 @@ RUNGS = (
          _without("trips", "of its own", shared="shared-code"), trick="specialized: own_code"),
     Rung("record-copy", "round trips with one record copied out", _US,
          _without("trips", "copied out", sent_from_the_BIO="output-in-place"), trick="_openssl.engine: _ONE_RECORD"),
+    Rung("read-in-place", "download, an output emptied by reading it onto itself", _GIB,
+         _without("download", "onto itself", elsewhere="read-elsewhere"), trick="_openssl.engine: flush"),
     Rung("linger", "round trips with the thread lent to the reactor", _US,
          _without("trips", "waits 3 ms", back_to_trio_at_once="no-linger"), trick="server.bridge: LINGER_S"),
     Rung("linger-p50", "latency of the same on 1 connection", "us",

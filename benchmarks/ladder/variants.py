@@ -60,6 +60,13 @@ def _output_in_place() -> None:
     _edit(Engine, "send", "if size > _ONE_RECORD or self._has_output:", "if True:")
 
 
+def _read_elsewhere() -> None:
+    from tlstunnel._openssl.engine import Engine
+
+    elsewhere = "while sent > 0: sent -= _lib.BIO_read(out, scratch.out_ptr, min(sent, OUT))"
+    _edit(Engine, "flush", "_lib.BIO_read(out, scratch.out[0], sent)", elsewhere)
+
+
 def _no_linger() -> None:
     from tlstunnel.server import bridge
 
@@ -121,6 +128,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "copied-wire": _copied_wire,
     "two-reads": _two_reads,
     "shared-code": _shared_code,
+    "read-elsewhere": _read_elsewhere,
     "output-in-place": _output_in_place,
     "no-linger": _no_linger,
     "chunk-64": _chunk(64 * 1024),

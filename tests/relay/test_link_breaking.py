@@ -1,0 +1,150 @@
+"""How a link breaks: resets, errors of either side, TLS failures and truncation, each with its reason."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+import pytest
+
+from tests.relay.setup import _SCRATCH, RESET, Setup
+from tlstunnel._openssl import TLSError
+from tlstunnel.outcome import CloseReason
+from tlstunnel.relay.link import Limits
+
+STRICT = Limits(idle_s=100.0, half_close_s=10.0, is_strict=True)
+
+
+TIMED_OUT = TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+
+NO_ROUTE = OSError(errno.EHOSTUNREACH, "No route to host")
+
+
+@pytest.fixture(autouse=True)
+def no_bulk_right_is_lost() -> Iterator[None]:
+    before = _SCRATCH.bulk_left
+    yield
+    assert _SCRATCH.bulk_left == before
+
+
+# Breaking.
+
+
+@pytest.mark.parametrize("side", ["client", "backend"])
+@pytest.mark.parametrize(
+    ("error", "label", "detail"),
+    [(RESET, "reset", ""), (TIMED_OUT, "timeout", ""), (NO_ROUTE, "reset", "No route to host")],
+    ids=["reset", "timeout", "no-route"],
+)
+def test_a_broken_side_names_the_reason_and_the_other_learns_that_the_stream_was_cut(side, error, label, detail):
+    link = Setup().start()
+    broken, other = (link.client, link.backend) if side == "client" else (link.backend, link.client)
+    broken.put(b"half a mess")
+    broken.put_error(error)
+    assert link.reason is not None
+    assert link.reason.label == f"{side}_{label}"
+    assert link.ended[0][1] == detail
+    assert other.was_reset
+    assert other.fins == 0
+    assert link.is_released()
+
+
+@pytest.mark.parametrize("side", ["client", "backend"])
+def test_a_side_that_cannot_be_sent_to_is_the_one_that_broke(side):
+    link = Setup().start()
+    broken, other = (link.client, link.backend) if side == "client" else (link.backend, link.client)
+    broken.fails_to_send = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    other.put(b"data for it")
+    assert link.reason is not None
+    assert link.reason.label == f"{side}_reset"
+
+
+@pytest.mark.parametrize("side", ["client", "backend"])
+def test_a_reset_from_a_peer_that_had_ended_and_been_told_everything_is_no_error(side):
+    link = Setup().start()
+    quick, slow = (link.client, link.backend) if side == "client" else (link.backend, link.client)
+    quick.put_eof()
+    slow.put(b"bye")
+    slow.put_eof()
+    assert link.reason is CloseReason.FINISHED
+    assert not slow.was_reset
+
+
+@pytest.mark.parametrize("side", ["client", "backend"])
+def test_a_peer_that_resets_instead_of_hearing_our_fin_has_still_finished(side):
+    link = Setup().start()
+    quick, slow = (link.client, link.backend) if side == "client" else (link.backend, link.client)
+    quick.put_eof()
+    quick.fails_to_send = RESET
+    slow.put_eof()
+    link.reactor.settle()
+    assert link.reason is CloseReason.FINISHED
+    assert link.is_released()
+
+
+def test_an_error_of_ours_ends_the_link_and_is_reported_with_its_cause():
+    link = Setup().start()
+    error = ZeroDivisionError("ours")
+    link.link.on_crash(error)
+    assert link.ended == [(CloseReason.INTERNAL_ERROR, "ZeroDivisionError", error)]
+    assert link.is_released()
+
+
+def test_finish_is_idempotent_and_late_edges_are_ignored():
+    link = Setup().start()
+    link.reactor.again(link.link)
+    link.link.finish(CloseReason.DRAINED)
+    link.link.finish(CloseReason.FINISHED)
+    link.link.on_ready(link.client.fd, 1)
+    link.reactor.settle()
+    assert link.reason is CloseReason.DRAINED
+    assert link.is_released()
+
+
+# TLS failures and truncation, as an end reports them.
+
+
+def _tls(*reasons: str) -> TLSError:
+    return TLSError(reasons)
+
+
+@pytest.mark.parametrize("side", ["client", "backend"])
+@pytest.mark.parametrize(
+    ("error", "label"),
+    [(_tls("tlsv1 alert unknown ca"), "alert"), (_tls("decryption failed or bad record mac"), "tls_error")],
+    ids=["alert", "bad-record"],
+)
+def test_a_tls_failure_names_its_side_and_comes_after_the_data_before_it(side, error, label):
+    link = Setup(room=4).start()
+    broken, other = (link.client, link.backend) if side == "client" else (link.backend, link.client)
+    broken.breaks = error
+    broken.put(b"genuine")
+    broken.put_eof()
+    link.reactor.settle()
+    assert link.reason is None, "the genuine data is not out yet"
+    other.give_room()
+    link.reactor.settle()
+    assert bytes(other.sent) == b"genuine"
+    assert link.reason is not None
+    assert link.reason.label == f"{side}_{label}"
+    assert other.was_reset
+
+
+def test_eof_without_close_notify_is_an_eof_and_is_counted_as_truncated():
+    link = Setup().start()
+    link.client.put(b"data")
+    link.client.put_eof(truncated=True)
+    assert link.backend.fins == 1
+    link.backend.put_eof()
+    assert link.reason is CloseReason.TRUNCATED
+    assert link.is_released()
+
+
+def test_under_strict_close_eof_without_close_notify_cuts_the_link():
+    link = Setup(limits=STRICT).start()
+    link.client.put(b"data")
+    link.client.put_eof(truncated=True)
+    assert link.ended == [(CloseReason.TRUNCATED_STRICT, "client", None)]
+    assert link.backend.was_reset
+    assert link.backend.fins == 0
