@@ -2,7 +2,7 @@
 
 Theory of operation. The reactor tells a flow that its source is ready. While the link is calm, both ends open and
 nothing pending, the flow moves what is there and nothing follows from it: that is every small exchange. Otherwise the
-link does two things, always in this order: `move` bytes, a bounded amount, and `settle` what follows from them:
+link does two things, always in this order: `_serve` both flows, a bounded amount, and `settle` what follows from that:
 half-close, finish, come back.
 
 Memory. While a sink has something pending its source is not read, so each direction holds at most one chunk, in the
@@ -62,25 +62,15 @@ class Flow:
         self.chunk = START_CHUNK  # how much is read at once
         self.state = Direction.FLOWING
 
-    def on_ready(self, _fd: int, events: int) -> None:
-        """The source's socket had these edges."""
+    def on_ready(self, fd: int, events: int, take: Callable[[], int] | None = None) -> None:
+        """The source's socket had these edges. With -1, for the link: move at most one chunk, or what `take` finds."""
         link = self.link
-        if link.is_calm and events == EPOLLIN:
-            self.move()
-            if self.source.is_readable or self.sink.has_pending or self.source.at_eof:
-                link.settle()
-        else:
+        if fd >= 0 and (events != EPOLLIN or not link.is_calm):
             link.on_edges(self, events)
-
-    def on_crash(self, error: Exception) -> None:
-        self.link.on_crash(error)
-
-    def move(self, take: Callable[[], int] | None = None) -> None:
-        """Move at most one chunk, or what `take` finds. The sink must have nothing pending."""
-        link = self.link
-        active = self.source
+            return
+        active = source = self.source
         try:
-            size = active.receive(self.chunk) if take is None else take()
+            size = source.receive(self.chunk) if take is None else take()
             if size:
                 active = self.sink
                 link.stamp = link.reactor.now
@@ -93,6 +83,11 @@ class Flow:
             link.finish_broken(active, exc)
         except TLSError as exc:
             link.finish_tls(active, exc)
+        if fd >= 0 and (source.is_readable or self.sink.has_pending or source.at_eof):
+            link.settle()
+
+    def on_crash(self, error: Exception) -> None:
+        self.link.on_crash(error)
 
     def advance(self, *, is_last: bool) -> None:
         """Bring the direction's end as far as it can go now. The last direction's FIN is left to `close`."""
@@ -168,7 +163,7 @@ class Link:
         for flow in (self.forward, self.reverse):
             if not self._is_finished:
                 # What came with the last flight of a handshake lies decrypted nowhere yet, and no edge will report it.
-                flow.move(flow.source.buffered)
+                flow.on_ready(-1, 0, flow.source.buffered)
         self.on_ready(-1, 0)
 
     # What the reactor calls.
@@ -224,7 +219,7 @@ class Link:
                 return
             self.stamp = self.reactor.now
         if flow.source.is_readable and not sink.has_pending:
-            flow.move()
+            flow.on_ready(-1, 0)
 
     def note_bulk(self, flow: Flow) -> None:
         """A long chunk moved: there will be something to give back, and the flow may have earned bigger ones."""
