@@ -1,16 +1,9 @@
-"""`tlstunnel probe` against servers that are out of reach, silent, no TLS, half TLS or hostile, and what it prints."""
+"""`tlstunnel probe` against servers that are out of reach, silent, no TLS, half TLS or hostile."""
 
 from __future__ import annotations
 
-import json
-import os
-import pty
-import signal
 import socket
-import ssl
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,44 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.support import certificates, tls_servers
+from tests.support.answers import PATIENT, hello, read_hello
 from tlstunnel.address import TCPAddress, UnixAddress
-from tlstunnel.cli.probe import WEAK, app
-from tlstunnel.errors import StartupError, UsageError
+from tlstunnel.errors import StartupError
 from tlstunnel.probe.findings import Findings
 from tlstunnel.probe.hello import SSL_3_0
 from tlstunnel.probe.route import Limits
 from tlstunnel.probe.survey import Request, probe
 from tlstunnel.tls13 import extensions as ext
-from tlstunnel.tls13.extension_block import Extension, find
+from tlstunnel.tls13.extension_block import find
 from tlstunnel.tls13.messages import HELLO_RETRY_RANDOM, ClientHello, ServerHello
 from tlstunnel.tls13.names import TLS_1_2, TLS_1_3, ContentType
 from tlstunnel.tls13.names import ExtensionType as Ext
 from tlstunnel.tls13.wire import Record, vector
 
 QUICK = Limits(connect_s=5.0, answer_s=0.2, total_s=60.0)
-PATIENT = Limits(connect_s=5.0, answer_s=30.0, total_s=60.0)
+
+
 HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
-DONE = b"\x0e\0\0\0"
+
+
 Answer = Callable[[ClientHello], bytes]
 
 
 def look(port: int, limits: Limits = PATIENT, **what: Any) -> Findings:
     ca = certificates.ca().certificate
     return probe(Request(target=TCPAddress("127.0.0.1", port), ca=ca, limits=limits, **what))
-
-
-def read_hello(connection: socket.socket) -> bytes:
-    """The first record, or what there is of it."""
-    data = b""
-    while len(data) < 5 or len(data) < 5 + int.from_bytes(data[3:5]):
-        chunk = connection.recv(1 << 16)
-        if not chunk:
-            break
-        data += chunk
-    return data
 
 
 @contextmanager
@@ -72,11 +55,6 @@ def answering(answer: Answer) -> Iterator[int]:
 
     with tls_servers.scripted(behave) as port:
         yield port
-
-
-def hello(suite: int, version: int = TLS_1_2, *extensions: Extension, **fields: Any) -> bytes:
-    message = ServerHello(bytes(32), b"", suite, extensions, legacy_version=version, **fields).encode()
-    return Record(ContentType.HANDSHAKE, min(version, TLS_1_2), message + DONE).encode()
 
 
 def reset(connection: socket.socket) -> None:
@@ -129,8 +107,14 @@ def listen_only(connection: socket.socket) -> None:
 
 
 HALF = b"\x16\x03\x03\x00\x4a\x02\x00\x00\x46\x03\x03"
+
+
 SHORT = b"\x16\x03\x03\x00\x10\x02\x00\x00\x0c" + b"x" * 12
+
+
 UNKNOWN_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
+
+
 BAD: dict[str, tuple[Callable[[socket.socket], object], str]] = {
     "silent": (listen_only, "said nothing within 0.2s; it may speak no TLS, or only after STARTTLS"),
     "hangs up": (read_hello, "closes the connection on every ClientHello; check that this port speaks TLS"),
@@ -307,139 +291,3 @@ def test_ssl2_is_seen() -> None:
     with tls_servers.scripted(behave) as port:
         found = look(port)
     assert [each.id for each in found.weaknesses][:1] == ["ssl2"]
-
-
-# The command.
-
-
-def run(*words: str) -> Any:
-    return CliRunner().invoke(app, list(words))
-
-
-def test_the_command_prints_a_report_within_80_columns() -> None:
-    ca = str(certificates.ca().certificate)
-    with tls_servers.openssl(pair=certificates.server("localhost", through_intermediate=True)) as port:
-        command = [sys.executable, "-m", "tlstunnel", "probe", f"localhost:{port}", "--ca", ca]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "80"}, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    lines = done.stdout.splitlines()
-    assert lines[0] == f"localhost:{port}"
-    assert max(len(line) for line in lines) <= 80
-    assert not any(line != line.rstrip() for line in lines)
-    for title in ("weaknesses", "protocol", "cipher suites of TLS 1.2 (the client's order decides)", "certificate"):
-        assert title in lines
-    assert any(line.startswith("  verifies    yes for localhost") for line in lines)
-
-
-def test_json_is_one_object_with_everything() -> None:
-    with tls_servers.openssl() as port:
-        ca = str(certificates.ca().certificate)
-        result = run(f"127.0.0.1:{port}", "--json", "--ca", ca, "--server-name", "localhost", "--name", "127.0.0.1")
-    document = json.loads(result.stdout)
-    assert result.exit_code == 0
-    assert document["schema"] == 1
-    target = document["target"]
-    assert (target["host"], target["server_name"], target["name"]) == ("127.0.0.1", "localhost", "127.0.0.1")
-    assert document["chains"][0]["certificates"][0]["spki_pin"].startswith("sha256:")
-
-
-@pytest.mark.parametrize(("severity", "code"), [("low", WEAK), ("medium", WEAK), ("high", 0), ("critical", 0)])
-def test_fail_on_is_an_exit_code_of_its_own(severity: str, code: int) -> None:
-    with tls_servers.openssl(pair=tls_servers.rsa_pair()) as port:
-        result = run(f"127.0.0.1:{port}", "--fail-on", severity, "--ca", str(certificates.ca().certificate))
-    assert result.exit_code == code, result.output
-
-
-def test_a_server_on_a_unix_socket_is_probed(tmp_path: Path) -> None:
-    path = tmp_path / "s"
-    pair = certificates.server("localhost")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pair.combined)
-
-    def serve(listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-                with context.wrap_socket(connection, server_side=True) as session:
-                    session.recv(1)
-            except ssl.SSLError:
-                continue
-            except OSError:
-                if listener.fileno() < 0 or is_over.is_set():
-                    return
-
-    is_over = threading.Event()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen(16)
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        ca = certificates.ca().certificate
-        found = probe(Request(target=UnixAddress(str(path)), server_name="localhost", ca=ca, limits=PATIENT))
-        is_over.set()
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-    assert found.target.port is None
-    assert found.chains[0].verifies
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (["localhost"], 'HOST:PORT: "localhost" has no port'),
-        (["localhost:1", "--handshake-timeout", "5"], '--handshake-timeout: "5" has no unit'),
-        (["localhost:1", "--max-time", "never"], '--max-time: "never" would let a silent server keep us'),
-        (["localhost:1", "--alpn", "h2,"], '--alpn: "" is no protocol name'),
-        (["localhost:1", "--server-name", "a b"], "--server-name: not a host name"),
-    ],
-)
-def test_wrong_words_are_usage_errors(words: list[str], why: str) -> None:
-    result = run(*words)
-    assert isinstance(result.exception, UsageError)
-    assert why in str(result.exception)
-
-
-def test_progress_is_shown_on_a_terminal_and_only_there() -> None:
-    with tls_servers.openssl() as port:
-        controller, terminal = pty.openpty()
-        command = [sys.executable, "-m", "tlstunnel", "probe", f"127.0.0.1:{port}", "--json"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True) as process:
-            os.close(terminal)
-            seen = b""
-            while True:
-                try:
-                    chunk = os.read(controller, 1 << 16)
-                except OSError:  # how a pseudo-terminal says that nobody is left
-                    break
-                if not chunk:
-                    break
-                seen += chunk
-            os.close(controller)
-            assert process.stdout is not None
-            document = json.loads(process.stdout.read())
-    assert b"probing" in seen
-    assert document["connections"] > 10
-
-
-def test_an_interrupt_ends_the_probe_at_once() -> None:
-    enough = threading.Semaphore(8)
-    is_stuck = threading.Event()
-
-    def behave(connection: socket.socket) -> None:
-        read_hello(connection)
-        if enough.acquire(blocking=False):
-            connection.sendall(hello(0x002F))
-        else:
-            is_stuck.set()
-        connection.recv(1)
-
-    with tls_servers.scripted(behave) as port:
-        command = [sys.executable, "-m", "tlstunnel", "probe", f"127.0.0.1:{port}", "--handshake-timeout", "1h"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert is_stuck.wait(60)
-            process.send_signal(signal.SIGINT)
-            said = process.communicate(timeout=60)
-    assert process.returncode not in (0, None)
-    assert said[0] == ""
-    assert "Traceback" not in said[1], said[1]

@@ -17,7 +17,7 @@ LIMITS = Limits(idle_s=100.0, half_close_s=10.0, is_strict=False)
 RESET = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
 
-_SCRATCH = Scratch()
+SCRATCH = Scratch()
 
 
 @dataclass
@@ -33,16 +33,16 @@ class Setup:
     closed: int = 0
 
     def __post_init__(self) -> None:
-        self.client = FakeEnd(self.reactor, _SCRATCH, room=self.room)
+        self.client = FakeEnd(self.reactor, SCRATCH, room=self.room)
         self.client.is_tls = self.client_is_tls
-        self.backend = FakeEnd(self.reactor, _SCRATCH, room=self.room)
+        self.backend = FakeEnd(self.reactor, SCRATCH, room=self.room)
         self.cells = [0, 0, 0]
         self.link = Link(
             self.reactor,
             self.client,
             self.backend,
             self.limits,
-            scratch=_SCRATCH,
+            scratch=SCRATCH,
             cells=self.cells,
             forward_cell=1,
             reverse_cell=2,

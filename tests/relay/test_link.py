@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.relay.setup import _SCRATCH, LIMITS, RESET, Setup
+from tests.relay.setup import LIMITS, RESET, SCRATCH, Setup
 from tlstunnel._openssl import CHUNK, FAT
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.halfclose import LinkState
@@ -16,9 +16,9 @@ from tlstunnel.relay.link import NEVER, PROVEN, QUIET_S, START_CHUNK, Limits
 
 @pytest.fixture(autouse=True)
 def no_bulk_right_is_lost() -> Iterator[None]:
-    before = _SCRATCH.bulk_left
+    before = SCRATCH.bulk_left
     yield
-    assert _SCRATCH.bulk_left == before
+    assert SCRATCH.bulk_left == before
 
 
 def test_bytes_go_both_ways_and_are_counted_where_they_belong():
@@ -118,7 +118,7 @@ def test_work_for_one_edge_is_bounded_and_the_rest_comes_in_later_turns():
 
 def test_only_a_flow_that_has_proved_its_reader_gets_big_chunks_and_gives_them_back():
     link = Setup().start()
-    left = _SCRATCH.bulk_left
+    left = SCRATCH.bulk_left
     for _ in range(PROVEN // (1 << 20)):
         link.backend.put(bytes(1 << 20))
         link.reactor.settle()
@@ -128,14 +128,14 @@ def test_only_a_flow_that_has_proved_its_reader_gets_big_chunks_and_gives_them_b
     link.reactor.settle()
     assert max(link.backend.reads) == CHUNK
     assert max(link.client.reads, default=0) <= START_CHUNK
-    assert _SCRATCH.bulk_left == left - 1
+    assert SCRATCH.bulk_left == left - 1
     link.reactor.advance(QUIET_S + 1)
-    assert _SCRATCH.bulk_left == left
+    assert SCRATCH.bulk_left == left
     assert link.client.slimmed == link.backend.slimmed == 1
 
 
 def test_when_all_rights_to_big_chunks_are_taken_a_flow_keeps_to_small_ones():
-    left, _SCRATCH.bulk_left = _SCRATCH.bulk_left, 0
+    left, SCRATCH.bulk_left = SCRATCH.bulk_left, 0
     try:
         link = Setup().start()
         for _ in range(PROVEN // (1 << 20) + 2):
@@ -144,7 +144,7 @@ def test_when_all_rights_to_big_chunks_are_taken_a_flow_keeps_to_small_ones():
             link.client.sent.clear()
         assert max(link.backend.reads) == START_CHUNK
     finally:
-        _SCRATCH.bulk_left = left
+        SCRATCH.bulk_left = left
 
 
 def test_a_quiet_link_gives_back_what_its_handshake_left_once():
@@ -152,7 +152,7 @@ def test_a_quiet_link_gives_back_what_its_handshake_left_once():
     link.client.put(b"x" * FAT)
     link.reactor.advance(QUIET_S + 1)
     assert link.client.slimmed == link.backend.slimmed == 1
-    assert _SCRATCH.has_slimmed
+    assert SCRATCH.has_slimmed
     link.reactor.advance(QUIET_S + 1)
     assert link.client.slimmed == 1
     assert link.link.deadline > link.reactor.now + QUIET_S

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.relay.setup import _SCRATCH, RESET, Setup
+from tests.relay.setup import RESET, SCRATCH, Setup
 from tlstunnel._openssl import TLSError
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.link import Limits
@@ -23,9 +23,9 @@ NO_ROUTE = OSError(errno.EHOSTUNREACH, "No route to host")
 
 @pytest.fixture(autouse=True)
 def no_bulk_right_is_lost() -> Iterator[None]:
-    before = _SCRATCH.bulk_left
+    before = SCRATCH.bulk_left
     yield
-    assert _SCRATCH.bulk_left == before
+    assert SCRATCH.bulk_left == before
 
 
 # Breaking.

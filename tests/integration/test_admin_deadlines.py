@@ -1,0 +1,103 @@
+"""The admin endpoint cuts off who stalls, drips, idles or is one too many: on a clock that jumps."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tlstunnel.observe.admin import http as admin_http
+from tlstunnel.observe.admin.http import Request, Response, serve, text_response
+
+# Deadlines, on a clock that jumps.
+
+
+async def one_line(request: Request, stream: trio.SocketStream) -> Response:
+    return text_response(200, "x" * 100)
+
+
+def converse(client_steps: Any) -> None:
+    """Runs a client against the server inside one trio loop, so that nothing waits in real time."""
+
+    async def main() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve, [trio.SocketListener(trio.socket.from_stdlib_socket(listener))], one_line)
+            await client_steps(port)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(rate=100.0))
+
+
+async def read_all(stream: trio.SocketStream) -> bytes:
+    answer = b""
+    while part := await stream.receive_some(65536):
+        answer += part
+    return answer
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET /livez HT"])
+def test_a_client_that_stalls_is_cut_off(beginning: bytes) -> None:
+    async def steps(port: int) -> None:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
+            if beginning:
+                await stream.send_all(beginning)
+            started = trio.current_time()
+            answer = await read_all(stream)
+            assert trio.current_time() - started >= admin_http.REQUEST_S - 1
+            assert answer.startswith(b"HTTP/1.1 408 ") if beginning else answer == b""
+
+    converse(steps)
+
+
+def test_a_client_that_drips_bytes_does_not_live_longer() -> None:
+    async def steps(port: int) -> None:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
+            started = trio.current_time()
+            with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):  # noqa: PT012
+                while trio.current_time() < started + 10 * admin_http.REQUEST_S:
+                    await stream.send_all(b"G")
+                    await trio.sleep(0.5)
+                raise AssertionError("still there")
+
+    converse(steps)
+
+
+def test_an_idle_connection_is_closed_after_its_time() -> None:
+    async def steps(port: int) -> None:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            started = trio.current_time()
+            answer = await read_all(stream)
+            assert answer.count(b"HTTP/1.1 ") == 1
+            assert trio.current_time() - started >= admin_http.IDLE_S - 1
+
+    converse(steps)
+
+
+def test_more_connections_than_allowed_are_closed_and_the_others_served() -> None:
+    async def steps(port: int) -> None:
+        async with contextlib.AsyncExitStack() as opened:
+
+            async def connect() -> trio.SocketStream:
+                return await opened.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+
+            # One after the other is enough: a connection is counted when it is accepted, before it says anything.
+            streams = [await connect() for _ in range(admin_http.MAX_CONNECTIONS)]
+            extra = await connect()
+            with contextlib.suppress(trio.BrokenResourceError):
+                assert await extra.receive_some(1) == b""
+            # The newest of the others; on a slow machine the oldest may have run out of their time to speak.
+            await streams[-1].send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await streams[-1].receive_some(65536)).startswith(b"HTTP/1.1 200")
+
+    converse(steps)
