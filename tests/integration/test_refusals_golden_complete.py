@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import tlstunnel
-from tests.integration.test_refusals_golden import CASES
 from tests.support import refusals
+from tests.support.refusal_cases import CASES
 from tests.support.refusals import COUNTERS, GOLDEN, field
 from tlstunnel.observe.schema import PAUSE_REASONS
 from tlstunnel.outcome import CloseReason, Stage
