@@ -324,7 +324,14 @@ def _forgive_expired_lists(_session: object, _certificate: object, error: int, _
 
 def _log_keys(raw: SSL.Context, keylog: Callable[[bytes], None] | None) -> None:
     if keylog is not None:
-        raw.set_keylog_callback(lambda _connection, line: keylog(line))
+        try:
+            raw.set_keylog_callback(lambda _connection, line: keylog(line))
+        except MemoryError:  # pyOpenSSL's own callback (design notes: one TLS library, reached in two ways)
+            raise ContextError(
+                "unsafe_keylog",
+                "needs memory that is writable and executable, which MemoryDenyWriteExecute= forbids; "
+                "leave the key out, or run without that setting for as long as it takes",
+            ) from None
 
 
 def _words(error: Exception) -> str:
