@@ -182,7 +182,8 @@ def test_in_the_unit_on_a_real_systemd(tmp_path: Path) -> None:
             (target / "keys").mkdir(parents=True, exist_ok=True)
             (target / path.name).write_bytes(path.read_bytes())
         machine.write(f"/etc/tlstunnel/keys/{site.server.key.name}", site.server.key.read_text(), 0o600)
-        service = f'[process]\nworkers = 1\n[services.web]\nlisten = "127.0.0.1:8443"\ntarget = "127.0.0.1:9"\n{site.settings(place)}'
+        service = f'[services.web]\nlisten = "127.0.0.1:8443"\ntarget = "127.0.0.1:9"\n{site.settings(place)}'
+        service = f"[process]\nworkers = 1\n{service}"
         machine.write("/etc/tlstunnel/tlstunnel.toml", service)
         backend = machine.start(python, "-c", GREETER)
         try:
