@@ -36,7 +36,7 @@ from tlstunnel.observe.outbox import Outbox
 from tlstunnel.observe.record import ConnectionRecord
 from tlstunnel.observe.schema import ProcessSeries
 from tlstunnel.observe.sinks import Sink, open_sink
-from tlstunnel.outcome import CloseReason, Stage
+from tlstunnel.outcome import CloseReason, Fault, Stage
 
 __all__ = ["ENDING_S", "INTERVAL_S", "Log", "open_log"]
 
@@ -113,6 +113,8 @@ class Log:
         """The record of a connection that ended."""
         reason = record.reason or CloseReason.INTERNAL_ERROR
         level = LEVEL_OF[reason]
+        if record.with_backend and level == "info" and record.fault(reason) is Fault.BACKEND:
+            level = "warning"  # what is everyday from strangers is not from one's own target
         if LEVELS[level] < self._threshold:
             return
         if reason.stage is not Stage.LINK and self._is_noise(level, record.service, reason):
