@@ -16,7 +16,7 @@ from tlstunnel.tls.firstbytes import MAX_BUFFER, HelloError
 pytestmark = pytest.mark.slow
 
 WHOLE = [hellos.recorded(name) for name in sorted(hellos.RECORDED)]
-LISTS = ("versions", "cipher_suites", "groups", "key_share_groups", "signature_algorithms", "extensions", "session_id")
+LISTS = ("versions", "cipher_suites", "groups", "signature_algorithms", "extensions", "session_id")
 
 names = st.from_regex(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?(\.[a-z]([a-z0-9-]{0,20}[a-z0-9])?){0,5}", fullmatch=True)
 protocols = st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=5)

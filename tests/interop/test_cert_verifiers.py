@@ -240,7 +240,8 @@ def test_bundles_by_openssl_are_read(tmp_path: Path, arguments: list[str]) -> No
     made = issue.server(authority.create(tmp_path / "ca"), ["localhost"], tmp_path)
     run("openssl", "pkcs12", "-export", *arguments, "-in", made.certificate, "-inkey", made.key or "",
         "-out", tmp_path / "x.p12", "-passout", "pass:open sesame")  # fmt: skip
-    assert bundle.from_pkcs12(tmp_path / "x.p12", SECRET).certificate == made.parsed
+    opened = bundle.parse_pkcs12((tmp_path / "x.p12").read_bytes(), where="x.p12", passphrase=SECRET)
+    assert opened.certificate == made.parsed
 
 
 def test_requests_travel_both_ways(tmp_path: Path) -> None:

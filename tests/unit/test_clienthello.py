@@ -36,7 +36,6 @@ def test_a_recorded_hello_says_what_tshark_reads_in_it(name: str) -> None:
     assert list(found.cipher_suites) == expected["cipher_suites"]
     assert list(found.extensions) == expected["extensions"]
     assert list(found.groups) == expected["groups"]
-    assert list(found.key_share_groups) == expected["key_share_groups"]
     assert list(found.signature_algorithms) == expected["signature_algorithms"]
     assert found.session_id.hex() == expected["session_id"]
 
@@ -93,7 +92,6 @@ def test_the_hello_of_the_openssl_we_ship_with_is_read() -> None:
     assert found.server_name == "orders.example.org"
     assert found.alpn == (b"h2", b"http/1.1")
     assert "1.3" in found.version_names
-    assert not found.offers_psk
 
 
 def test_a_hello_keeps_its_own_copy_of_the_bytes() -> None:
@@ -110,11 +108,9 @@ def test_a_hello_without_extensions_is_one_of_tls_1_2() -> None:
     found = parse(hellos.record(hellos.message(content)))
     assert found is not None
     assert found.server_name is None
-    assert found.alpn == found.groups == found.key_share_groups == found.signature_algorithms == found.extensions == ()
+    assert found.alpn == found.groups == found.signature_algorithms == found.extensions == ()
     assert found.versions == (0x0303,)
     assert found.version_names == ("1.2",)
-    offers = (found.offers_psk, found.offers_ticket, found.offers_early_data, found.wants_ocsp, found.offers_ech)
-    assert not any(offers)
     assert found.extension(0) is None
 
 
@@ -132,17 +128,12 @@ def test_grease_is_left_out_of_every_list() -> None:
     assert found.version_names == ("1.3", "0x7f1c")
     assert found.groups == (29,)
     assert found.signature_algorithms == (0x0403,)
-    assert found.key_share_groups == (29,)
     assert found.cipher_suites == (0x1301,)
 
 
-def test_what_a_client_wants_to_resume_is_told() -> None:
-    assert read(hellos.extension(41, b"")).offers_psk
-    assert read(hellos.extension(42, b"")).offers_early_data
-    assert read(hellos.extension(35, b"ticket")).offers_ticket
-    assert not read(hellos.extension(35, b"")).offers_ticket
-    assert read(hellos.extension(5, b"")).wants_ocsp
-    assert read(hellos.extension(0xFE0D, b"")).offers_ech
+def test_an_extension_and_the_session_that_is_to_be_resumed_are_given_as_they_were_sent() -> None:
+    assert read(hellos.extension(35, b"ticket")).extension(35) == b"ticket"
+    assert read(hellos.extension(35, b"")).extension(35) == b""
     assert read(session_id=b"s" * 32).session_id == b"s" * 32
 
 
@@ -227,20 +218,12 @@ def test_a_malformed_alpn_extension_is_refused(content: bytes) -> None:
         (10, b"\0\x03\0\x1d\0", "groups"),
         (10, b"\0\x04\0\x1d", "groups"),
         (13, b"\0\x02", "signature_algorithms"),
-        (51, b"", "key_share_groups"),
-        (51, b"\0\x04\0\x1d", "key_share_groups"),
-        (51, b"\0\x02\0\x1d", "key_share_groups"),
-        (51, b"\0\x04\0\x1d\0\x01", "key_share_groups"),
     ],
 )
 def test_a_malformed_list_is_refused_when_it_is_asked_for(kind: int, content: bytes, attribute: str) -> None:
     found = read(hellos.extension(kind, content))
     with pytest.raises(HelloError, match="is malformed"):
         getattr(found, attribute)
-
-
-def test_no_key_share_at_all_asks_for_a_retry() -> None:
-    assert read(hellos.extension(51, b"\0\0")).key_share_groups == ()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlstunnel.config.model import Rate
-from tlstunnel.config.units import UnitError, format_duration, format_rate, parse_duration, parse_rate, parse_size
+from tlstunnel.config.units import UnitError, format_duration, format_rate, parse_duration, parse_rate
 
 
 @pytest.mark.parametrize(
@@ -60,19 +60,6 @@ def test_a_duration_is_written_short(seconds: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("1B", 1), ("64KiB", 65536), ("1.5MiB", 1572864), ("1GiB", 1 << 30), ("2 KiB", 2048)]
-)
-def test_a_size_is_read_in_bytes(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "64", "64KB", "0B", "0.5B", "-1B", "9999999999GiB", "never"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UnitError, match="; "):
-        parse_size(text)
-
-
-@pytest.mark.parametrize(
     ("text", "rate"),
     [
         ("20/s", Rate(count=20.0, per_s=1.0, burst=20.0)),
@@ -102,9 +89,3 @@ def test_a_formatted_rate_is_read_back_as_the_same(count: int, unit: str, burst:
     rate = parse_rate(f"{count}/{unit}" + (f" burst {burst}" if burst else ""))
     assert rate is not None
     assert parse_rate(format_rate(rate)) == rate
-
-
-def test_a_rate_says_what_it_gains_in_a_second() -> None:
-    rate = parse_rate("120/m")
-    assert rate is not None
-    assert rate.per_second == 2.0

@@ -43,9 +43,7 @@ def test_every_message_is_the_protocols(notifier: Notifier, manager: socket.sock
         (notifier.stopping("draining"), ["STOPPING=1", "STATUS=draining"]),
         (notifier.status("17 connections"), ["STATUS=17 connections"]),
         (notifier.watchdog(), ["WATCHDOG=1"]),
-        (notifier.watchdog_trigger(), ["WATCHDOG=trigger"]),
         (notifier.extend_timeout(2.5), ["EXTEND_TIMEOUT_USEC=2500000"]),
-        (notifier.main_pid(42), ["MAINPID=42"]),
         (notifier.failed("port in use", 98), ["ERRNO=98", "STATUS=port in use"]),
     ):
         assert sent

@@ -49,7 +49,6 @@ class Group:
     is_post_quantum: bool = False
     name_12: str = ""
     """What OpenSSL calls it in TLS 1.2, where that differs."""
-    is_hybrid: bool = False
 
 
 SUITES = (
@@ -93,9 +92,9 @@ GROUPS = (
     Group("P-384"),
     Group("P-521"),
     Group("X448"),
-    Group("X25519MLKEM768", is_post_quantum=True, is_hybrid=True),
-    Group("SecP256r1MLKEM768", is_post_quantum=True, is_hybrid=True),
-    Group("SecP384r1MLKEM1024", is_post_quantum=True, is_hybrid=True),
+    Group("X25519MLKEM768", is_post_quantum=True),
+    Group("SecP256r1MLKEM768", is_post_quantum=True),
+    Group("SecP384r1MLKEM1024", is_post_quantum=True),
     Group("MLKEM512", is_post_quantum=True),
     Group("MLKEM768", is_post_quantum=True),
     Group("MLKEM1024", is_post_quantum=True),

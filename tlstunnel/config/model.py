@@ -87,11 +87,6 @@ class Rate:
     burst: float
     """As many at once, after a rest; `count` unless written otherwise."""
 
-    @property
-    def per_second(self) -> float:
-        """Tokens gained in a second."""
-        return self.count / self.per_s
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateFiles:

@@ -1,4 +1,4 @@
-"""Durations, sizes and rates as people write them: a number and its unit, never a bare number.
+"""Durations and rates as people write them: a number and its unit, never a bare number.
 
 A bare `5` has been read as seconds by one program and as milliseconds by the next, and a bare `0` as "at once" and as
 "never"; so the unit is demanded, and "never" is a word.
@@ -14,13 +14,11 @@ _NUMBER_AND_UNIT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([A-Za-z]*)", r
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RATE = re.compile(r"([0-9]{1,9})\s*/\s*([A-Za-z]+)(?:\s+burst\s+([0-9]{1,9}))?", re.ASCII)
 _PER_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
-BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 MAX_DURATION_S = 3650 * SECONDS["d"]  # further away than any clock of ours counts reliably
-MAX_SIZE = 1 << 50
 
 
 class UnitError(ValueError):
-    """The text is no duration or size; the message says what would be right."""
+    """The text is no duration or rate; the message says what would be right."""
 
 
 def parse_duration(text: str, *, zero: bool = False) -> float | None:
@@ -54,24 +52,6 @@ def no_unit(shown: str, number: str) -> str:
     return f'{shown} has no unit; write "{number}s" or "500ms"'
 
 
-def parse_size(text: str) -> int:
-    """Parse `"512B"`, `"64KiB"`, `"1MiB"` or `"1GiB"`.
-
-    Returns:
-        Bytes, at least 1.
-
-    Raises:
-        UnitError: the text is no size.
-    """
-    number, unit = _split(text, BYTES, 'write a number and a unit (B, KiB, MiB or GiB), as in "64KiB"')
-    if not unit:
-        raise UnitError(f'"{text}" has no unit; write "{number}KiB" or "{number}B"')
-    size = float(number) * BYTES[unit]
-    if not 1 <= size <= MAX_SIZE or size != int(size):
-        raise UnitError(f'"{text}" is not a whole number of bytes from 1 to {MAX_SIZE}; write a size such as "64KiB"')
-    return int(size)
-
-
 def parse_rate(text: str) -> Rate | None:
     """Parse `"20/s"`, `"100/m"`, `"1000/h"`, each with `burst N` behind it if wanted, or `"unlimited"`.
 
@@ -102,7 +82,7 @@ def format_rate(rate: Rate) -> str:
     return f"{rate.count:.0f}/{unit}{burst}"
 
 
-def _split(text: str, units: dict[str, float] | dict[str, int], right: str) -> tuple[str, str]:
+def _split(text: str, units: dict[str, float], right: str) -> tuple[str, str]:
     found = _NUMBER_AND_UNIT.fullmatch(text.strip())
     if found is None:
         raise UnitError(f'"{text}" is not understood; {right}')

@@ -65,18 +65,12 @@ def from_pem(
     return Bundle(leaf, _ordered(leaf, found), opened)
 
 
-def from_pkcs12(path: Path, passphrase: Passphrase | None = None) -> Bundle:
-    """Open a PKCS#12 file.
+def parse_pkcs12(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> Bundle:
+    """The bundle in the bytes of a PKCS#12 file.
 
     Raises:
-        StartupError: it cannot be read.
         UsageError: it is damaged, the passphrase does not open it, or it holds no certificate.
     """
-    return parse_pkcs12(files.read(path), where=str(path), passphrase=passphrase)
-
-
-def parse_pkcs12(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> Bundle:
-    """The bundle in these bytes; see `from_pkcs12`."""
     if data[:1] != b"\x30":
         raise UsageError(where, f"this is {readers.kind_of(data)}; give a PKCS#12 file (.p12 or .pfx)")
     encryption.check_cost(data, where=where)

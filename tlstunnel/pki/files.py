@@ -15,7 +15,6 @@ import errno
 import fcntl
 import os
 import secrets
-import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,8 +178,3 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def is_private(path: Path) -> bool:
-    """Whether nobody but the owner may read a file."""
-    return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)

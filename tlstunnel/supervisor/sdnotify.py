@@ -83,17 +83,9 @@ class Notifier:
         """We are alive. Only to be sent when every worker said so."""
         return self.send("WATCHDOG=1")
 
-    def watchdog_trigger(self) -> bool:
-        """Treat us as if the watchdog had run out: something is beyond repair."""
-        return self.send("WATCHDOG=trigger")
-
     def extend_timeout(self, seconds: float) -> bool:
         """Allow this much time from now on for the start, reload or stop under way, beyond the configured limit."""
         return self.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
-
-    def main_pid(self, pid: int) -> bool:
-        """Another process is the main one from now on."""
-        return self.send(f"MAINPID={pid}")
 
     def failed(self, status: str, error: int = 0) -> bool:
         """Why we are about to exit with an error, as an errno where there is one."""

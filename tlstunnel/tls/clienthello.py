@@ -24,9 +24,7 @@ import struct
 
 from tlstunnel.tls.firstbytes import CLIENT_HELLO, HANDSHAKE, MAX_FRAGMENT, HelloError, assemble
 
-SERVER_NAME, STATUS_REQUEST, SUPPORTED_GROUPS, SIGNATURE_ALGORITHMS, ALPN = 0, 5, 10, 13, 16
-SESSION_TICKET, PRE_SHARED_KEY, EARLY_DATA, SUPPORTED_VERSIONS, KEY_SHARE = 35, 41, 42, 43, 51
-ENCRYPTED_CLIENT_HELLO = 0xFE0D
+SERVER_NAME, SUPPORTED_GROUPS, SIGNATURE_ALGORITHMS, ALPN, SUPPORTED_VERSIONS = 0, 10, 13, 16, 43
 
 # Record header (content type, version, length), then the head of the handshake message (type, 24-bit length).
 _HEAD = struct.Struct(">BBBHBBH")
@@ -186,53 +184,9 @@ class ClientHello:
         return self._word_list(SUPPORTED_GROUPS, "supported_groups")
 
     @property
-    def key_share_groups(self) -> tuple[int, ...]:
-        """Groups for which the client already sent a key, so that no HelloRetryRequest is needed for them."""
-        data = self.extension(KEY_SHARE)
-        if data is None:
-            return ()
-        if len(data) < 2 or _word(data, 0) != len(data) - 2:
-            raise HelloError("key_share is malformed")
-        found, pos = [], 2
-        while pos < len(data):
-            if pos + 4 > len(data):
-                raise HelloError("key_share is malformed")
-            group, size = _EXTENSION.unpack_from(data, pos)
-            found.append(group)
-            pos += 4 + size
-        if pos != len(data):
-            raise HelloError("key_share is malformed")
-        return tuple(group for group in found if group not in GREASE)
-
-    @property
     def signature_algorithms(self) -> tuple[int, ...]:
         """What the client can verify, most wanted first (RFC 8446 section 4.2.3)."""
         return self._word_list(SIGNATURE_ALGORITHMS, "signature_algorithms")
-
-    @property
-    def offers_psk(self) -> bool:
-        """Whether the client offers to resume a TLS 1.3 session, or to use a pre-shared key."""
-        return PRE_SHARED_KEY in self._extensions
-
-    @property
-    def offers_ticket(self) -> bool:
-        """Whether the client sends the ticket of a TLS 1.2 session to resume (RFC 5077 section 3.2)."""
-        return bool(self.extension(SESSION_TICKET))
-
-    @property
-    def offers_early_data(self) -> bool:
-        """Whether TLS 1.3 early data (0-RTT) follows; we never accept it."""
-        return EARLY_DATA in self._extensions
-
-    @property
-    def wants_ocsp(self) -> bool:
-        """Whether the client asks for a stapled OCSP response (RFC 6066 section 8)."""
-        return STATUS_REQUEST in self._extensions
-
-    @property
-    def offers_ech(self) -> bool:
-        """Whether the name we see may be only the outer one of an encrypted ClientHello, or GREASE for it."""
-        return ENCRYPTED_CLIENT_HELLO in self._extensions
 
     def extension(self, kind: int) -> bytes | None:
         """The content of an extension, None if it was not sent."""

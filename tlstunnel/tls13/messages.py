@@ -6,7 +6,7 @@ encoding again gives the same bytes: the transcript hash covers bytes, not meani
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from tlstunnel.tls13.extension_block import Extension, Extensions, decode_extensions, encode_extensions, find
@@ -70,13 +70,6 @@ class ClientHello(Message):
         extensions = decode_extensions(reader, "ClientHello") if reader else ()
         reader.end()
         return cls(random, session_id, suites, extensions, version, compression)
-
-    def with_extension(self, extension: Extension) -> ClientHello:
-        """This message with one extension put in place of the one of its type, or added at the end."""
-        if find(self.extensions, extension.type) is None:
-            return replace(self, extensions=(*self.extensions, extension))
-        swapped = tuple(extension if old.type == extension.type else old for old in self.extensions)
-        return replace(self, extensions=swapped)
 
 
 @dataclass(frozen=True, slots=True)
