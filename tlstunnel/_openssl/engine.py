@@ -69,8 +69,8 @@ class Engine:
     """
 
     __slots__ = (
-        "_context", "_has_output", "_in", "_is_aligned", "_kept", "_out", "_scratch", "_ssl", "failure", "has_ended",
-        "may_answer",
+        "_context", "_has_output", "_in", "_is_aligned", "_out", "_scratch", "_ssl", "failure", "has_ended",
+        "kept", "may_answer",
     )  # fmt: skip
 
     def __init__(self, context: SSL.Context, scratch: Scratch, *, is_server: bool) -> None:
@@ -88,8 +88,8 @@ class Engine:
         self._is_aligned = False
         # Whether something may stand in the output before what is encrypted next.
         self._has_output = True
-        # How long the output was when it was last looked at: what is more of it are answers.
-        self._kept = 0
+        # How long the output was when the handshake was done, or when it was last flushed: what is more are answers.
+        self.kept = 0
         # Whether the last `decrypt` may have produced something to send (the answer to a key update).
         self.may_answer = False
         self.has_ended = False  # the peer's close_notify has come (RFC 8446 section 6.1), or `failure`
@@ -131,7 +131,7 @@ class Engine:
         result = _lib.SSL_do_handshake(ssl)
         if result == 1:
             self._has_output = True  # session tickets, which may be longer than a copy is
-            self._kept = self.output_size()
+            self.kept = self.output_size()
             # OpenSSL takes whole records and stops after the last of the handshake.
             self._is_aligned = _lib.BIO_get_mem_data(self._in, self._scratch.out) == 0
             return True
@@ -179,7 +179,7 @@ class Engine:
             self.has_ended = True
             if error != SSL_ERROR_ZERO_RETURN:
                 self.failure = self._failure()
-        elif self._has_output and self.output_size() > self._kept + MAX_ANSWERS:
+        elif self._has_output and self.output_size() > self.kept + MAX_ANSWERS:
             self.has_ended, self.failure = True, TLSError(UNREAD_ANSWERS)
         return total
 
@@ -203,8 +203,8 @@ class Engine:
             sent = 0
         if sent == count:
             return True
-        self._kept = count - sent
-        _lib.BIO_write(self._out, scratch.out_ptr + sent, self._kept)
+        self.kept = count - sent
+        _lib.BIO_write(self._out, scratch.out_ptr + sent, self.kept)
         self._has_output = True
         return False
 
@@ -220,7 +220,7 @@ class Engine:
         except BlockingIOError:
             sent = 0
         self._has_output = sent < count
-        self._kept = count - sent
+        self.kept = count - sent
         if sent:
             # OpenSSL lets a memory BIO be emptied only by reading. Read to where it stands, nothing is copied: memcpy
             # onto itself returns at once (downloads 0.92 of reading it elsewhere; ladder: read-in-place).
@@ -253,13 +253,17 @@ class Engine:
 
     # What was negotiated; for after the handshake.
 
+    def is_tls13(self) -> bool:
+        """Whether it is TLS 1.3, where session tickets follow the handshake (RFC 8446 section 4.6.1)."""
+        return _lib.SSL_version(self._ssl) == _lib.TLS1_3_VERSION  # type: ignore[no-any-return]
+
     def version(self) -> str:
         """ "TLSv1.3" and the like."""
-        return _text(_lib.SSL_get_version(self._ssl))
+        return _constant(_lib.SSL_get_version(self._ssl))
 
     def cipher(self) -> str:
         """The suite's name as OpenSSL writes it."""
-        return _text(_lib.SSL_CIPHER_get_name(_lib.SSL_get_current_cipher(self._ssl)))
+        return _constant(_lib.SSL_CIPHER_get_name(_lib.SSL_get_current_cipher(self._ssl)))
 
     def group(self) -> str:
         """The key-exchange group's name; empty where there was no key exchange (TLS 1.2 resumption)."""
@@ -314,6 +318,17 @@ def _are_whole_records(wire: memoryview, received: int, end: int) -> bool:
     while end + 5 <= received:
         end += 5 + wire[end + 3] * 256 + wire[end + 4]
     return end == received
+
+
+_constants: dict[Any, str] = {}
+
+
+def _constant(pointer: Any) -> str:
+    """A text that stands in OpenSSL for good, read once."""
+    text = _constants.get(pointer)
+    if text is None:
+        text = _constants[pointer] = _text(pointer)
+    return text
 
 
 def _text(pointer: Any) -> str:

@@ -193,10 +193,10 @@ class TLSEnd(PlainEnd):
             with contextlib.suppress(OSError):  # the alert could not be sent; what failed is the handshake all the same
                 self.flush()
             raise
-        if is_complete and self.is_server and self.engine.version() == "TLSv1.3":
+        if is_complete and self.is_server and self.engine.is_tls13():
             # All that is queued now are session tickets. A client that never reads, and closes with tickets unread,
             # resets the connection and with it what it sent itself: they wait for the first bytes it is sent.
-            self._withheld = self.engine.output_size()
+            self._withheld = self.engine.kept
         else:
             self.flush()
         return is_complete

@@ -34,7 +34,7 @@ class PortableEngine:
         self._connection = SSL.Connection(context, None)
         self._scratch = scratch
         self._output = bytearray()
-        self._kept = 0
+        self.kept = 0
         self._host: str | None = None
         self._is_server = is_server
         if is_server:
@@ -65,7 +65,7 @@ class PortableEngine:
             raise _failure(exc) from None
         if self._host is not None:
             self._verify_host(self._host)
-        self._kept = self.output_size()
+        self.kept = self.output_size()
         return True
 
     def decrypt(self, received: int) -> int:
@@ -85,7 +85,7 @@ class PortableEngine:
         except SSL.Error as exc:
             self.has_ended = True
             self.failure = _failure(exc)
-        if self._output and self.output_size() > self._kept + MAX_ANSWERS:
+        if self._output and self.output_size() > self.kept + MAX_ANSWERS:
             self.has_ended, self.failure = True, TLSError(UNREAD_ANSWERS)
         return total
 
@@ -105,7 +105,7 @@ class PortableEngine:
             except BlockingIOError:
                 sent = 0
             del self._output[:sent]
-            self._kept = len(self._output)
+            self.kept = len(self._output)
         return not self._output
 
     def output_size(self) -> int:
@@ -126,6 +126,9 @@ class PortableEngine:
 
     def free(self) -> None:
         self._output = bytearray()
+
+    def is_tls13(self) -> bool:
+        return self.version() == "TLSv1.3"
 
     def version(self) -> str:
         return self._connection.get_protocol_version_name()
