@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,6 +109,7 @@ def test_under_prctl(tmp_path: Path) -> None:
     config = tmp_path / "tunnel.toml"
     with backends.serve(services.greet) as backend:
         services.write(config, backend.port, {"web": site.settings(str)}, "")
+        config.write_text(config.read_text().replace("workers = 1", "workers = 2"))
         daemon = Tunnel(under_mdwe(sys.executable, "-m", "tlstunnel", "run", str(config)))
         try:
             daemon.wait_ready()
@@ -115,6 +117,11 @@ def test_under_prctl(tmp_path: Path) -> None:
             def ask(*options: str, pair: Pair) -> Said:
                 return services.ask(daemon.port, site.authority.certificate, *options, pair=pair)
 
+            site.try_all(ask)
+            # The contexts of a reload are made in every worker: what they share must not be written to any more.
+            site.authority.crl(*LONG_AGO)
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.message("reload", "reloaded")
             site.try_all(ask)
             daemon.stop()
         finally:
@@ -183,7 +190,6 @@ def test_in_the_unit_on_a_real_systemd(tmp_path: Path) -> None:
             (target / path.name).write_bytes(path.read_bytes())
         machine.write(f"/etc/tlstunnel/keys/{site.server.key.name}", site.server.key.read_text(), 0o600)
         service = f'[services.web]\nlisten = "127.0.0.1:8443"\ntarget = "127.0.0.1:9"\n{site.settings(place)}'
-        service = f"[process]\nworkers = 1\n{service}"
         machine.write("/etc/tlstunnel/tlstunnel.toml", service)
         backend = machine.start(python, "-c", GREETER)
         try:
@@ -200,6 +206,11 @@ def test_in_the_unit_on_a_real_systemd(tmp_path: Path) -> None:
                 done = machine.run("sh", "-c", '"$@" < /dev/null 2>&1', "sh", *words, check=False)
                 return Said(done.stdout, done.returncode)
 
+            site.try_all(ask)
+            site.authority.crl(*LONG_AGO)
+            (target / site.crl.name).write_bytes(site.crl.read_bytes())
+            machine.systemctl("reload", "tlstunnel.service")
+            machine.wait_for("tlstunnel.service", "reloaded")
             site.try_all(ask)
             journal = machine.journal("tlstunnel.service")
             assert re.search("denied", journal)

@@ -1,9 +1,21 @@
-"""What the public Context cannot do. Each function takes a pyOpenSSL Context that no session was made from yet."""
+"""What the public Context cannot do. Each function takes a pyOpenSSL Context that no session was made from yet.
+
+Theory of operation of the callbacks. pyOpenSSL's need memory that is writable and executable, which systemd's
+MemoryDenyWriteExecute= forbids. Those of ctypes do not: where libffi has no prepared trampolines (Debian 12), it puts
+them into a memfd that is mapped twice, once to write and once to execute. That mapping is *shared*, also with
+processes that are forked later: two of them that make or free callbacks write over each other's, and whoever is
+called next is gone (python/cpython issue 69839). So there is one callback of each kind, made before the first fork by
+whoever makes the first context, and never freed; contexts are told apart by what OpenSSL hands over with the call.
+All else is Python objects, which are each process's own.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import functools
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from OpenSSL import SSL
@@ -19,6 +31,10 @@ def set_groups(context: SSL.Context, groups: str) -> None:
         raise TLSError(drain_errors())
 
 
+X509_V_ERR_APPLICATION_VERIFICATION = 50
+"""OpenSSL's verdict for what `judge` refused."""
+X509_V_ERR_CRL_HAS_EXPIRED = 12
+
 _ALPN_CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int,
     ctypes.c_void_p,
@@ -28,32 +44,127 @@ _ALPN_CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_uint,
     ctypes.c_void_p,
 )
+_VERIFY_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
+_STATUS_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+
+@dataclass(frozen=True, slots=True)
+class _Protocols:
+    ours: tuple[tuple[bytes, Any], ...]
+    """Each with the memory that OpenSSL is given."""
+    refusal: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    judge: Callable[[bytes], bool] | None
+    forgives_expired_lists: bool
+
+
+_protocols: dict[int, _Protocols] = {}
+_responses: dict[int, Callable[[bytes], bytes | None]] = {}
+_judgements: dict[int, _Judgement] = {}
+_numbers = itertools.count(1)
+
+
+class _Registered:
+    """Keeps an entry for as long as it lives itself, which is as long as the context does."""
+
+    __slots__ = ("_entry", "_key", "_table")
+
+    def __init__(self, table: dict[int, Any], key: int, entry: Any) -> None:
+        self._table, self._key, self._entry = table, key, entry
+        table[key] = entry
+
+    def __del__(self) -> None:
+        # A key that is an address may have become another context's.
+        if self._table.get(self._key) is self._entry:
+            del self._table[self._key]
 
 
 def set_alpn_choice(context: SSL.Context, protocols: tuple[str, ...], *, is_required: bool) -> object:
     """Server: choose the first of our protocols that the client offers (RFC 7301 section 3.2).
 
-    The callback is a ctypes one: pyOpenSSL's need memory that is writable and executable, which systemd's
-    MemoryDenyWriteExecute= forbids; ctypes takes libffi's prepared trampolines. The object returned must live as long
-    as the context.
+    The object returned must live as long as the context.
     """
-    ours = [(name.encode("ascii"), ctypes.create_string_buffer(name.encode("ascii"))) for name in protocols]
-    refusal = _lib.SSL_TLSEXT_ERR_ALERT_FATAL if is_required else _lib.SSL_TLSEXT_ERR_NOACK
+    ours = tuple((name.encode("ascii"), ctypes.create_string_buffer(name.encode("ascii"))) for name in protocols)
+    refusal = int(_lib.SSL_TLSEXT_ERR_ALERT_FATAL if is_required else _lib.SSL_TLSEXT_ERR_NOACK)
+    number = next(_numbers)
+    kept = _Registered(_protocols, number, _Protocols(ours, refusal))
+    pointer = _pointer(_callbacks().choose, _lib.SSL_CTX_set_alpn_select_cb, 1)
+    _lib.SSL_CTX_set_alpn_select_cb(context._context, pointer, _ffi.cast("void *", number))
+    return kept
 
-    def choose(_ssl: Any, out: Any, out_size: Any, offered: Any, size: int, _arg: Any) -> int:
-        theirs = _split_alpn(ctypes.string_at(offered, size))
-        for name, kept in ours:
-            if name in theirs:
-                out[0] = ctypes.cast(kept, ctypes.c_void_p)
-                out_size[0] = len(name)
-                return int(_lib.SSL_TLSEXT_ERR_OK)
-        return int(refusal)
 
-    callback = _ALPN_CALLBACK(choose)
-    address = ctypes.cast(callback, ctypes.c_void_p).value
-    pointer = _ffi.cast(_ffi.typeof(_lib.SSL_CTX_set_alpn_select_cb).args[1], address)
-    _lib.SSL_CTX_set_alpn_select_cb(context._context, pointer, _ffi.NULL)
-    return callback, ours
+def set_judge(
+    context: SSL.Context, mode: int, judge: Callable[[bytes], bool] | None, *, forgives_expired_lists: bool = False
+) -> object:
+    """Let `judge` see the peer's certificate (DER) that OpenSSL has verified, while an alert can still say no.
+
+    Not called on resumption, where no certificate is sent. The object returned must live as long as the context, which
+    for a judge is a server's that has its list of CAs for clients already: by that list it is known again.
+
+    Args:
+        judge: None for a client, where nothing but `forgives_expired_lists` is asked for.
+        forgives_expired_lists: use a revocation list that is past its date as if it were not.
+    """
+    callbacks = _callbacks()
+    if judge is None:
+        pointer = _pointer(callbacks.forgive, _lib.SSL_CTX_set_verify, 2)
+        _lib.SSL_CTX_set_verify(context._context, mode, pointer)
+        return callbacks
+    _lib.SSL_CTX_set_verify(context._context, mode, _pointer(callbacks.verify, _lib.SSL_CTX_set_verify, 2))
+    return _Registered(_judgements, _identity_of(context), _Judgement(judge, forgives_expired_lists))
+
+
+def set_staple(context: SSL.Context, response: Callable[[bytes], bytes | None]) -> object:
+    """Server: staple what `response` has for our certificate (both DER) where the client asks (RFC 6066 section 8).
+
+    The object returned must live as long as the context.
+    """
+    number = next(_numbers)
+    kept = _Registered(_responses, number, response)
+    pointer = _pointer(_callbacks().staple, _lib.SSL_CTX_set_tlsext_status_cb, 1)
+    _lib.SSL_CTX_set_tlsext_status_cb(context._context, pointer)
+    _lib.SSL_CTX_set_tlsext_status_arg(context._context, _ffi.cast("void *", number))
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Callbacks:
+    choose: Any
+    verify: Any
+    forgive: Any
+    staple: Any
+
+
+@functools.cache
+def _callbacks() -> _Callbacks:
+    """All callbacks there ever are, for good: a reference too many keeps them past the end of the interpreter, too."""
+    made = _Callbacks(
+        _ALPN_CALLBACK(_choose), _VERIFY_CALLBACK(_verify), _VERIFY_CALLBACK(_forgive), _STATUS_CALLBACK(_staple)
+    )
+    for callback in (made.choose, made.verify, made.forgive, made.staple):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
+    return made
+
+
+def _pointer(callback: Any, taker: Any, argument: int) -> Any:
+    """A callback as the binding's function wants it."""
+    return _ffi.cast(_ffi.typeof(taker).args[argument], ctypes.cast(callback, ctypes.c_void_p).value)
+
+
+def _choose(_ssl: Any, out: Any, out_size: Any, offered: Any, size: int, number: Any) -> int:
+    entry = _protocols.get(number)
+    if entry is None:
+        return int(_lib.SSL_TLSEXT_ERR_ALERT_FATAL)
+    theirs = _split_alpn(ctypes.string_at(offered, size))
+    for name, kept in entry.ours:
+        if name in theirs:
+            out[0] = ctypes.cast(kept, ctypes.c_void_p)
+            out_size[0] = len(name)
+            return int(_lib.SSL_TLSEXT_ERR_OK)
+    return entry.refusal
 
 
 def _split_alpn(wire: bytes) -> list[bytes]:
@@ -66,71 +177,64 @@ def _split_alpn(wire: bytes) -> list[bytes]:
     return names
 
 
-_VERIFY_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
-X509_V_ERR_APPLICATION_VERIFICATION = 50
-"""OpenSSL's verdict for what `judge` refused."""
-X509_V_ERR_CRL_HAS_EXPIRED = 12
+def _verify(is_good: int, store_context: Any) -> int:
+    pointer = _ffi.cast("X509_STORE_CTX *", store_context)
+    ssl = _lib.X509_STORE_CTX_get_ex_data(pointer, _lib.SSL_get_ex_data_X509_STORE_CTX_idx())
+    entry = _judgements.get(_list_of(_ffi.cast("SSL *", ssl)))
+    if not is_good:
+        return int(entry is not None and entry.forgives_expired_lists and _forgiven(pointer))
+    if _lib.X509_STORE_CTX_get_error_depth(pointer) != 0:
+        return 1
+    try:
+        # A context that is not known any more has nobody to ask: what we cannot judge is refused.
+        judge = None if entry is None else entry.judge
+        certificate = _lib.X509_STORE_CTX_get_current_cert(pointer)
+        is_good = judge is not None and judge(to_der(certificate))
+    except Exception:  # noqa: BLE001 - nothing can be raised through OpenSSL
+        is_good = False
+    if not is_good:
+        _lib.X509_STORE_CTX_set_error(pointer, X509_V_ERR_APPLICATION_VERIFICATION)
+    return int(is_good)
 
 
-def set_judge(
-    context: SSL.Context, mode: int, judge: Callable[[bytes], bool] | None, *, forgives_expired_lists: bool = False
-) -> object:
-    """Let `judge` see the peer's certificate (DER) that OpenSSL has verified, while an alert can still say no.
+def _forgive(is_good: int, store_context: Any) -> int:
+    return int(is_good or _forgiven(_ffi.cast("X509_STORE_CTX *", store_context)))
 
-    Not called on resumption, where no certificate is sent. The object returned must live as long as the context.
 
-    Args:
-        forgives_expired_lists: use a revocation list that is past its date as if it were not.
+def _forgiven(pointer: Any) -> bool:
+    """Whether the error is that a revocation list has expired; then OpenSSL goes on with the list."""
+    if _lib.X509_STORE_CTX_get_error(pointer) != X509_V_ERR_CRL_HAS_EXPIRED:
+        return False
+    _lib.X509_STORE_CTX_set_error(pointer, 0)
+    return True
+
+
+def _identity_of(context: SSL.Context) -> int:
+    """What `_list_of` will say of this context's sessions."""
+    ssl = _lib.SSL_new(context._context)
+    try:
+        return _list_of(ssl)
+    finally:
+        _lib.SSL_free(ssl)
+
+
+def _list_of(ssl: Any) -> int:
+    """Which context a server's session has now, also after a switch: by the address of its list of CAs for clients.
+
+    The binding cannot ask a session for its context; this list is the context's own, and one that is asked for a
+    client's certificate always has one.
     """
-
-    def verify(is_good: int, store_context: Any) -> int:
-        pointer = _ffi.cast("X509_STORE_CTX *", store_context)
-        if (
-            not is_good
-            and forgives_expired_lists
-            and _lib.X509_STORE_CTX_get_error(pointer) == X509_V_ERR_CRL_HAS_EXPIRED
-        ):
-            _lib.X509_STORE_CTX_set_error(pointer, 0)
-            return 1  # OpenSSL goes on with the list, and comes here again for the certificate
-        if not is_good or judge is None or _lib.X509_STORE_CTX_get_error_depth(pointer) != 0:
-            return is_good
-        try:
-            is_good = judge(to_der(_lib.X509_STORE_CTX_get_current_cert(pointer)))
-        except Exception:  # noqa: BLE001 - nothing can be raised through OpenSSL; what we cannot judge is refused
-            is_good = False
-        if not is_good:
-            _lib.X509_STORE_CTX_set_error(pointer, X509_V_ERR_APPLICATION_VERIFICATION)
-        return int(is_good)
-
-    callback = _VERIFY_CALLBACK(verify)
-    pointer = _ffi.cast(_ffi.typeof(_lib.SSL_CTX_set_verify).args[2], ctypes.cast(callback, ctypes.c_void_p).value)
-    _lib.SSL_CTX_set_verify(context._context, mode, pointer)
-    return callback
+    return int(_ffi.cast("uintptr_t", _lib.SSL_get_client_CA_list(ssl)))
 
 
-_STATUS_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-
-
-def set_staple(context: SSL.Context, response: Callable[[bytes], bytes | None]) -> object:
-    """Server: staple what `response` has for our certificate (both DER) where the client asks (RFC 6066 section 8).
-
-    The object returned must live as long as the context.
-    """
-
-    def staple(ssl: Any, _arg: Any) -> int:
-        session = _ffi.cast("SSL *", ssl)
-        data = response(to_der(_lib.SSL_get_certificate(session)))
-        if data is None:
-            return int(_lib.SSL_TLSEXT_ERR_NOACK)
-        # OpenSSL frees the copy together with the session.
-        copy = _lib.OPENSSL_malloc(len(data))
-        _ffi.memmove(copy, data, len(data))
-        _lib.SSL_set_tlsext_status_ocsp_resp(session, copy, len(data))
-        return int(_lib.SSL_TLSEXT_ERR_OK)
-
-    callback = _STATUS_CALLBACK(staple)
-    pointer = _ffi.cast(
-        _ffi.typeof(_lib.SSL_CTX_set_tlsext_status_cb).args[1], ctypes.cast(callback, ctypes.c_void_p).value
-    )
-    _lib.SSL_CTX_set_tlsext_status_cb(context._context, pointer)
-    return callback
+def _staple(ssl: Any, number: Any) -> int:
+    session = _ffi.cast("SSL *", ssl)
+    response = _responses.get(number)
+    data = None if response is None else response(to_der(_lib.SSL_get_certificate(session)))
+    if data is None:
+        return int(_lib.SSL_TLSEXT_ERR_NOACK)
+    # OpenSSL frees the copy together with the session.
+    copy = _lib.OPENSSL_malloc(len(data))
+    _ffi.memmove(copy, data, len(data))
+    _lib.SSL_set_tlsext_status_ocsp_resp(session, copy, len(data))
+    return int(_lib.SSL_TLSEXT_ERR_OK)

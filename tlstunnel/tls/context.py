@@ -146,16 +146,16 @@ def server_context(
     if client_auth is not ClientAuth.NONE and client_ca is not None:
         mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if client_auth is ClientAuth.REQUIRED else 0)
         raw.set_verify(mode)
-        if is_fast:
-            context.judge = judge
-            forgives = forgives_expired_lists
-            context.keep(_openssl.set_judge(raw, mode, context.is_good, forgives_expired_lists=forgives))
-        elif forgives_expired_lists:
+        if not is_fast and forgives_expired_lists:
             raw.set_verify(mode, _forgive_expired_lists)
         subjects = [load_certificate(der) for der in client_ca.certificates_der]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             raw.set_client_ca_list([crypto.X509.from_cryptography(ca).get_subject() for ca in subjects])
+        if is_fast:
+            context.judge = judge
+            forgives = forgives_expired_lists
+            context.keep(_openssl.set_judge(raw, mode, context.is_good, forgives_expired_lists=forgives))
         _trust(raw, client_ca, crls)
     if settings.alpn:
         if not is_fast:

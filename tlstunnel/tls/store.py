@@ -67,14 +67,12 @@ class ServerSide:
         """Let sessions made from `previous` be resumed here, where that is possible. Returns itself."""
         if previous is not None and previous.fixed == self.fixed:
             self.base = previous.base
-            # A session asks the context it was made from about the client's certificate.
-            self.base.judge = self.current.judge
         return self
 
     @property
     def objection(self) -> Objection | None:
         """What the judge had against the client's certificate that was verified last."""
-        return self.base.objection
+        return self.current.objection
 
 
 class ServiceContexts:
