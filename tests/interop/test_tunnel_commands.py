@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 import socket
 import ssl
 import subprocess
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import certificates, peers, tunnel
+from tests.support import backends, certificates, peers, tunnel
 from tests.support.traffic import TLS, Stream, backend, talk
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -133,7 +134,100 @@ def test_connect_says_what_does_not_speak_tls() -> None:
     assert "refused" in refusal(connect(f"127.0.0.1:{peers.free_port()}")).lower()
 
 
+def through_a_shell(port: int, line: str) -> subprocess.CompletedProcess[str]:
+    """A line of shell in which `connect` is `tlstunnel connect` to that port."""
+    head = f'connect() {{ "{sys.executable}" -m tlstunnel connect localhost:{port} --ca "{CA().certificate}"; }}; '
+    return subprocess.run(
+        ["/bin/bash", "-c", head + line], capture_output=True, text=True, check=False, timeout=tunnel.PATIENCE_S
+    )
+
+
+def test_a_hundred_mebibytes_go_through_pipes_there_and_back(echo: tunnel.Tunnel) -> None:
+    make = f'"{sys.executable}" -c "import random, sys; b = random.Random(3).randbytes(1 << 20)\n'
+    make += 'for n in range(100): sys.stdout.buffer.write(b[n:] + b[:n])"'
+    done = through_a_shell(echo.port, f"{make} | tee >(sha256sum >&2) | connect | sha256sum; echo ${{PIPESTATUS[@]}}")
+    back, codes = done.stdout.splitlines()
+    assert done.stderr.strip() == back
+    assert codes == "0 0 0 0"
+    assert echo.record()["bytes_reverse"] == 100 << 20
+
+
+@pytest.mark.parametrize(
+    ("line", "printed"),
+    [
+        ("connect <&-", ""),
+        ("echo hello | connect >&-", ""),
+        ("echo hello | connect 2>&-", "hello\n"),
+        ("connect <&- >&- 2>&-", ""),
+    ],
+)
+def test_connect_takes_closed_streams_for_empty_ones(echo: tunnel.Tunnel, line: str, printed: str) -> None:
+    done = through_a_shell(echo.port, line)
+    assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
+    assert echo.record()["reason"] == "finished"
+
+
+def test_a_reader_that_goes_away_ends_connect_without_a_word(echo: tunnel.Tunnel) -> None:
+    done = through_a_shell(echo.port, "yes | connect | head -n 1; echo ${PIPESTATUS[1]}")
+    assert (done.stdout, done.stderr) == ("y\n0\n", "")
+    echo.record()
+
+
+def test_output_that_cannot_be_written_is_one_line(echo: tunnel.Tunnel) -> None:
+    done = through_a_shell(echo.port, "echo hello | connect > /dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "tlstunnel: standard output: no space left on device; redirect it elsewhere\n"
+    echo.record()
+
+
+def test_ctrl_c_ends_connect_at_once_also_while_nobody_reads_its_output(echo: tunnel.Tunnel) -> None:
+    command = [sys.executable, "-m", "tlstunnel", "connect", f"localhost:{echo.port}", "--ca", str(CA().certificate)]
+    with (
+        open("/dev/zero", "rb") as zero,
+        subprocess.Popen(command, stdin=zero, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ours,
+    ):
+        assert ours.stdout is not None
+        assert ours.stderr is not None
+        ours.stdout.read(1 << 20)  # and no more
+        ours.send_signal(signal.SIGINT)
+        assert ours.wait(tunnel.PATIENCE_S) == -signal.SIGINT
+        assert ours.stderr.read() == b""
+    assert echo.record()["reason"] != "finished", "the server must not take it for all there was"
+
+
+def test_a_server_that_resets_is_one_line_whether_something_is_sent_or_not() -> None:
+    pair = certificates.server("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+
+    def hear_and_reset(sock: socket.socket) -> None:
+        sock.recv(1)
+        backends.reset(sock)
+
+    with backends.serve(hear_and_reset, context=context) as service:
+        for sent in (b"x", BLOB):
+            said = refusal(connect(f"localhost:{service.port}", stdin=sent))
+            assert said.startswith(f"localhost:{service.port}: the server went away: ")
+
+
 # echo
+
+
+def test_echo_ends_well_when_it_is_interrupted_and_needs_no_streams() -> None:
+    pair = certificates.server("localhost", "127.0.0.1")
+    for closed in ("<&- >&- 2>&-", "2> /dev/full"):
+        port = peers.free_port()
+        line = f'exec "$0" -m tlstunnel echo --listen 127.0.0.1:{port} --workers 1 --cert "$1" --key "$2" {closed}'
+        words = ["/bin/sh", "-c", line, sys.executable, str(pair.certificate), str(pair.key)]
+        daemon = peers.Peer(words)
+        try:
+            assert daemon.is_ready(lambda port=port: socket.create_connection(("127.0.0.1", port)))  # type: ignore[misc]
+            assert connect(f"localhost:{port}", stdin=b"hello").stdout == b"hello"
+            daemon.process.send_signal(signal.SIGINT)
+            assert daemon.process.wait(tunnel.PATIENCE_S) == 0
+            assert daemon.said() == ""
+        finally:
+            daemon.end()
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20])

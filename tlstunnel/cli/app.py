@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,10 @@ from tlstunnel.errors import TunnelError
 
 class _ReaderGoneError(Exception):
     """Whoever read our output went away (`tlstunnel show | head`): its business, not an error of ours."""
+
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of a command that was ended by Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +127,23 @@ def tlstunnel(
     """Modern TLS in front of any TCP service, or behind any TCP client."""
 
 
+def _open_standard_streams() -> None:
+    """Put /dev/null where a standard stream was closed (`<&-`), before a socket takes its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - for as long as we live
+
+
 def main() -> None:
     """Run the command line. Every `TunnelError`, and what typer cannot read, becomes a line on stderr and an exit code.
 
     Without a command it prints the help and exits with 2: a script that lost its arguments must not look successful.
+    An interrupt ends it with 130, as shells say it, and without a word: whoever pressed the key knows.
     """
+    _open_standard_streams()
     try:
         status = app(standalone_mode=False, prog_name="tlstunnel")
         sys.stdout.flush()
@@ -141,7 +158,11 @@ def main() -> None:
     except (_ReaderGoneError, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except typer.Abort:  # the input ended where a question was asked
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except typer.Abort as exc:  # the input ended where a question was asked
+        if isinstance(exc.__cause__, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
         print("tlstunnel: no answer on standard input; give it as an option", file=sys.stderr)
         sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
+import signal
 import sys
 from typing import Any
 
@@ -10,9 +13,11 @@ import typer
 
 from tlstunnel.cli.options import parameters, read
 from tlstunnel.config.model import Mode
+from tlstunnel.errors import StartupError
 
 app = typer.Typer(add_completion=False)
 
+_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PANELS = ("Certificate", "The server's identity", "Handshake")
 
 
@@ -44,7 +49,25 @@ def connect(address: str, verbose: bool, **given: Any) -> None:
             return 1
         return 0
 
-    sys.exit(session.run(main))
+    # Ctrl-C ends us as SIGTERM does: at once, also while nobody reads what we write, and without a close_notify, which
+    # would tell the server that all has been sent.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        code = session.run(main)
+    except* OSError as group:  # what the network says is a SessionError: this is one of our own streams
+        raise _stream_error(group) from None
+    sys.exit(code)
+
+
+def _stream_error(error: BaseException) -> Exception:
+    """What standard input or output said. A reader that went away is its own business, as with every command."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, OSError)  # noqa: S101 - the group holds nothing else
+    if isinstance(error, BrokenPipeError):
+        return BrokenPipeError()
+    place = "standard output" if error.errno in _OF_OUTPUT else "standard input or output"
+    return StartupError(f"{place}: {os.strerror(error.errno or 0).lower()}; redirect it elsewhere")
 
 
 _ADDRESS = typer.Argument(metavar="HOST:PORT", help="The server; or unix:/path.", show_default=False)

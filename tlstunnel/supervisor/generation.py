@@ -6,6 +6,8 @@ workers take over the same sockets, while the old one's drain.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import ssl
 from dataclasses import dataclass, field
 
@@ -55,6 +57,11 @@ class Generation:
     def bound(self) -> dict[str, tuple[str, ...]]:
         """The addresses each service listens on, with real ports."""
         return {name: tuple(each.bound for each in listeners) for name, listeners in self.listeners.services.items()}
+
+    def announce(self) -> None:
+        """Say on stderr where it listens. Where that cannot be written (a full disk), it listens all the same."""
+        with contextlib.suppress(OSError):
+            os.write(2, "".join(f"{line}\n" for line in self.ready_lines()).encode())
 
     def ready_lines(self) -> list[str]:
         """One line for each listener, as the contract words it."""

@@ -21,7 +21,6 @@ import math
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable
 
@@ -185,8 +184,7 @@ class _Supervisor:
         daemon.row.floats[generation.schema.process.last_reload_success] = time.time()
         daemon.phase = "ready"
         daemon.show()  # before it is said: whoever reads it and looks finds it so
-        sys.stderr.write("".join(f"{line}\n" for line in generation.ready_lines()))
-        sys.stderr.flush()
+        generation.announce()
         daemon.notifier.ready(daemon.status_text())
         if self._on_ready is not None:
             self._on_ready(generation.bound())
