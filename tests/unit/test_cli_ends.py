@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
+from tests.support import certificates
 from tlstunnel.cli import app as commands
 
 
@@ -51,6 +54,20 @@ def test_streams_that_were_closed_are_no_error_of_the_command(closed: str, words
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--version"], ["cert", "show", "CERTIFICATE"], ["show", "CONFIG"], ["--help"]])
+def test_a_reader_that_has_gone_is_no_error(words: list[str], tmp_path: Path) -> None:
+    pair = certificates.server("localhost")
+    config = tmp_path / "tunnel.toml"
+    config.write_text('[services.a]\nmode = "client"\nlisten = "127.0.0.1:0"\ntarget = "localhost:1"\n')
+    given = {"CERTIFICATE": str(pair.certificate), "CONFIG": str(config)}
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "tlstunnel", *(given.get(word, word) for word in words)]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_no_file_takes_the_number_of_a_stream_that_was_closed() -> None:

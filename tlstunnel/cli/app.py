@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -19,11 +19,6 @@ from typer.core import TyperGroup
 from tlstunnel._version import VERSION
 from tlstunnel.cli.usage import UsageErrors, explain, is_request_for_help
 from tlstunnel.errors import TunnelError
-
-
-class _ReaderGoneError(Exception):
-    """Whoever read our output went away (`tlstunnel show | head`): its business, not an error of ours."""
-
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code of a command that was ended by Ctrl-C."""
@@ -67,12 +62,6 @@ def _is_installed(entry: CommandEntry) -> bool:
 
 class LazyGroup(TyperGroup):
     """A command group that imports a command's module only when that command is asked for."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as exc:  # typer would end with 1, and does not get to see it
-            raise _ReaderGoneError from exc
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for name, entry in COMMANDS.items() if _is_installed(entry)]
@@ -137,6 +126,12 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - for as long as we live
 
 
+def _leave_without_reader() -> NoReturn:
+    """Whoever read our output went away (`tlstunnel show | head`): its business, not an error of ours."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(0)
+
+
 def main() -> None:
     """Run the command line. Every `TunnelError`, and what typer cannot read, becomes a line on stderr and an exit code.
 
@@ -155,9 +150,12 @@ def main() -> None:
         for line in str(exc).splitlines():
             print(f"tlstunnel: {line}", file=sys.stderr)
         sys.exit(exc.exit_code)
-    except (_ReaderGoneError, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except BrokenPipeError:
+        _leave_without_reader()
+    except SystemExit as exc:
+        if isinstance(exc.__context__, BrokenPipeError):  # typer and rich have seen it, and would end with 1
+            _leave_without_reader()
+        raise
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except typer.Abort as exc:  # the input ended where a question was asked
