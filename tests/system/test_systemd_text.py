@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import reachable
 from tests.support.interop import require
-from tests.support.units import UNITS
+from tests.support.units import ROOT, UNITS
 from tlstunnel.address import SystemdAddress, parse_listen
 from tlstunnel.cli import systemd
 from tlstunnel.cli.systemd import running_installation
@@ -136,3 +136,14 @@ def test_an_installation_that_a_service_cannot_reach_is_refused(monkeypatch: pyt
         running_installation(in_sandbox=True)
     assert f'"{user_site}" is installed for one user only' in str(caught.value)
     assert running_installation(in_sandbox=False).command
+
+
+@pytest.mark.parametrize("name", ["notify-reload.conf", "socket-activated.conf"])
+def test_the_how_to_writes_the_drop_ins_that_the_repository_has(name: str) -> None:
+    page = (ROOT / "docs/how-to/systemd.md").read_text()
+    written = re.search(
+        rf"cat > /etc/systemd/system/tlstunnel\.service\.d/{name} <<'END'\n(.*?)^END$", page, re.S | re.M
+    )
+    assert written is not None
+    kept = [line for line in (UNITS / "examples" / name).read_text().splitlines() if not line.startswith("#")]
+    assert written[1].splitlines() == kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,13 @@ HOW_TO = DOCS / "how-to" / "certificates.md"
 @pytest.mark.slow
 def test_each_command_of_the_how_to_prints_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("passphrase.txt").write_text("open sesame\n")
     blocks = re.findall(r"```console\n(.*?)```", HOW_TO.read_text(), re.DOTALL)
     commands = [step for block in blocks for step in re.findall(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)]
     assert len(commands) > 15
     for command, shown in commands:
+        if not command.startswith("tlstunnel "):
+            subprocess.run(["/bin/sh", "-c", command], check=True)
+            continue
         program, group, *arguments = shlex.split(command)
         assert (program, group) == ("tlstunnel", "cert")
         result = CliRunner().invoke(app, arguments)
