@@ -15,7 +15,7 @@ from tests.support.admin_rig import config
 from tests.unit.test_log_lines import record
 from tlstunnel.config.model import Log as LogSettings
 from tlstunnel.observe.board import Board, Row
-from tlstunnel.observe.log import BURST, ENDING_S, Log
+from tlstunnel.observe.log import ENDING_S, Log
 from tlstunnel.observe.outbox import MAX_PENDING
 from tlstunnel.observe.schema import ProcessSeries, schema_for
 from tlstunnel.observe.sinks import FileSink, StreamSink, SyslogSink
@@ -121,7 +121,7 @@ def test_where_nothing_is_waiting_nobody_is_waited_for() -> None:
 def test_lines_held_back_as_noise_are_told_at_the_end_too() -> None:
     reader = Reader(wakes_after=0)
     log, _, _ = log_on(reader, lambda: reader.now)
-    for _ in range(BURST + 7):
+    for _ in range(1 + 7):
         log.rejected("orders", "192.0.2.7:1", CloseReason.REJECT_PER_IP)
     log.finish()
     assert b'"count":7' in reader.written.splitlines()[-1]

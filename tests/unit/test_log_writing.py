@@ -19,7 +19,7 @@ from tlstunnel.observe.log import BURST, INTERVAL_S
 from tlstunnel.observe.outbox import MAX_PENDING
 from tlstunnel.observe.schema import schema_for
 from tlstunnel.observe.sinks import MAX_WRITE, FileSink, StreamSink
-from tlstunnel.outcome import CloseReason
+from tlstunnel.outcome import CloseReason, Stage
 
 
 class FakeClock:
@@ -205,19 +205,36 @@ def test_noise_is_a_few_lines_and_then_a_number(sink: ListSink, clock: FakeClock
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_refusals_are_noise_in_either_format_and_their_number_adds_up(
+def test_a_limit_is_one_line_per_interval_service_and_reason_and_the_numbers_add_up(
     form: str, sink: ListSink, clock: FakeClock
 ) -> None:
     log = log_on(sink, form=form, monotonic=clock)
-    for number in range(500):
-        log.rejected("orders", f"192.0.2.7:{number}", CloseReason.REJECT_PER_IP)
-    clock.now += INTERVAL_S
+    for interval in range(1, 3):
+        for number in range(500):
+            log.rejected("orders", f"192.0.2.7:{number}", CloseReason.REJECT_PER_IP)
+        assert len(sink.lines) == 2 * interval - 1
+        clock.now += INTERVAL_S
+        log.tick()
+        assert len(sink.lines) == 2 * interval
+    log.rejected("orders", "192.0.2.7:1", CloseReason.REJECT_NETWORK)
+    log.rejected("mail", "192.0.2.7:1", CloseReason.REJECT_NETWORK)
     log.tick()
-    assert len(sink.lines) == BURST + 1
+    assert len(sink.lines) == 6
     if form == "json":
         events = [json.loads(line) for line in sink.lines]
-        assert sum(event.get("count", 1) for event in events) == 500
-        assert events[-1]["event"] == "suppressed"
+        assert sum(event.get("count", 1) for event in events) == 1002
+        assert [event["event"] for event in events[:4]] == ["rejected", "suppressed"] * 2
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("reason", [reason for reason in CloseReason if reason.stage is Stage.ADMIT])
+def test_behind_a_proxy_limits_are_as_rare_and_wrong_headers_noise_in_either_format(
+    form: str, reason: CloseReason, sink: ListSink
+) -> None:
+    log = log_on(sink, form=form)
+    for _ in range(BURST * 3):
+        log.connection(record(reason, full=False))
+    assert len(sink.lines) == (BURST if reason.label.startswith("proxy_header") else 1)
 
 
 def test_suppressed_lines_are_counted_on_the_board(sink: ListSink) -> None:

@@ -12,10 +12,11 @@ own `Log`; all share the descriptors that `open_log` opened before the fork.
 What is left out, and how one learns of it:
 
     below the level         nothing is said
-    noise                   connections refused before TLS (stage ADMIT), and in text every one that ended before bytes
-                            could move: scanners, strangers, a backend that is down. The first `BURST` per service and
-                            reason in `INTERVAL_S` are written, then one line with the number of the others. JSON has
-                            a record for every connection that came past admission, so that records can be counted.
+    refusals                of limits and networks, which a flood brings by the thousand: the first per service and
+                            reason in `INTERVAL_S` is written, then one line with the number of the others.
+    noise                   connections with a wrong PROXY header, and in text every one that ended before bytes could
+                            move: scanners, strangers, a backend that is down. The same with the first `BURST`. JSON
+                            has a record for every connection that came past admission, so that records can be counted.
     no room to write        one line with the number of lines lost, as soon as there is room again
     no room until the end   `finish` waits for the reader for ENDING_S. What it did not take by then is counted, and
                             whoever survives the process says so: its row of the board holds how many lines no line
@@ -42,6 +43,15 @@ __all__ = ["ENDING_S", "INTERVAL_S", "Log", "open_log"]
 
 BURST = 10
 """Lines of one kind in an interval of INTERVAL_S before the rest is only counted."""
+LIMITS = frozenset(
+    (
+        CloseReason.REJECT_PER_IP,
+        CloseReason.REJECT_CONNECTION_RATE,
+        CloseReason.REJECT_HANDSHAKE_RATE,
+        CloseReason.REJECT_NETWORK,
+    )
+)
+"""Refusals that say nothing new the second time: one line of each in an interval."""
 ENDING_S = 2.0
 """How long a process that ends waits for the log's reader. One that reads at all takes MAX_PENDING in a fraction of it;
 one that does not must not hold up the end of a drain for longer."""
@@ -79,6 +89,7 @@ class Log:
         self._batched = batched
         self._wall, self._monotonic = wall, monotonic
         self._noise = Limiter(monotonic, BURST)
+        self._refusals = Limiter(monotonic, 1)
         self._events = Limiter(monotonic, 1)
         self._row: Row | None = None
         self._series: ProcessSeries | None = None
@@ -122,7 +133,7 @@ class Log:
         self._put(level, self._lines.connection(level, self._wall(), record))
 
     def rejected(self, service: str, client: str, reason: CloseReason) -> None:
-        """A connection was refused before it had a record."""
+        """A connection was refused before it had a record. One line per service and reason in INTERVAL_S."""
         level = LEVEL_OF[reason]
         if LEVELS[level] < self._threshold or self._is_noise(level, service, reason):
             return
@@ -159,7 +170,7 @@ class Log:
     def tick(self, *, is_last: bool = False) -> None:
         """Say what was left out and write what is pending. Called about once a second; the last time also for the
         intervals that are not over."""
-        for limiter in (self._noise, self._events):
+        for limiter in (self._noise, self._refusals, self._events):
             for window, count, seconds in limiter.ended(everything=is_last):
                 text = f"{count} more in {seconds:.0f} s like this: {window.text}"
                 self.message(window.level, "suppressed", text, service=window.subject, reason=window.kind, count=count)
@@ -209,7 +220,8 @@ class Log:
         """Whether this line is one too many. Counts it if so."""
         if self._is_json and reason.stage is not Stage.ADMIT:
             return False
-        if self._noise.admits(level, service, reason.label, f"{service}: {reason.text}"):
+        limiter = self._refusals if reason in LIMITS else self._noise
+        if limiter.admits(level, service, reason.label, f"{service}: {reason.text}"):
             return False
         self._count(0, 1)
         return True
