@@ -177,10 +177,3 @@ def test_colour_is_only_around_the_level() -> None:
     coloured = TextLines(stamps=False, colour=True).connection("info", WHEN, made)
     assert coloured.replace("\x1b[32m", "").replace("\x1b[0m", "") == plain
     assert set(LEVELS) == {"debug", "info", "warning", "error"}
-
-
-def test_a_connection_without_an_application_protocol_has_none_in_its_record() -> None:
-    found = record(CloseReason.FINISHED)
-    found.alpn = ""
-    assert "alpn" not in TextLines(stamps=True, colour=False).connection("info", WHEN, found)
-    assert json.loads(JSONLines().connection("info", WHEN, found))["alpn"] is None

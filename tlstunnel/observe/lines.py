@@ -99,7 +99,7 @@ class TextLines:
             )
         for name in ("server_name", "alpn", "identity", "rule", "real_client", "client_versions", "ja4", "detail"):
             value = getattr(record, name)
-            if value is not None and (value or name != "alpn"):  # an empty one says that none was agreed on
+            if value is not None:  # alpn="" says that none was agreed on
                 fields.append(f"{name}={quoted(value)}")
         fault = record.fault(reason)
         if fault is not Fault.NOBODY:
@@ -147,7 +147,7 @@ class JSONLines:
                 "cipher": record.cipher,
                 "group": record.group,
                 "resumed": record.resumed if record.version is not None else None,
-                "alpn": _cut(record.alpn) or None,
+                "alpn": _cut(record.alpn),
                 "client_versions": record.client_versions,
                 "ja4": record.ja4,
                 "identity": _cut(record.identity),
