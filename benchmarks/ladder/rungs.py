@@ -128,8 +128,6 @@ RUNGS = (
     Rung("one-read", "round trips with one SSL_read", _US, _without("trips", "one read", asked_twice="two-reads"),
          trick=_READ),
     Rung("one-read-memory", "reading one record of 64 bytes, in memory", _US, _reading, trick=_READ),
-    Rung("own-code", "round trips, code of its own for TLS sources", _US,
-         _without("trips", "of its own", shared="shared-code"), trick="specialized: own_code"),
     Rung("record-copy", "round trips with one record copied out", _US,
          _without("trips", "copied out", sent_from_the_BIO="output-in-place"), trick="_openssl.engine: _ONE_RECORD"),
     Rung("read-in-place", "download, an output emptied by reading it onto itself", _GIB,
@@ -157,8 +155,6 @@ RUNGS = (
          trick="tls.context: DEFAULT_SUITES"),
     Rung("tickets", "full handshakes, tickets sent with the first bytes", _US,
          _without("full", "withheld", sent_at_once="eager-tickets"), trick=_TICKETS),
-    Rung("collector", "full handshakes by the collector's thresholds", _US,
-         _without("full", "ours", as_Python_sets_them="default-collector"), trick="server.worker: _GC_THRESHOLDS"),
     # What the portable engine costs, which uses public methods alone.
     Rung("portable-down", "download by engine", _GIB, _without("download", "fast", portable="portable")),
     Rung("portable-up", "upload by engine", _GIB, _without("upload", "fast", portable="portable")),

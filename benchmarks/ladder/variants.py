@@ -3,7 +3,6 @@
 from __future__ import annotations
 import __future__
 
-import gc
 import inspect
 import os
 import sys
@@ -46,12 +45,6 @@ def _two_reads() -> None:
     from tlstunnel._openssl.engine import Engine
 
     ask_twice(Engine)
-
-
-def _shared_code() -> None:
-    from tlstunnel.relay import link
-
-    _set(link, "TLSFlow", link.Flow)
 
 
 def _output_in_place() -> None:
@@ -109,13 +102,7 @@ def _kept_buffers() -> None:
 def _eager_tickets() -> None:
     from tlstunnel.relay.ends import TLSEnd
 
-    _edit(TLSEnd, "handshake", 'if is_complete and self.is_server and self.engine.version() == "TLSv1.3":', "if False:")
-
-
-def _default_collector() -> None:
-    from tlstunnel.server import worker
-
-    _set(worker, "_GC_THRESHOLDS", gc.get_threshold())
+    _edit(TLSEnd, "handshake", "if is_complete and self.is_server and self.engine.is_tls13():", "if False:")
 
 
 def _portable() -> None:
@@ -127,7 +114,6 @@ def _portable() -> None:
 VARIANTS: dict[str, Callable[[], None]] = {
     "copied-wire": _copied_wire,
     "two-reads": _two_reads,
-    "shared-code": _shared_code,
     "read-elsewhere": _read_elsewhere,
     "output-in-place": _output_in_place,
     "no-linger": _no_linger,
@@ -139,7 +125,6 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "always-room": _always_room,
     "kept-buffers": _kept_buffers,
     "eager-tickets": _eager_tickets,
-    "default-collector": _default_collector,
     "portable": _portable,
 }
 """By the name that `subject --variant` takes."""

@@ -9,7 +9,6 @@ import pytest
 from tests.relay.rig import KINDS, PLAIN, Kind, Rig, rig
 from tests.support.wire_peers import TLSPeer
 from tlstunnel.relay.link import Link
-from tlstunnel.specialized import own_code
 
 FAST = Kind("fast", "1.3")
 
@@ -107,20 +106,3 @@ def test_a_link_that_has_ended_leaves_nothing_to_the_collector(kind: Kind) -> No
 def links() -> list[Link]:
     """All that there are, wanted or not."""
     return [each for each in gc.get_objects() if isinstance(each, Link)]
-
-
-def test_a_class_with_code_of_its_own_is_the_same_in_everything_else() -> None:
-    class Original:
-        """What it is."""
-
-        def __init__(self, value: int, *, factor: int = 2) -> None:
-            self.value = value * factor
-
-        def read(self, more: int = 1) -> int:
-            return self.value + more
-
-    copy = own_code(Original)
-    assert issubclass(copy, Original)
-    assert (copy.__name__, copy.__doc__) == ("Original", "What it is.")
-    assert (copy(3).read(), copy(3, factor=3).read(2)) == (Original(3).read(), 11)
-    assert copy.read.__code__ is not Original.read.__code__

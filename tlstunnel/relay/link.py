@@ -31,7 +31,6 @@ from tlstunnel.relay.ends import PlainEnd
 from tlstunnel.relay.farewell import Farewell
 from tlstunnel.relay.halfclose import Direction, Event, LinkState, after, link_state
 from tlstunnel.relay.reactor import EPOLLIN, Reactor
-from tlstunnel.specialized import own_code
 
 START_CHUNK = 64 * 1024
 PROVEN = 16 * 1024 * 1024
@@ -104,10 +103,6 @@ class Flow:
                 self.state = after(self.state, Event.FLUSHED)
 
 
-# Flows from TLS ends and from plain ones each by code that meets no other type (ladder: own-code).
-TLSFlow = own_code(Flow)
-
-
 class Link:
     """Joins a client's end and a backend's end, until `finish`.
 
@@ -148,8 +143,8 @@ class Link:
         self._is_slim = False  # the handshake leaves something to give back as well
         self._scratch = scratch
         self.ends_at = ends_at
-        self.forward = (TLSFlow if client.is_tls else Flow)(self, client, backend, forward_cell)
-        self.reverse = (TLSFlow if backend.is_tls else Flow)(self, backend, client, reverse_cell)
+        self.forward = Flow(self, client, backend, forward_cell)
+        self.reverse = Flow(self, backend, client, reverse_cell)
         self.state = LinkState.OPEN
         self.stamp = reactor.now
         self.deadline = min(ends_at, reactor.now + min(limits.idle_s, QUIET_S))

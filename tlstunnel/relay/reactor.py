@@ -60,7 +60,7 @@ class Reactor:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        # Bound in advance: looking a method up on handlers of different types in turn is dear (see `specialized`).
+        # Bound in advance: CPython looks a method up slowly where handlers of several types meet (PEP 659).
         self._handlers: dict[int, MethodType] = {}
         self._again: OrderedDict[Handler, None] = OrderedDict()
         self.held: set[Held] = set()

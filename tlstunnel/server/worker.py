@@ -15,7 +15,6 @@ drain_timeout. SIGTERM, which is the supervisor's business until then, ends such
 
 from __future__ import annotations
 
-import gc
 import signal
 import socket
 import traceback
@@ -62,8 +61,6 @@ EXIT_BOOT = 3
 """The worker could not begin."""
 _DRAIN_LOOK_S = 0.02
 """How often a draining worker looks whether it is done: nobody waits for it, a human would not notice."""
-# A worker makes few cycles; the default thresholds would have it look for them a thousand times a second under load.
-_GC_THRESHOLDS = (50_000, 20, 100)
 
 
 class State(Enum):
@@ -92,7 +89,6 @@ class Plan:
 
 def main(plan: Plan) -> int:
     """Run until drained; the exit status."""
-    gc.set_threshold(*_GC_THRESHOLDS)
     return trio.run(_Run(plan).run)
 
 
