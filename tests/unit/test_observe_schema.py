@@ -7,20 +7,23 @@ from dataclasses import replace
 
 from tests.support.admin_rig import config
 from tlstunnel.address import TCPAddress
-from tlstunnel.config.model import Mode, TLSSettings
+from tlstunnel.config.model import BackendTLS, ClientAuth, Mode, TLSSettings
 from tlstunnel.observe.board import Board
 from tlstunnel.observe.schema import (
     CIPHERS_12,
+    DECISIONS,
     NONE,
     OTHER,
     Histogram,
     Schema,
     ServiceSeries,
+    expected_decisions,
     expected_handshakes,
     handshake_key,
     schema_for,
 )
 from tlstunnel.outcome import CloseReason, Stage
+from tlstunnel.tls.policy import Policy, Reason
 
 
 def cells_of(series: ServiceSeries) -> list[int]:
@@ -29,6 +32,7 @@ def cells_of(series: ServiceSeries) -> list[int]:
     cells += series.handshakes.values()
     for table in (series.results, series.rejected, series.handshake_failures, series.connect_failures):
         cells += table.values()
+    cells += series.decisions.values()
     for histogram in (series.handshake_duration, series.connect_duration, series.duration):
         cells += range(histogram.first, histogram.first + len(histogram.bounds) + 1)
         cells.append(histogram.sum)
@@ -96,6 +100,20 @@ def test_expected_handshakes_follow_the_settings() -> None:
     assert expected_handshakes(replace(service, mode=Mode.PASSTHROUGH)) == frozenset()
     for key in expected_handshakes(service):
         assert key in schema_for(config()).services[0].handshakes
+
+
+def test_every_reason_of_a_policy_has_its_series_and_only_where_somebody_is_asked_for_a_certificate() -> None:
+    assert set(DECISIONS) == set(Reason)
+    service = config().services[0]
+    assert expected_decisions(service) == ()
+    for auth in (ClientAuth.OPTIONAL, ClientAuth.REQUIRED):
+        asking = replace(service, client_auth=auth)
+        assert expected_decisions(asking) == DECISIONS
+        assert expected_decisions(replace(asking, mode=Mode.PASSTHROUGH)) == ()
+    client = replace(service, mode=Mode.CLIENT, backend_tls=BackendTLS())
+    assert expected_decisions(client) == ()
+    with_rules = replace(client, backend_tls=BackendTLS(verify=Policy(allow_any=True)))
+    assert expected_decisions(with_rules) == ("allow_rule", "no_rule")  # all that `verify` can say
 
 
 def test_a_reload_keeps_the_counts_of_services_that_stay() -> None:

@@ -66,6 +66,12 @@ FAMILIES = {
         ),
         Family("handshake_failures", "counter", "TLS handshakes that failed, by reason.", ("service", "reason")),
         Family("handshake_duration_seconds", "histogram", "Duration of successful TLS handshakes.", ("service",)),
+        Family(
+            "access_decisions",
+            "counter",
+            "What access rules said about peers, resumed sessions included.",
+            ("service", "reason"),
+        ),
         Family("backend_connect_duration_seconds", "histogram", "Time to reach a backend.", ("service",)),
         Family(
             "backend_connect_failures",
@@ -242,6 +248,7 @@ def _service_metrics(snapshot: Snapshot, services: list[ServiceSeries], schema: 
     yield _metric("handshakes", _handshakes(snapshot, services, schema))
     yield by_reason("handshake_failures", lambda series: series.handshake_failures)
     yield _histogram(snapshot, "handshake_duration_seconds", services, lambda series: series.handshake_duration)
+    yield _metric("access_decisions", _decisions(snapshot, services, schema))
     yield _histogram(snapshot, "backend_connect_duration_seconds", services, lambda series: series.connect_duration)
     yield by_reason("backend_connect_failures", lambda series: series.connect_failures)
     yield _metric(
@@ -267,6 +274,17 @@ def _handshakes(
             count = snapshot.total(cell)
             if count or key in expected:
                 yield (series.name, version, cipher, group, "true" if resumed else "false"), count
+
+
+def _decisions(
+    snapshot: Snapshot, services: list[ServiceSeries], schema: Schema
+) -> Iterator[tuple[tuple[str, ...], float]]:
+    for series in services:
+        expected = schema.expected_decisions.get(series.name, ())
+        for reason, cell in series.decisions.items():
+            count = snapshot.total(cell)
+            if count or reason in expected:
+                yield (series.name, reason), count
 
 
 def _process_metrics(snapshot: Snapshot, schema: Schema) -> Iterator[Metric]:

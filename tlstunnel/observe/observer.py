@@ -4,7 +4,7 @@ One owner of the counting rules (`outcome.py` states them): whoever sets connect
 module decides what that counts as. Every method is called at most once per connection, together about three
 microseconds; bytes are not reported here, the relay adds them to the board itself while they move.
 
-    accepted ---- opened ---- [handshake_done] ---- [dialed] ---- closed
+    accepted ---- opened ---- [handshake_done] ---- [judged] ---- [dialed] ---- closed
           \\---- rejected (not worth a record: refused before anything was set up)
 
 `closed` is the one way out. It counts the connection's end once in connections_total and, by the stage of its reason,
@@ -89,6 +89,12 @@ class Observer:
             record.group = GROUP_NAMES[record.group]
         self._cells[series.handshake_cell(record.version, record.cipher, record.group, record.resumed)] += 1
         series.handshake_duration.observe(self._cells, self._floats, record.handshake_s)
+
+    def judged(self, record: ConnectionRecord, rule: str, reason: str) -> None:
+        """The access rules decided: `rule` in words, `reason` one of schema.DECISIONS. Also of a handshake that this
+        ended."""
+        record.rule = rule
+        self._cells[self._services[record.service_index].decisions[reason]] += 1
 
     def dialed(self, record: ConnectionRecord) -> None:
         """A backend was reached: connect_s of the record is set."""

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from tlstunnel.config.model import Config, Mode, Service
+from tlstunnel.config.model import ClientAuth, Config, Mode, Service
 from tlstunnel.observe.board import Layout
 from tlstunnel.outcome import CloseReason, Stage
 
@@ -74,6 +74,9 @@ CONNECT_BUCKETS = (
 # From one request to a link that stays open for a day.
 CONNECTION_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0)
 
+DECISIONS = ("allow_rule", "allow_any", "anonymous", "deny_rule", "no_rule", "no_certificate")
+"""What access rules may say: `tls.policy.Reason`."""
+DECISIONS_ON_SERVERS = ("allow_rule", "no_rule")
 PAUSE_REASONS = ("descriptors", "max_connections", "memory")
 
 HandshakeKey = tuple[str, str, str, bool]
@@ -106,6 +109,7 @@ class ServiceSeries:
     rejected: dict[CloseReason, int]
     handshake_failures: dict[CloseReason, int]
     connect_failures: dict[CloseReason, int]
+    decisions: dict[str, int]
     handshakes: dict[HandshakeKey, int]
     handshake_duration: Histogram
     connect_duration: Histogram
@@ -153,6 +157,8 @@ class Schema:
     """max_connections by service; "" for the whole daemon. What has no limit is missing."""
     expected: dict[str, frozenset[HandshakeKey]]
     """By service: the handshakes its configuration allows. Shown at 0 from the start, others once they occurred."""
+    expected_decisions: dict[str, tuple[str, ...]]
+    """By service: what its access rules may say, as above."""
     retired: tuple[ServiceSeries, ...] = ()
     """Services of earlier configurations, which draining workers may still count in."""
 
@@ -220,6 +226,7 @@ def schema_for(config: Config, extends: Schema | None = None) -> Schema:
         services=services,
         limits=limits,
         expected={service.name: expected_handshakes(service) for service in config.services},
+        expected_decisions={service.name: expected_decisions(service) for service in config.services},
         retired=tuple(series for name, series in known.items() if name not in names),
     )
 
@@ -242,6 +249,14 @@ def expected_handshakes(service: Service) -> frozenset[HandshakeKey]:
                     found.add((version, cipher, group, False))
                     found.add((version, cipher, NONE if version == "TLSv1.2" else group, True))
     return frozenset(found)
+
+
+def expected_decisions(service: Service) -> tuple[str, ...]:
+    """What the access rules of a service may say: nothing where nobody is asked for a certificate."""
+    if service.mode is Mode.CLIENT:
+        has_rules = service.backend_tls is not None and service.backend_tls.verify is not None
+        return DECISIONS_ON_SERVERS if has_rules else ()
+    return DECISIONS if service.mode is Mode.SERVER and service.client_auth is not ClientAuth.NONE else ()
 
 
 def _process_series(cells: _Cells) -> ProcessSeries:
@@ -279,6 +294,7 @@ def _service_series(cells: _Cells, service: Service, known: ServiceSeries | None
         rejected=cells.each(reason for reason in CloseReason if reason.stage is Stage.ADMIT),
         handshake_failures=cells.each(reason for reason in CloseReason if reason.stage is Stage.HANDSHAKE),
         connect_failures=cells.each(reason for reason in CloseReason if reason.stage is Stage.DIAL),
+        decisions=cells.each(DECISIONS),
         handshakes=_handshakes(cells),
         handshake_duration=cells.histogram(HANDSHAKE_BUCKETS),
         connect_duration=cells.histogram(CONNECT_BUCKETS),

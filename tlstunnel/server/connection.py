@@ -32,6 +32,7 @@ from tlstunnel.server.runtime import ServiceRuntime, describe
 from tlstunnel.server.sessions import TargetEnd
 from tlstunnel.tls import remedies
 from tlstunnel.tls.firstbytes import HelloError
+from tlstunnel.tls.policy import NO_CERTIFICATE
 from tlstunnel.tls.reasons import classify
 
 
@@ -328,14 +329,17 @@ class Connection:
         reason, detail = classify(error.reasons, error.verify_code, words)
         if reason is CloseReason.NAME_MISMATCH:
             detail = f"it is not for {self.expected}"
+        decision = NO_CERTIFICATE if reason is CloseReason.NO_CLIENT_CERTIFICATE else None
         route = self.route
         objection = None if route is None or route.side is None else route.side.objection
         if error.verify_code == X509_V_ERR_APPLICATION_VERIFICATION and self.backend is None and objection is not None:
-            reason, detail = objection.reason, objection.detail
-            self.record.identity, self.record.rule = objection.identity, objection.rule
+            reason, detail, decision = objection.reason, objection.detail, objection.decision
+            self.record.identity = objection.identity
         elif self.backend is None and not self.client.at_eof:
             reason, detail = hint.explain(reason, detail, self.hello)
             self._hint(reason, detail)
+        if decision is not None:
+            self.runtime.worker.observer.judged(self.record, decision.rule, decision.reason)
         self._end(reason, detail)
 
     def _hint(self, reason: CloseReason, detail: str) -> None:
@@ -352,8 +356,7 @@ class Connection:
         if self.hello is not None and reason.stage is Stage.HANDSHAKE:
             hint.describe(self.record, self.hello)
         detail = hint.complete(reason, detail, self.record, self.hello)
-        worker = self.runtime.worker
-        reactor = worker.reactor
+        reactor = self.runtime.worker.reactor
         reactor.release(self)
         self._steps.close()
         self.drop_backend_sock()

@@ -28,7 +28,7 @@ from tlstunnel.server import hint
 from tlstunnel.server.connection import Connection
 from tlstunnel.server.dial import Dialer, DialError, dial_error
 from tlstunnel.server.introduce import check_trust, header_for, read_header
-from tlstunnel.server.judgement import identify, judge, require_alpn
+from tlstunnel.server.judgement import FALLBACK, identify, judge, note, require_alpn
 from tlstunnel.server.refusal import Refusal
 from tlstunnel.server.routes import Route
 from tlstunnel.tls import clienthello
@@ -91,7 +91,7 @@ def _accept_tls(connection: Connection, route: Route, client: TLSEnd) -> Steps:
         who = identify(client)
         if who is None and runtime.fallback:
             dialers = runtime.fallback
-            connection.record.rule = "fallback_target"
+            note(connection, FALLBACK)
         else:
             judge(connection, route.policy, who)
             # Of several the target could take another for the one that was meant (`tls.policy`): it is told none.
@@ -291,7 +291,8 @@ def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
     decision = None if backend_tls.verify is None else decide(backend_tls.verify, who)
     if runtime.service.mode is Mode.CLIENT:  # in server mode the record is about the client
         connection.record.identity = str(who)
-        connection.record.rule = None if decision is None else decision.rule
+        if decision is not None:
+            note(connection, decision)
     if decision is not None and not decision.allowed:
         raise Refusal(CloseReason.DENIED, f"backend {refusal(decision, who, is_server=True)}")
     require_alpn(backend, backend_tls.tls)

@@ -10,7 +10,10 @@ from tlstunnel.relay.ends import TLSEnd
 from tlstunnel.server.connection import Connection
 from tlstunnel.server.refusal import Refusal
 from tlstunnel.tls.peer import Identity, UnusableCertificateError, identity
-from tlstunnel.tls.policy import Policy, decide, refusal
+from tlstunnel.tls.policy import Decision, Policy, Reason, decide, refusal
+
+FALLBACK = Decision(allowed=True, rule="fallback_target", reason=Reason.ANONYMOUS)
+"""What a service with a `fallback_target` says to a client without a certificate, whatever its rules."""
 
 
 def identify(end: TLSEnd) -> Identity | None:
@@ -36,13 +39,19 @@ def judge(connection: Connection, policy: Policy, who: Identity | None) -> None:
     """
     record = connection.record
     decision = decide(policy, who)
-    record.identity, record.rule = str(who) if who is not None else None, decision.rule
+    record.identity = str(who) if who is not None else None
+    note(connection, decision)
     if not decision.allowed:
         raise Refusal(CloseReason.DENIED, refusal(decision, who))
     # Each resumption brings a new ticket, so a session can outlive the certificate it was made with
     # (RFC 8446 section 4.6.1), and OpenSSL does not look at the dates again.
     if who is not None and record.resumed and time.time() > who.not_after.timestamp():
         raise Refusal(CloseReason.EXPIRED_CERTIFICATE, f"{who}: expired since the session that it resumes was made")
+
+
+def note(connection: Connection, decision: Decision) -> None:
+    """Name a decision in the record, and count it. At most once per connection."""
+    connection.runtime.worker.observer.judged(connection.record, decision.rule, decision.reason)
 
 
 def require_alpn(end: TLSEnd, settings: TLSSettings) -> None:

@@ -27,6 +27,7 @@ from tlstunnel.outcome import CloseReason
 from tlstunnel.tls.certificate import load_certificate
 from tlstunnel.tls.material import CRL, CABundle, Credential
 from tlstunnel.tls.ocsp import Staples
+from tlstunnel.tls.policy import Decision
 
 DEFAULT_SUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 DEFAULT_CIPHERS = (
@@ -64,8 +65,8 @@ class Objection:
     reason: CloseReason
     detail: str
     identity: str | None = None
-    rule: str | None = None
-    """The rule that decided."""
+    decision: Decision | None = None
+    """What the access rules said, if they were asked."""
 
 
 Judge = Callable[[bytes], Objection | None]

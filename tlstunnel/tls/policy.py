@@ -180,7 +180,7 @@ def decide(policy: Policy, identity: Identity | None) -> Decision:
     if identity is None:
         if policy.anonymous:
             return _ANONYMOUS
-        return _NO_CERTIFICATE
+        return NO_CERTIFICATE
     for one in policy.deny:
         if one.denies(identity):
             return Decision(allowed=False, rule=f"deny {one}", reason=Reason.DENY_RULE)
@@ -380,7 +380,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
 _KEPT_AS = {"uri": "_uri", "ip": "_network"}
 
 _ANONYMOUS = Decision(allowed=True, rule="anonymous", reason=Reason.ANONYMOUS)
-_NO_CERTIFICATE = Decision(allowed=False, rule="no certificate", reason=Reason.NO_CERTIFICATE)
+NO_CERTIFICATE = Decision(allowed=False, rule="no certificate", reason=Reason.NO_CERTIFICATE)
 _ALLOW_ANY = Decision(allowed=True, rule="allow_any", reason=Reason.ALLOW_ANY)
 _NO_RULE = Decision(allowed=False, rule="no rule matches", reason=Reason.NO_RULE)
 

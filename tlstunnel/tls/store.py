@@ -184,7 +184,7 @@ def _judge(policy: Policy) -> Judge:
         decision = decide(policy, who)
         if decision.allowed:
             return None
-        return Objection(CloseReason.DENIED, refusal(decision, who), str(who), decision.rule)
+        return Objection(CloseReason.DENIED, refusal(decision, who), str(who), decision)
 
     return judge
 
