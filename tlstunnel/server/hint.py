@@ -72,12 +72,14 @@ def _beginning(wire: memoryview) -> bytes | None:
 
 
 def describe(record: ConnectionRecord, first: FirstMessage) -> None:
-    """Note what the client offered, as far as it can be read."""
+    """Note what the client offered and which name it asked for, as far as it can be read."""
     try:
         hello = first if isinstance(first, ClientHello) else clienthello.parse(first)
         if hello is not None:
             record.client_versions = ",".join(hello.version_names[:_MAX_VERSIONS])
             record.ja4 = ja4.fingerprint(hello)
+            if record.server_name is None:
+                record.server_name = hello.server_name
     except HelloError:
         return  # the record's reason says that it is malformed
 
