@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "refusals"
 Act = Callable[[int], str]
 
 # Of a record, what is wording or names somebody. The rest are measurements.
-KEYS = "level event reason stage fault message detail real_client target server_name identity rule".split()
+KEYS = "level event reason stage fault message detail real_client target server_name identity claimed rule".split()
 COUNTERS = (
     "tlstunnel_connections_total",
     "tlstunnel_connections_rejected_total",

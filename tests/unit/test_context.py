@@ -153,6 +153,22 @@ def test_a_revoked_client_is_refused_and_the_others_are_not() -> None:
 # Sessions.
 
 
+@pytest.mark.parametrize("version", ["1.3", "1.2"])
+def test_the_claim_of_a_refused_client_is_there_when_its_handshake_fails_and_is_not_kept(version: str) -> None:
+    live = ServiceContexts(
+        service(client_auth=ClientAuth.REQUIRED, policy=Policy(allow_any=True)),
+        material(client_ca=CA, crls=load_crls(certificates.crl(client_pair("revoked").leaf))),
+    )
+    side = live.server
+    assert side is not None
+    for name, is_good in (("revoked", False), ("billing", True), ("revoked", False)):
+        made = memory.shake(engine(live), memory.Peer(client_context(version, client_pair(name))))
+        made.engine.free()
+        assert made.is_good is is_good
+        assert side.take_claim() == (None if is_good else f"cn={name}")
+        assert side.take_claim() is None
+
+
 def service(**options: Any) -> Service:
     return Service(
         name="s",

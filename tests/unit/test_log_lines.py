@@ -18,7 +18,7 @@ from tlstunnel.outcome import CloseReason, Fault
 GOLDEN = Path(__file__).parent.parent / "golden" / "log"
 WHEN = 1_795_000_000.042
 HOSTILE = 'CN=a"b\\c\n2026-11-20T00:00:00Z info    forged  \x1b[2J\u202e\x00 key=value'
-PEER_FIELDS = ("server_name", "alpn", "identity", "rule", "real_client", "detail")
+PEER_FIELDS = ("server_name", "alpn", "identity", "claimed", "rule", "real_client", "detail")
 
 
 def record(reason: CloseReason, *, full: bool = True) -> ConnectionRecord:

@@ -37,7 +37,7 @@ from tests.support.hostile_certificates import (
     key,
 )
 from tlstunnel.outcome import CloseReason
-from tlstunnel.tls.peer import MAX_TEXT, UnusableCertificateError, identity, printable
+from tlstunnel.tls.peer import MAX_CLAIM, MAX_TEXT, UnusableCertificateError, claim, identity, printable
 
 C = NameOID.COUNTRY_NAME
 
@@ -47,6 +47,20 @@ def refusal(certificate_der: bytes) -> str:
         identity(certificate_der)
     assert caught.value.close_reason is CloseReason.BAD_CERTIFICATE
     return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [(1, "dns=a.example"), (2, "dns=a.example (+1)"), (MAX_CLAIM, ""), (0, "")],
+    ids=["one", "two", "too_many", "no_certificate"],
+)
+def test_a_claim_reads_like_an_identity_or_is_a_fingerprint_and_never_takes_a_clients_place(
+    names: int, shown: str
+) -> None:
+    cached = identity.cache_info()
+    made = certificate(names=general(DNS, b"a.example") * names) if names else b"no certificate"
+    assert claim(made) == (shown or f"sha256={hashlib.sha256(made).hexdigest()[:32]}")
+    assert identity.cache_info() == cached
 
 
 def test_everything_a_rule_can_ask_for_is_taken_from_the_certificate() -> None:

@@ -24,9 +24,9 @@ _NEEDED = (
     "SSL_get_ex_data_X509_STORE_CTX_idx SSL_get_peer_certificate SSL_get_servername SSL_get_verify_result "
     "SSL_get_version SSL_new SSL_read SSL_session_reused SSL_set_SSL_CTX SSL_set_accept_state SSL_set_bio "
     "SSL_set_connect_state SSL_set_session SSL_set_tlsext_host_name SSL_set_tlsext_status_ocsp_resp SSL_shutdown "
-    "SSL_version SSL_write TLS1_3_VERSION X509_STORE_CTX_get_current_cert X509_STORE_CTX_get_error "
-    "X509_STORE_CTX_get_error_depth X509_STORE_CTX_get_ex_data X509_STORE_CTX_set_error X509_VERIFY_PARAM_set1_host "
-    "X509_VERIFY_PARAM_set1_ip X509_VERIFY_PARAM_set_hostflags X509_free i2d_X509_bio"
+    "SSL_version SSL_write TLS1_3_VERSION X509_STORE_CTX_get0_cert X509_STORE_CTX_get_current_cert "
+    "X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth X509_STORE_CTX_get_ex_data X509_STORE_CTX_set_error "
+    "X509_VERIFY_PARAM_set1_host X509_VERIFY_PARAM_set1_ip X509_VERIFY_PARAM_set_hostflags X509_free i2d_X509_bio"
 ).split()
 
 

@@ -11,6 +11,7 @@ All else is Python objects, which are each process's own.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import itertools
@@ -58,6 +59,7 @@ class _Protocols:
 @dataclass(frozen=True, slots=True)
 class _Judgement:
     judge: Callable[[bytes], bool] | None
+    refused: Callable[[bytes], None] | None
     forgives_expired_lists: bool
 
 
@@ -97,7 +99,12 @@ def set_alpn_choice(context: SSL.Context, protocols: tuple[str, ...], *, is_requ
 
 
 def set_judge(
-    context: SSL.Context, mode: int, judge: Callable[[bytes], bool] | None, *, forgives_expired_lists: bool = False
+    context: SSL.Context,
+    mode: int,
+    judge: Callable[[bytes], bool] | None,
+    *,
+    refused: Callable[[bytes], None] | None = None,
+    forgives_expired_lists: bool = False,
 ) -> object:
     """Let `judge` see the peer's certificate (DER) that OpenSSL has verified, while an alert can still say no.
 
@@ -106,6 +113,7 @@ def set_judge(
 
     Args:
         judge: None for a client, where nothing but `forgives_expired_lists` is asked for.
+        refused: told which certificate (DER) OpenSSL refuses itself, before the call that made it do so returns.
         forgives_expired_lists: use a revocation list that is past its date as if it were not.
     """
     callbacks = _callbacks()
@@ -114,7 +122,7 @@ def set_judge(
         _lib.SSL_CTX_set_verify(context._context, mode, pointer)
         return callbacks
     _lib.SSL_CTX_set_verify(context._context, mode, _pointer(callbacks.verify, _lib.SSL_CTX_set_verify, 2))
-    return _Registered(_judgements, _identity_of(context), _Judgement(judge, forgives_expired_lists))
+    return _Registered(_judgements, _identity_of(context), _Judgement(judge, refused, forgives_expired_lists))
 
 
 def set_staple(context: SSL.Context, response: Callable[[bytes], bytes | None]) -> object:
@@ -182,7 +190,12 @@ def _verify(is_good: int, store_context: Any) -> int:
     ssl = _lib.X509_STORE_CTX_get_ex_data(pointer, _lib.SSL_get_ex_data_X509_STORE_CTX_idx())
     entry = _judgements.get(_list_of(_ffi.cast("SSL *", ssl)))
     if not is_good:
-        return int(entry is not None and entry.forgives_expired_lists and _forgiven(pointer))
+        if entry is not None and entry.forgives_expired_lists and _forgiven(pointer):
+            return 1
+        if entry is not None and entry.refused is not None:
+            with contextlib.suppress(Exception):  # nothing can be raised through OpenSSL, which has decided already
+                entry.refused(to_der(_lib.X509_STORE_CTX_get0_cert(pointer)))
+        return 0
     if _lib.X509_STORE_CTX_get_error_depth(pointer) != 0:
         return 1
     try:

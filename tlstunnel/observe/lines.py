@@ -21,13 +21,17 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 LONGEST_VALUE = 256
 """Characters of one value."""
 LONGEST_WRITTEN = 480
-"""Bytes of one value as it is written, with its escapes: six of them and all the rest fit into one write."""
+"""Bytes of one value as it is written, with its escapes: seven of them and all the rest fit into one write."""
 LONGEST_TEXT = 2800
 """Bytes of a message and of a traceback, as they are written."""
 _COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
+_TEXT_FIELDS = (
+    "server_name", "alpn", "identity", "claimed", "rule", "real_client", "client_versions", "ja4", "detail",
+)  # fmt: skip
+"""Written where they are known."""
 Value = str | int | float | bool | None
 
 # Endings that a public listener sees all day and that ask nothing of the operator.
@@ -97,7 +101,7 @@ class TextLines:
                 f"handshake_s={record.handshake_s:.6f} version={record.version} cipher={record.cipher}"
                 f" group={record.group} resumed={'yes' if record.resumed else 'no'}"
             )
-        for name in ("server_name", "alpn", "identity", "rule", "real_client", "client_versions", "ja4", "detail"):
+        for name in _TEXT_FIELDS:
             value = getattr(record, name)
             if value is not None:  # alpn="" says that none was agreed on
                 fields.append(f"{name}={quoted(value)}")
@@ -151,6 +155,7 @@ class JSONLines:
                 "client_versions": record.client_versions,
                 "ja4": record.ja4,
                 "identity": _cut(record.identity),
+                "claimed": _cut(record.claimed),
                 "rule": _cut(record.rule),
                 "bytes_forward": record.bytes_forward,
                 "bytes_reverse": record.bytes_reverse,

@@ -24,6 +24,7 @@ class ConnectionRecord:
         "bytes_forward",
         "bytes_reverse",
         "cipher",
+        "claimed",
         "client",
         "client_versions",
         "connect_s",
@@ -70,6 +71,8 @@ class ConnectionRecord:
         self.ja4: str | None = None
         """Its JA4 fingerprint, from the same ClientHello."""
         self.identity: str | None = None
+        self.claimed: str | None = None
+        """Whose a certificate says it is that was not verified, so anybody's."""
         self.rule: str | None = None
         """The access rule that decided."""
         self.target: str | None = None

@@ -330,11 +330,13 @@ class Connection:
         if reason is CloseReason.NAME_MISMATCH:
             detail = f"it is not for {self.expected}"
         decision = NO_CERTIFICATE if reason is CloseReason.NO_CLIENT_CERTIFICATE else None
-        route = self.route
-        objection = None if route is None or route.side is None else route.side.objection
+        side = None if self.route is None else self.route.side
+        objection = None if side is None else side.objection
         if error.verify_code == X509_V_ERR_APPLICATION_VERIFICATION and self.backend is None and objection is not None:
             reason, detail, decision = objection.reason, objection.detail, objection.decision
             self.record.identity = objection.identity
+        elif error.verify_code and self.backend is None and side is not None:
+            self.record.claimed = side.take_claim()
         elif self.backend is None and not self.client.at_eof:
             reason, detail = hint.explain(reason, detail, self.hello)
             self._hint(reason, detail)

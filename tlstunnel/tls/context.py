@@ -27,6 +27,7 @@ from tlstunnel.outcome import CloseReason
 from tlstunnel.tls.certificate import load_certificate
 from tlstunnel.tls.material import CRL, CABundle, Credential
 from tlstunnel.tls.ocsp import Staples
+from tlstunnel.tls.peer import claim
 from tlstunnel.tls.policy import Decision
 
 DEFAULT_SUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -79,15 +80,17 @@ class Context:
         staples: proofs for clients that ask for one, by our certificate.
         judge: says what is against a client's certificate (DER) that OpenSSL has verified, or nothing.
         objection: what it said last.
+        claim: whose the certificate that OpenSSL itself refused last says it is; None once that was asked for.
     """
 
-    __slots__ = ("_kept", "judge", "objection", "raw", "staples")
+    __slots__ = ("_kept", "claim", "judge", "objection", "raw", "staples")
 
     def __init__(self, raw: SSL.Context) -> None:
         self.raw = raw
         self.staples: Staples = {}
         self.judge: Judge | None = None
         self.objection: Objection | None = None
+        self.claim: str | None = None
         self._kept: list[object] = []
         # Sessions know only `raw`, and may outlive this object: a handshake that was under way during a reload.
         raw.set_app_data(self._kept)
@@ -100,6 +103,10 @@ class Context:
         """Ask the judge, and remember the answer."""
         self.objection = None if self.judge is None else self.judge(certificate)
         return self.objection is None
+
+    def note_refused(self, certificate: bytes) -> None:
+        """OpenSSL refuses this certificate (DER) of a client: remember whose it says it is."""
+        self.claim = claim(certificate)
 
     def staple_for(self, certificate: bytes) -> bytes | None:
         """The proof for our certificate (DER), while it is good."""
@@ -155,8 +162,15 @@ def server_context(
             raw.set_client_ca_list([crypto.X509.from_cryptography(ca).get_subject() for ca in subjects])
         if is_fast:
             context.judge = judge
-            forgives = forgives_expired_lists
-            context.keep(_openssl.set_judge(raw, mode, context.is_good, forgives_expired_lists=forgives))
+            context.keep(
+                _openssl.set_judge(
+                    raw,
+                    mode,
+                    context.is_good,
+                    refused=context.note_refused,
+                    forgives_expired_lists=forgives_expired_lists,
+                )
+            )
         _trust(raw, client_ca, crls)
     if settings.alpn:
         if not is_fast:
