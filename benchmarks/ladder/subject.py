@@ -77,7 +77,8 @@ def _listen(arguments: argparse.Namespace, reactor: object) -> int:
             end.note(events)
             try:
                 while end.is_readable:
-                    if end.handshake():
+                    size = end.take()
+                    if size and end.handshake(size):
                         self.join()
                         return
             except (TLSError, EOFError, OSError):

@@ -21,7 +21,7 @@ from benchmarks.peers.programs import Running
 MIB = 1 << 20
 GIB = 1 << 30
 IDLE_CONNECTIONS = 1000
-BULKY_CONNECTIONS = 200
+BULKY_CONNECTIONS = 100
 HANDSHAKES_AT_A_TIME = 16
 
 

@@ -163,7 +163,7 @@ class Rig:
 
         def step() -> bool:
             nonlocal done
-            done = done or (end.is_readable and end.handshake())
+            done = done or (end.is_readable and (size := end.take()) > 0 and end.handshake(size))
             return done
 
         self.until(step)

@@ -171,22 +171,25 @@ class TLSEnd(PlainEnd):
         self.engine.handshake(0)
         self.flush()
 
-    def handshake(self) -> bool:
-        """Take what has arrived, answer it; whether the handshake is complete.
-
-        Raises:
-            TLSError: the handshake failed. What OpenSSL wants to tell the peer is sent as far as the socket takes it.
-            EOFError: the peer closed.
-        """
+    def take(self) -> int:
+        """Take what has arrived of a handshake into the wire area. 0: nothing yet. Raises EOFError: the peer closed."""
         try:
             count = self.sock.recv_into(self._wire, RECORD, _DONTWAIT)
         except BlockingIOError:
             self.is_readable = False
-            return False
+            return 0
         if count == 0:
             raise EOFError
         if count < RECORD and not self.has_hung_up:
             self.is_readable = False
+        return count
+
+    def handshake(self, count: int) -> bool:
+        """Go on with the handshake by what was taken, and answer it; whether it is complete.
+
+        Raises:
+            TLSError: the handshake failed. What OpenSSL wants to tell the peer is sent as far as the socket takes it.
+        """
         try:
             is_complete = self.engine.handshake(count)
         except TLSError:

@@ -80,7 +80,7 @@ def _accept_tls(connection: Connection, route: Route, client: TLSEnd) -> Steps:
     service = runtime.service
     connection.route = route
     if connection.hello is None:
-        connection.note_hello((yield from _look(connection, hint.first_message)))
+        yield from _meet(connection, client)
     yield from _shake(connection, client)
     connection.note_handshake(client, route)
     record = connection.record
@@ -186,9 +186,32 @@ def _name_in(first: hint.FirstMessage | None) -> str | None:
     return None if hello is None else hello.server_name
 
 
+def _meet(connection: Connection, client: TLSEnd) -> Steps:
+    """Begin a handshake with the client's first message, of which the record keeps a copy.
+
+    OpenSSL is given it whole, as nearly always it comes: so what is said of a bad one does not depend on its pieces.
+    """
+    wire = connection.runtime.worker.scratch.wire
+    pieces = b""
+    while True:
+        while not client.is_readable:
+            yield
+        size = client.take()
+        if size:
+            came = memoryview(pieces + wire[:size]) if pieces else wire[:size]
+            first = hint.first_message(came)
+            if first is not None:
+                break
+            pieces = bytes(came)
+    connection.note_hello(first)
+    if pieces:
+        wire[: len(came)] = came
+    client.handshake(len(came))
+
+
 def _shake(connection: Connection, end: TLSEnd) -> Steps:
     """Go on with a handshake until it is complete."""
-    while not (end.is_readable and end.handshake()):
+    while not (end.is_readable and (size := end.take()) and end.handshake(size)):
         if end.is_readable:
             connection.runtime.worker.reactor.again(connection)  # there is more than one step takes, or an EOF
         yield

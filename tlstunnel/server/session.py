@@ -143,7 +143,7 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
     try:
         with trio.fail_after(min(seconds(service.timeouts.handshake_s), 1e9)):
             end.begin()
-            while not end.handshake():
+            while not ((size := end.take()) and end.handshake(size)):
                 await trio.lowlevel.wait_readable(sock)
     except trio.TooSlowError:
         end.close()
