@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import certificate, native, process
+from benchmarks.peers import certificate, process
 from benchmarks.peers.__main__ import main
 from benchmarks.peers.errors import BenchmarkError
 from benchmarks.peers.native import Backend, Loadgen
@@ -19,6 +19,7 @@ from benchmarks.peers.programs import Running, Setting, known
 from benchmarks.peers.report import _is_load_limited
 from benchmarks.peers.stats import ratios, spread, verdict
 from benchmarks.peers.workloads import ROWS
+from tests.support.compiled import require_programs
 from tests.support.interop import require
 
 pytestmark = [pytest.mark.slow, pytest.mark.interop]
@@ -29,15 +30,7 @@ SUITES = ("TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled() -> None:
-    """Everything here needs the C programs: a machine without compiler or headers skips, loudly; CI does not."""
-    require("cc")
-    require("openssl")
-    if not Path("/usr/include/openssl/ssl.h").exists():
-        if os.environ.get("TLSTUNNEL_REQUIRE_INTEROP") == "1":
-            pytest.fail("libssl-dev is not installed; .ci/run says how")
-        pytest.skip("libssl-dev is not installed; .ci/run says how")
-    for name in native.PROGRAMS:
-        native.build(name)
+    require_programs()
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from benchmarks.ladder.climb import Found
 from benchmarks.ladder.rungs import RUNGS, Rung
 from benchmarks.ladder.steps import Served
 from benchmarks.ladder.variants import VARIANTS
-from benchmarks.peers import native, process
+from benchmarks.peers import process
 from benchmarks.peers.compare import Options
-from tests.support.interop import require
+from tests.support.compiled import require_programs
 
 pytestmark = [pytest.mark.slow, pytest.mark.interop]
 
@@ -28,15 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def _compiled() -> None:
-    """The load is C: a machine without compiler or headers skips, loudly; CI does not."""
-    require("cc")
-    require("openssl")
-    if not Path("/usr/include/openssl/ssl.h").exists():
-        if os.environ.get("TLSTUNNEL_REQUIRE_INTEROP") == "1":
-            pytest.fail("libssl-dev is not installed; .ci/run says how")
-        pytest.skip("libssl-dev is not installed; .ci/run says how")
-    for name in native.PROGRAMS:
-        native.build(name)
+    require_programs()
 
 
 def climbed(tmp_path: Path, *names: str) -> dict[str, dict[str, object]]:
