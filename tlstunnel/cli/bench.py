@@ -21,8 +21,6 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Benchmark cipher suites, keys, groups and the relay here."
 )
 
-_INTERRUPTED = 130  # as shells say it: 128 and SIGINT
-
 _Quick = Annotated[bool, typer.Option("--quick", help="Under 20 seconds, with more doubt.")]
 _JSON = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write everything as JSON.", show_default=False)
@@ -250,16 +248,7 @@ def _write_json(path: Path, found: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[float, str], None]]:
-    """A bar on standard error while that is a terminal; nothing otherwise. Ctrl-C ends the command within."""
-    try:
-        with _bar() as progress:
-            yield progress
-    except KeyboardInterrupt:
-        raise typer.Exit(_INTERRUPTED) from None
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[Callable[[float, str], None]]:
+    """A bar on standard error while that is a terminal; nothing otherwise."""
     if not sys.stderr.isatty():
         yield lambda done, what: None
         return

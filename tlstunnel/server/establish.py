@@ -9,7 +9,8 @@ it raises, `Connection` turns into a close reason.
     passthrough       [PROXY header] - server name - dial - [PROXY header] - link
 
 What must be known before TLS begins (a PROXY header, the server name) is looked at with MSG_PEEK and stays in the
-socket: the kernel's buffer, which is bounded, is the only one that a client can fill.
+socket, whose buffer the kernel bounds. Where nothing must be known the first message is taken: one that comes in pieces
+is kept until it is whole, as much as `tls.firstbytes` allows, for as long as handshake_timeout does.
 """
 
 from __future__ import annotations
