@@ -6,7 +6,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-_NAME = re.compile(r"(?=.{1,253}\.?$)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)+")
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_MAX_NAME = 253  # RFC 1035 section 2.3.4 allows 255 bytes on the wire, which are 253 characters
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#]*@)?([^/?#@]*).*", re.DOTALL)
 _URL_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _DESCRIPTOR_NAME = re.compile(r"[!-9;-~]{1,255}")
@@ -106,6 +107,9 @@ def _parse(text: str, *, listening: bool) -> Target:
         return _parse_unix(text)
     form = "HOST:PORT, :PORT, [V6]:PORT or unix:/path" if listening else "HOST:PORT, [V6]:PORT or unix:/path"
     _refuse_url(text, form, listening=listening)
+    if any(character.isspace() for character in text):
+        what = "a line break" if any(character in "\r\n" for character in text) else "a blank"
+        raise AddressError(f'"{text}" has {what} in it; write {form} without')
     bracketed = re.fullmatch(r"\[([^\[\]]*)\]:(.*)", text)
     if bracketed:
         host, port_text = bracketed.groups()
@@ -152,8 +156,18 @@ def _refuse_url(text: str, form: str, *, listening: bool) -> None:
 
 
 def _is_name(host: str) -> bool:
-    # A name whose last label is all digits would be read as a broken IPv4 address by everybody (RFC 3696 section 2).
-    return bool(_NAME.fullmatch(host)) and not host.rstrip(".").rpartition(".")[2].isdigit()
+    name = host.removesuffix(".")
+    labels = name.split(".")
+    return (
+        len(name) <= _MAX_NAME
+        and all(_is_label(label) for label in labels)
+        # Everybody would read a name whose last label is all digits as a broken IPv4 address (RFC 3696 section 2).
+        and not labels[-1].isdigit()
+    )
+
+
+def _is_label(text: str) -> bool:
+    return bool(_LABEL.fullmatch(text)) and text[0] != "-" and text[-1] != "-"
 
 
 def _parse_port(text: str, port_text: str, *, listening: bool) -> int:

@@ -22,6 +22,7 @@ BOTH = {
     "[fe80::1%eth0]:80": TCPAddress("fe80::1%eth0", 80),
     "db.example.org:5433": TCPAddress("db.example.org", 5433),
     "db.example.org.:5433": TCPAddress("db.example.org.", 5433),
+    "x" * 63 + "." + "x." * 94 + "x:1": TCPAddress("x" * 63 + "." + "x." * 94 + "x", 1),
     "_service.example:1": TCPAddress("_service.example", 1),
     "localhost:65535": TCPAddress("localhost", 65535),
     "unix:/run/a b.sock": UnixAddress("/run/a b.sock"),
@@ -66,6 +67,15 @@ REFUSED = [
     "[::1]80",
     "[]",
     "x" * 254 + ":80",
+    "x" * 64 + ".example:80",
+    "x." * 126 + "xx:80",
+    "host..:80",
+    ".:80",
+    ".host:80",
+    "host\t:80",
+    "host\N{NO-BREAK SPACE}:80",
+    " host:80",
+    "host:80\n",
     "unix:",
     "unix:relative",
     "unix:/a\0b",
@@ -104,6 +114,10 @@ SAID = {
     "[::1]80": '"[::1]80" is not [V6]:PORT; write HOST:PORT, [V6]:PORT or unix:/path',
     "::1:80": '"::1:80" is ambiguous; put an IPv6 address in brackets: [V6]:PORT',
     "host": '"host" has no port; write HOST:PORT, [V6]:PORT or unix:/path',
+    "mydb.cluster-c9akciq32rgw.eu-central-1.rds.amazonaws.com :5432": (
+        '"mydb.cluster-c9akciq32rgw.eu-central-1.rds.amazonaws.com :5432" has a blank in it; '
+        "write HOST:PORT, [V6]:PORT or unix:/path without"
+    ),
     "/run/a.sock": '"/run/a.sock" is a path; write "unix:/run/a.sock" for the socket there',
 }
 
@@ -115,10 +129,11 @@ def test_a_refusal_says_what_the_text_is_and_what_to_write(text: str, said: str)
     assert str(caught.value) == said
 
 
-def test_the_password_of_a_url_is_not_repeated() -> None:
+@pytest.mark.parametrize("host", ["db.example.org:5432", "db.example.org :5432"])
+def test_the_password_of_a_url_is_not_repeated(host: str) -> None:
     for parse in (parse_listen, parse_target):
         with pytest.raises(AddressError) as caught:
-            parse("postgres://user:pa/ss@w0rd@db.example.org:5432/orders")
+            parse(f"postgres://user:pa/ss@w0rd@{host}/orders")
         assert "w0rd" not in str(caught.value)
 
 
