@@ -101,3 +101,50 @@ def test_more_connections_than_allowed_are_closed_and_the_others_served() -> Non
             assert (await streams[-1].receive_some(65536)).startswith(b"HTTP/1.1 200")
 
     converse(steps)
+
+
+def test_the_connection_that_was_idle_longest_makes_room_for_a_new_one() -> None:
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def steps(port: int) -> None:
+        async with contextlib.AsyncExitStack() as opened:
+
+            async def ask_and_stay() -> trio.SocketStream:
+                stream = await opened.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+                await stream.send_all(request)
+                assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 200")
+                return stream
+
+            streams = [await ask_and_stay() for _ in range(admin_http.MAX_CONNECTIONS)]
+            for number in range(3):
+                await ask_and_stay()
+                assert await streams[number].receive_some(1) == b""
+            await streams[3].send_all(request)
+            assert (await streams[3].receive_some(65536)).startswith(b"HTTP/1.1 200")
+
+    converse(steps)
+
+
+@pytest.mark.parametrize(
+    ("announced", "status"),
+    [
+        (b"Content-Length: 5\r\nExpect: 100-continue", 413),
+        (b"Content-Length: 5", 413),
+        (b"Transfer-Encoding: chunked\r\nExpect: 100-continue", 413),
+        (b"Content-Length: 5\r\nTransfer-Encoding: chunked", 400),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 0", 400),
+    ],
+)
+def test_a_request_that_announces_a_body_is_answered_before_it_comes(announced: bytes, status: int) -> None:
+    async def steps(port: int) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + announced + b"\r\n\r\n")
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += await stream.receive_some(65536)
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+            assert b"connection: close" in answer.lower()
+            await stream.send_eof()
+            await read_all(stream)
+
+    converse(steps)

@@ -2,9 +2,9 @@
 
 h11 parses and writes the protocol; this module gives it bytes and deadlines. What a client can cost us is bounded:
 
-    connections        `MAX_CONNECTIONS`; more are closed at once
+    connections        `MAX_CONNECTIONS`; for one more, the one that has been idle longest is closed, else the new one
     request head       `MAX_HEAD` bytes, complete within `REQUEST_S` of its first byte
-    request body       none is taken
+    request body       none is taken; a request that announces one is answered before it is sent
     idle keep-alive    `IDLE_S`
     a response         taken by the client within `SEND_S`
 
@@ -86,6 +86,8 @@ class _Client:
     )
     idle: trio.CancelScope | None = None
     """While it is between two requests: what ends it there."""
+    idle_since: float = 0.0
+    """When the last request was answered, on trio's clock."""
 
 
 Handler = Callable[[Request, trio.SocketStream], Awaitable[Response]]
@@ -129,7 +131,7 @@ async def serve(
     clients: set[_Client] = set()
 
     async def on_connection(transport: trio.SocketStream) -> None:
-        if len(clients) >= MAX_CONNECTIONS:
+        if len(clients) >= MAX_CONNECTIONS and not _end_the_most_idle(clients):
             transport.socket.close()
             return
         stream: Stream = transport
@@ -157,6 +159,18 @@ async def serve(
         for client in clients:
             if client.idle is not None:
                 client.idle.cancel()
+
+
+def _end_the_most_idle(clients: set[_Client]) -> bool:
+    """Make room for one more. A kept connection is a convenience, which must not keep out who has something to ask."""
+    idle = [client for client in clients if client.idle is not None]
+    if not idle:
+        return False
+    longest = min(idle, key=lambda client: client.idle_since)
+    clients.discard(longest)  # now, since its task ends only when it runs again
+    if longest.idle is not None:
+        longest.idle.cancel()
+    return True
 
 
 async def _on_event(event: trio.Event, action: Callable[[], None]) -> None:
@@ -195,7 +209,7 @@ async def _read_request(client: _Client, wait_s: float) -> Request | None:
     head: h11.Request | None = None
     has_begun = bool(client.protocol.trailing_data[0])
     with trio.move_on_after(REQUEST_S if has_begun else wait_s) as deadline:
-        client.idle = deadline if wait_s == IDLE_S and not has_begun else None
+        client.idle, client.idle_since = deadline if wait_s == IDLE_S and not has_begun else None, trio.current_time()
         while True:
             try:
                 event = client.protocol.next_event()
@@ -212,8 +226,7 @@ async def _read_request(client: _Client, wait_s: float) -> Request | None:
             elif isinstance(event, h11.Request):
                 head = event
                 _check_method(head)
-            elif isinstance(event, h11.Data):
-                raise _RefusedError(text_response(413, "no request here has a body"))
+                _check_body(head)
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 return _request(head)
             else:
@@ -228,6 +241,17 @@ def _check_method(head: h11.Request) -> None:
     if method not in ("GET", "HEAD"):
         text = f"{method} changes nothing here; use GET or HEAD"
         raise _RefusedError(text_response(405, text, ("Allow", "GET, HEAD")))
+
+
+def _check_body(head: h11.Request) -> None:
+    """Refuse a body by its announcement: who sends `Expect: 100-continue` waits for a word before the body comes
+    (RFC 9110 section 10.1.1), and what two announcements mean is a guess that must not be made (RFC 9112 section 6.1).
+    """
+    announced = {name: value for name, value in head.headers if name in (b"content-length", b"transfer-encoding")}
+    if len(announced) > 1:
+        raise _RefusedError(text_response(400, "Content-Length and Transfer-Encoding contradict each other"))
+    if announced.get(b"content-length", b"").lstrip(b"0") or b"transfer-encoding" in announced:
+        raise _RefusedError(text_response(413, "no request here has a body"))
 
 
 def _request(head: h11.Request) -> Request:
