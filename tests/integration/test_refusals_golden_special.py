@@ -188,7 +188,7 @@ MALFORMED_HELLOS = {
     "two names": hellos.hello(hellos.extension(0, hellos.vector(b"\1" + hellos.vector(b"a.example", 2), 2))),
     "alpn": hellos.hello(hellos.extension(16, b"\0")),
     "another record": hellos.record(b"\1\0\1\0" + bytes(9)) + hellos.record(b"\1", kind=20),
-    "empty record": hellos.record(b""),
+    "empty records": hellos.record(b"") * 33,
     "many records": hellos.fragmented(hellos.hello(hellos.extension(1, bytes(600))), 2),
     "too long": hellos.record(b"\1\1\0\1" + bytes(16_000)),
     "no hello": hellos.record(hellos.message(b"\x03\x03", kind=2)),

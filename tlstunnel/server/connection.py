@@ -31,7 +31,7 @@ from tlstunnel.server.routes import Route
 from tlstunnel.server.runtime import ServiceRuntime, describe
 from tlstunnel.server.sessions import TargetEnd
 from tlstunnel.tls import remedies
-from tlstunnel.tls.firstbytes import HelloError
+from tlstunnel.tls.firstbytes import NO_ALERT, HelloError
 from tlstunnel.tls.policy import NO_CERTIFICATE
 from tlstunnel.tls.reasons import classify
 
@@ -209,6 +209,10 @@ class Connection:
         self.backend, self._backend_sock = backend, None
         return backend
 
+    def say_alert(self, alert: int) -> None:
+        """Refuse the client by a fatal alert in a record of its own (RFC 8446 sections 5.1 and 6), before a session."""
+        self.say(bytes((21, 3, 3, 0, 2, 2, alert)))
+
     def say(self, data: bytes) -> None:
         """A last word to the client, outside any session."""
         with contextlib.suppress(OSError):
@@ -310,7 +314,8 @@ class Connection:
         except (DialError, Refusal) as exc:
             self._end(exc.reason, exc.detail)
         except HelloError as exc:
-            self._hint(exc.close_reason, str(exc))
+            if exc.alert != NO_ALERT:
+                self.say_alert(exc.alert)
             self._end(exc.close_reason, str(exc))
         except ConnectionError:
             self._end(CloseReason.HANDSHAKE_RESET)

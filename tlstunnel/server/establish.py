@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from tlstunnel import proxy_protocol
 from tlstunnel.address import TCPAddress
@@ -33,6 +33,7 @@ from tlstunnel.server.judgement import FALLBACK, identify, judge, note, require_
 from tlstunnel.server.refusal import Refusal
 from tlstunnel.server.routes import Route
 from tlstunnel.tls import clienthello
+from tlstunnel.tls.clienthello import ClientHello
 from tlstunnel.tls.firstbytes import HelloError
 from tlstunnel.tls.policy import decide, refusal
 
@@ -42,8 +43,8 @@ _Found = TypeVar("_Found")
 MAX_LOOK = 72 * 1024
 """As much as a ClientHello or a PROXY protocol header may need (`tls.firstbytes`, `proxy_protocol`)."""
 
-# A fatal unrecognized_name alert in a record of its own (RFC 8446 sections 5.1 and 6): before a session exists.
-UNRECOGNIZED_NAME = bytes((21, 3, 3, 0, 2, 2, 112))
+UNRECOGNIZED_NAME = 112
+"""The alert (RFC 6066 section 3)."""
 
 
 def steps(connection: Connection) -> Steps:
@@ -167,14 +168,22 @@ def _hear_proxy(connection: Connection) -> Steps:
 
 
 def _find_route(connection: Connection) -> Generator[None, None, Route]:
-    """The route of the server name that the client asks for."""
-    hello = yield from _look(connection, clienthello.parse)
-    connection.record.server_name = hello.server_name
-    connection.note_hello(hello)
-    route = connection.runtime.routes.find(hello.server_name)
+    """The route of the server name that the client asks for.
+
+    What cannot be read is OpenSSL's to judge, with the service's own certificate: so the answer to it is the same as
+    where no name is looked for. In passthrough mode nobody else would answer.
+    """
+    runtime = connection.runtime
+    read = hint.first_hello if runtime.is_server else clienthello.parse
+    first = cast("hint.FirstMessage", (yield from _look(connection, read)))
+    hello = first if isinstance(first, ClientHello) else None
+    if hello is not None:
+        connection.record.server_name = hello.server_name
+    connection.note_hello(first)
+    route = runtime.routes.default if hello is None else runtime.routes.find(hello.server_name)
     if route is None or not (route.side or route.dialers):
-        connection.say(UNRECOGNIZED_NAME)
-        raise Refusal(CloseReason.UNRECOGNIZED_NAME, hint.wanted(hello))
+        connection.say_alert(UNRECOGNIZED_NAME)
+        raise Refusal(CloseReason.UNRECOGNIZED_NAME, hint.wanted(hello) if hello is not None else "")
     return route
 
 

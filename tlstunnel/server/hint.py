@@ -10,7 +10,16 @@ from tlstunnel.observe.record import ConnectionRecord
 from tlstunnel.outcome import CloseReason, Stage
 from tlstunnel.tls import clienthello, ja4, remedies
 from tlstunnel.tls.clienthello import ClientHello
-from tlstunnel.tls.firstbytes import CLIENT_HELLO, HANDSHAKE, MAX_FRAGMENT, HelloError, NotTLSError, Speaks, assemble
+from tlstunnel.tls.firstbytes import (
+    CLIENT_HELLO,
+    HANDSHAKE,
+    MAX_FRAGMENT,
+    HelloError,
+    NotTLSError,
+    Speaks,
+    TooLongError,
+    assemble,
+)
 from tlstunnel.tls.reasons import alert_name
 
 _BODY = b"This port speaks TLS. Use https:// instead of http://, or a client that speaks TLS.\n"
@@ -51,6 +60,9 @@ def first_message(wire: memoryview) -> bytes | None:
     """The client's first message at the start of these bytes; None while more of it must come.
 
     What is no ClientHello, or none that we would read, is handed on at once: it is OpenSSL that judges it.
+
+    Raises:
+        TooLongError: it is longer than we allow.
     """
     if wire[0] != HANDSHAKE:
         return _beginning(wire)
@@ -64,11 +76,28 @@ def first_message(wire: memoryview) -> bytes | None:
 
 
 def _beginning(wire: memoryview) -> bytes | None:
-    """All of a message in several records, or enough to say what it is instead; None while that needs more."""
+    """All of a message in several records, or of what has come instead; None while that needs more."""
     try:
         return None if assemble(wire) is None else bytes(wire)
+    except TooLongError:
+        raise
     except HelloError:
-        return bytes(wire[:16])
+        return bytes(wire)
+
+
+def first_hello(wire: memoryview) -> FirstMessage | None:
+    """The same where the server name is needed: read, if it can be. OpenSSL takes nothing that cannot be read here, so
+    it says of the rest what is wrong with it, as it does where nothing is read before it.
+
+    Raises:
+        TooLongError: it is longer than we allow.
+    """
+    try:
+        return clienthello.parse(wire)
+    except TooLongError:
+        raise
+    except HelloError:
+        return bytes(wire)
 
 
 def describe(record: ConnectionRecord, first: FirstMessage) -> None:
@@ -102,8 +131,10 @@ def explain(reason: CloseReason, detail: str, first: FirstMessage | None) -> tup
         return reason, f"client offers TLS {', '.join(hello.version_names[:_MAX_VERSIONS])}"
     except NotTLSError as exc:
         return CloseReason.NOT_TLS, str(exc)
-    except HelloError:
-        return reason, detail
+    except HelloError as exc:
+        # What it cannot be read for has a name here. OpenSSL says of it "bad extension", and of some that it is no TLS.
+        unread = reason in (CloseReason.PROTOCOL_ERROR, CloseReason.NOT_TLS)
+        return (CloseReason.PROTOCOL_ERROR, str(exc)) if unread else (reason, detail)
 
 
 def complete(reason: CloseReason, detail: str, record: ConnectionRecord, first: FirstMessage | None) -> str:

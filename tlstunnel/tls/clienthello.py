@@ -22,7 +22,15 @@ from __future__ import annotations
 import re
 import struct
 
-from tlstunnel.tls.firstbytes import CLIENT_HELLO, HANDSHAKE, MAX_FRAGMENT, HelloError, assemble
+from tlstunnel.tls.firstbytes import (
+    CLIENT_HELLO,
+    DECODE_ERROR,
+    HANDSHAKE,
+    ILLEGAL_PARAMETER,
+    MAX_FRAGMENT,
+    HelloError,
+    assemble,
+)
 
 SERVER_NAME, SUPPORTED_GROUPS, SIGNATURE_ALGORITHMS, ALPN, SUPPORTED_VERSIONS = 0, 10, 13, 16, 43
 
@@ -69,7 +77,8 @@ class ClientHello:
         # Each vector's length is checked by the position after it: `end` is past the body when one is too long.
         end = len(body)
         if end < 38:  # version, random, and the shortest session id, cipher suites and compression methods
-            raise HelloError("ClientHello is too short")
+            # Of a single byte OpenSSL thinks otherwise than of all others.
+            raise HelloError("ClientHello is too short", ILLEGAL_PARAMETER if end == 1 else DECODE_ERROR)
         sid_size = body[34]
         pos = 35 + sid_size
         if sid_size > 32 or pos + 2 > end:
@@ -94,7 +103,7 @@ class ClientHello:
             while pos <= last_head:
                 kind, size = unpack(body, pos)
                 if kind in extensions:
-                    raise HelloError("an extension comes twice")
+                    raise HelloError("an extension comes twice", ILLEGAL_PARAMETER)
                 pos += 4
                 extensions[kind] = pos
                 pos += size
@@ -109,12 +118,16 @@ class ClientHello:
         self.alpn = () if at is None else self._read_alpn(at)
 
     def _read_server_name(self, at: int) -> None:
-        """RFC 6066 section 3: a list with one host name. Other types of name were never defined."""
+        """RFC 6066 section 3: a list with one host name. Other types of name were never defined.
+
+        A name that is none (empty, an address, bytes) is a problem and no error: OpenSSL takes it, and so do we, as if
+        none had been sent.
+        """
         body = self._body
         size = (body[at - 2] << 8) | body[at - 1]
         if size < 5 or size - 2 != (body[at] << 8) | body[at + 1]:
             raise HelloError("server_name is malformed")
-        if body[at + 2] != 0 or size - 5 != (body[at + 3] << 8) | body[at + 4] or size == 5:
+        if body[at + 2] != 0 or size - 5 != (body[at + 3] << 8) | body[at + 4]:
             raise HelloError("server_name is not one host name")
         name = body[at + 5 : at + size].lower().removesuffix(b".")
         if len(name) <= _MAX_HOST_NAME and _HOST_NAME.fullmatch(name):

@@ -12,10 +12,13 @@ import struct
 from tlstunnel.outcome import CloseReason
 
 # A ClientHello is 200 to 2,000 bytes; tickets that carry client certificates have been seen to reach 16 KiB. OpenSSL
-# takes 128 KiB. Half of that leaves room nobody has used yet, and is what one unauthenticated connection may hold.
+# takes 128 KiB. Half of that leaves room nobody has used yet, and is what one unauthenticated connection may hold. Both
+# bounds hold for every service, whether its server names are of interest or not.
 MAX_MESSAGE = 65_536
 # Clients that hide from middleboxes cut one hello into tens of records. A walk over this many takes about 30 µs.
 MAX_RECORDS = 128
+MAX_EMPTY_RECORDS = 32
+"""In a row: nobody should send one (RFC 8446 section 5.1), and OpenSSL takes so many."""
 MAX_BUFFER = MAX_MESSAGE + 4 + 5 * MAX_RECORDS
 """How many bytes can be needed before `parse` has decided; receiving more is never useful."""
 
@@ -59,10 +62,26 @@ _SIGNATURES: tuple[tuple[bytes, Speaks], ...] = (
 )
 
 
+# Alerts (RFC 8446 section 6), as OpenSSL chooses them.
+UNEXPECTED_MESSAGE, RECORD_OVERFLOW, ILLEGAL_PARAMETER, DECODE_ERROR, PROTOCOL_VERSION = 10, 22, 47, 50, 70
+NO_ALERT = -1
+
+
 class HelloError(ValueError):
-    """No usable ClientHello will come of these bytes, however many follow."""
+    """No usable ClientHello will come of these bytes, however many follow.
+
+    `alert` is what the client is told where no TLS library answers it: passthrough, and what is longer than we allow.
+    """
 
     close_reason = CloseReason.PROTOCOL_ERROR
+
+    def __init__(self, text: str, alert: int = DECODE_ERROR) -> None:
+        self.alert = alert
+        super().__init__(text)
+
+
+class TooLongError(HelloError):
+    """The ClientHello is longer, or cut into more records, than we allow, though OpenSSL might take it."""
 
 
 class NotTLSError(HelloError):
@@ -70,9 +89,10 @@ class NotTLSError(HelloError):
 
     close_reason = CloseReason.NOT_TLS
 
-    def __init__(self, speaks: Speaks) -> None:
+    def __init__(self, speaks: Speaks, start: bytes = b"") -> None:
+        """`start` is what it began with: an alert is of use only to who speaks something like TLS."""
         self.speaks = speaks
-        super().__init__(speaks)
+        super().__init__(speaks, UNEXPECTED_MESSAGE if start[1:2] == b"\3" else NO_ALERT)
 
     def __str__(self) -> str:
         return f"client speaks {_SPEAKS_TEXT[self.speaks]}"
@@ -83,7 +103,8 @@ def assemble(buffer: bytes | bytearray | memoryview) -> bytes | None:
 
     Raises:
         NotTLSError: these bytes start something else.
-        HelloError: no ClientHello of a size we allow, or not cut into records as RFC 8446 section 5.1 has it.
+        TooLongError: it is longer than we allow.
+        HelloError: no ClientHello, or none cut into records in a way that OpenSSL would take (RFC 8446 section 5.1).
     """
     if not buffer:
         return None
@@ -91,28 +112,32 @@ def assemble(buffer: bytes | bytearray | memoryview) -> bytes | None:
         _refuse(bytes(buffer[:16]))
         return None
     parts: list[bytes] = []
-    have = records = pos = 0
+    have = records = empty = pos = 0
     need = 4  # of the handshake message: its head, until that has said how long the whole is
     while have < need:
         if len(buffer) - pos < 5:
             return None
         kind, major, _, size = _RECORD.unpack_from(buffer, pos)
         if kind != HANDSHAKE or major != 3:
-            raise HelloError("another record in the middle of the ClientHello")
-        if size == 0 or size > MAX_FRAGMENT:
-            raise HelloError("a record is empty or longer than 16 KiB")
+            alert = UNEXPECTED_MESSAGE if major == 3 else PROTOCOL_VERSION
+            raise HelloError("another record in the middle of the ClientHello", alert)
+        if size > MAX_FRAGMENT:
+            raise HelloError("a record is longer than 16 KiB", RECORD_OVERFLOW)
         records += 1
         if records > MAX_RECORDS:
-            raise HelloError(f"ClientHello is cut into more than {MAX_RECORDS} records")
+            raise TooLongError(f"ClientHello is cut into more than {MAX_RECORDS} records", UNEXPECTED_MESSAGE)
+        empty = empty + 1 if size == 0 else 0
+        if empty > MAX_EMPTY_RECORDS:
+            raise HelloError(f"more than {MAX_EMPTY_RECORDS} empty records", UNEXPECTED_MESSAGE)
         part = bytes(buffer[pos + 5 : pos + 5 + size])
         parts.append(part)
         if have < 4 <= have + len(part):
             head = b"".join(parts)
             if head[0] != CLIENT_HELLO:
-                raise HelloError("the first message is not a ClientHello")
+                raise HelloError("the first message is not a ClientHello", UNEXPECTED_MESSAGE)
             need = 4 + int.from_bytes(head[1:4], "big")
             if need > 4 + MAX_MESSAGE:
-                raise HelloError(f"ClientHello is longer than {MAX_MESSAGE} bytes")
+                raise TooLongError(f"ClientHello is longer than {MAX_MESSAGE} bytes", ILLEGAL_PARAMETER)
         have += len(part)
         if len(part) < size and have < need:
             return None
@@ -135,9 +160,9 @@ def _refuse(start: bytes) -> None:
     # A two-byte header with its high bit set, CLIENT-HELLO, version 2 or 3.x (RFC 6101 appendix E).
     is_sslv2 = start[0] & 0x80 and start[2:3] in (b"", b"\x01") and start[3:4] in (b"", b"\x00", b"\x03")
     if is_sslv2 and len(start) >= 5:
-        raise NotTLSError(Speaks.SSLV2)
+        raise NotTLSError(Speaks.SSLV2, start)
     if is_sslv2 or any(signature.startswith(start) for signature, _ in _SIGNATURES):
         return
     if start[0] in (20, 21, 23) and start[1:2] in (b"", b"\x03"):
-        raise HelloError("the first record is not a handshake record")
-    raise NotTLSError(Speaks.UNKNOWN)
+        raise HelloError("the first record is not a handshake record", UNEXPECTED_MESSAGE)
+    raise NotTLSError(Speaks.UNKNOWN, start)
