@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,20 @@ def test_libraries_stay_in_their_plane(path: Path) -> None:
         for library, allowed in LIBRARY_ONLY_IN.items():
             if is_below(name, {library}):
                 assert is_below(where, allowed), f"{path}:{line}: {library} is for {sorted(allowed)}, not {where}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_nothing_is_used_that_an_early_python_3_11_gets_wrong(path: Path) -> None:
+    """What an `except*` block raises is put into a group again before 3.11.4, and possessive quantifiers and atomic
+    groups with a lookahead in them never match before 3.11.5. Debian 12 has 3.11.2."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        where = f"{path}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.TryStar):
+            raised = [inner for handler in node.handlers for inner in ast.walk(handler) if isinstance(inner, ast.Raise)]
+            assert not raised, f"{where}: an except* block that raises"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            assert re.search(r"[*+?}]\+.*\(\?[=!]|\(\?[=!].*[*+?}]\+|\(\?>", text) is None, f"{where}: {text}"
 
 
 def test_the_relay_can_be_read_in_half_an_hour() -> None:

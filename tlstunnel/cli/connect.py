@@ -54,16 +54,13 @@ def connect(address: str, verbose: bool, **given: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         code = session.run(main)
-    except* OSError as group:  # what the network says is a SessionError: this is one of our own streams
-        raise _stream_error(group) from None
+    except OSError as error:  # what the network says is a SessionError: this is one of our own streams
+        raise _stream_error(error) from None
     sys.exit(code)
 
 
-def _stream_error(error: BaseException) -> Exception:
+def _stream_error(error: OSError) -> Exception:
     """What standard input or output said. A reader that went away is its own business, as with every command."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, OSError)  # noqa: S101 - the group holds nothing else
     if isinstance(error, BrokenPipeError):
         return BrokenPipeError()
     place = "standard output" if error.errno in _OF_OUTPUT else "standard input or output"

@@ -244,15 +244,21 @@ async def _write_all(fd: int, data: bytes) -> None:
 def run(main: Callable[[], Awaitable[int]]) -> int:
     """Run a command's async part; a single error comes out of trio's groups as itself.
 
+    Not with `except*`: before Python 3.11.4 what its block raises is put into a group again.
+
     Raises:
         SessionError: what `main` raised.
+        OSError: what one of our own streams said; what the network says is a SessionError.
     """
     try:
         return trio.run(main)
-    except* SessionError as group:
-        raise _first(group) from None
+    except BaseExceptionGroup as group:
+        expected, other = group.split((SessionError, OSError))
+        if expected is None or other is not None:
+            raise
+        raise _first(expected.subgroup(SessionError) or expected) from None
 
 
-def _first(group: BaseExceptionGroup[SessionError]) -> SessionError:
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     inner = group.exceptions[0]
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
