@@ -117,6 +117,37 @@ def test_a_second_signal_hastens(tmp_path: Path, echo: backends.Backend) -> None
             assert daemon.messages[-1]["message"] == "stopped; 1 connection was cut at the end of the drain"
 
 
+def test_a_quit_to_the_whole_process_group_drains(tmp_path: Path, echo: backends.Backend) -> None:
+    """nginx ends gracefully at SIGQUIT, and a terminal sends it to everybody at once."""
+    site = Site(tmp_path, echo.port, drain_timeout='"never"')
+    with (
+        site.run(prefix=("setsid",), exit_code=None) as daemon,
+        dial(daemon.port, client_context()) as sock,
+    ):
+        exchange(sock)
+        os.killpg(daemon.process.pid, signal.SIGQUIT)
+        daemon.message("stop", "draining")
+        assert site.ask("/readyz") == (503, "draining\n")
+        exchange(sock)
+        bid_farewell(sock)
+        assert daemon.wait() == 0
+        assert daemon.record()["reason"] == "finished"
+
+
+def test_a_signal_without_a_meaning_is_said_and_changes_nothing(tmp_path: Path, echo: backends.Backend) -> None:
+    site = Site(tmp_path, echo.port)
+    with site.run(prefix=("setsid",)) as daemon, dial(daemon.port, client_context()) as sock:
+        exchange(sock)
+        workers = site.workers()
+        os.killpg(daemon.process.pid, signal.SIGUSR2)
+        assert "SIGHUP reloads" in daemon.message("signal", "SIGUSR2 means nothing here")["message"]
+        os.killpg(daemon.process.pid, signal.SIGUSR1)
+        exchange(sock)
+        visit(daemon.port, b"x", client_context())
+        assert site.workers() == workers
+        bid_farewell(sock)
+
+
 def test_a_worker_that_hangs_does_not_keep_the_daemon_from_stopping(tmp_path: Path, echo: backends.Backend) -> None:
     site = Site(tmp_path, echo.port, drain_timeout='"0s"', process_workers="1")
     with site.run(exit_code=None, is_clean=False) as daemon, dial(daemon.port, client_context()) as sock:

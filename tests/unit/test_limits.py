@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tlstunnel.address import parse_listen, parse_target
-from tlstunnel.config.model import Config, Mode, Process, Service
+from tlstunnel.config.model import MAX_WORKERS, Config, Mode, Process, Service
 from tlstunnel.errors import StartupError
 from tlstunnel.supervisor.limits import (
     OVERHEAD,
@@ -21,6 +21,7 @@ from tlstunnel.supervisor.limits import (
     raise_descriptor_limit,
     usable_cores,
 )
+from tlstunnel.supervisor.rows import MAX_ROWS
 
 
 def config(*limits: int | None, overall: int | None = None) -> Config:
@@ -235,6 +236,10 @@ def test_usable_cores_are_the_affinity_or_the_quota_rounded_up(
     cgroups.place("0::/", "cgroup2")
     cgroups.quota("", cpu__max=quota)
     assert usable_cores(proc=cgroups.proc) == cores
+
+
+def test_the_workers_of_two_configurations_fit_side_by_side() -> None:
+    assert 2 * MAX_WORKERS < MAX_ROWS
 
 
 def test_taskset_is_respected() -> None:

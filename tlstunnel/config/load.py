@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tlstunnel.address import Listen, SystemdAddress, TCPAddress, UnixAddress, parse_listen
-from tlstunnel.config.model import COMMAND_LINE, Admin, Config, Log, Mode, Process, Service
+from tlstunnel.config.model import COMMAND_LINE, MAX_WORKERS, Admin, Config, Log, Mode, Process, Service
 from tlstunnel.config.reader import Table
 from tlstunnel.config.service import keys_of, read_service
 from tlstunnel.config.source import FilesError, FileSource, OptionSource, Report, Source, Steps
@@ -22,6 +22,7 @@ _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")  # it is a metric
 _LOG_FORMATS = ("text", "json")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 SECTIONS = ("process", "admin", "log")
+_WHY_NO_MORE = ": a worker is a process, and more of them than the machine has cores serve nobody faster"
 
 
 def load_file(path: Path) -> Config:
@@ -113,7 +114,7 @@ def _belonging(tables: Mapping[str, Table]) -> dict[str, str]:
 
 def _read_process(table: Table) -> Process:
     process = Process(
-        workers=table.count("workers", _PROCESS.workers, unset="auto"),
+        workers=table.count("workers", _PROCESS.workers, unset="auto", most=(MAX_WORKERS, _WHY_NO_MORE)),
         user=table.one("user", _account, _PROCESS.user),
         group=table.one("group", _account, _PROCESS.group),
         max_connections=table.count("max_connections", _PROCESS.max_connections),

@@ -271,6 +271,10 @@ class Service:
     """Honour SSLKEYLOGFILE: whoever reads that file reads the traffic."""
 
 
+MAX_WORKERS = 240
+"""Worker processes of one configuration: those of two must fit on the board, while one drains (`observe.board`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
     """The daemon as a whole."""

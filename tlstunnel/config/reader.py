@@ -222,8 +222,10 @@ class Table:
             self.problem(key, str(exc))
             return default
 
-    def count(self, key: str, default: int | None, *, unset: str = UNLIMITED) -> int | None:
-        """A whole number from 1 on, or None for the word `unset`."""
+    def count(
+        self, key: str, default: int | None, *, unset: str = UNLIMITED, most: tuple[int, str] = (2**31, "")
+    ) -> int | None:
+        """A whole number from 1 on, or None for the word `unset`. `most` is the largest there may be, and why."""
         if not self.has(key):
             return default
         value = self._values[key]
@@ -236,8 +238,11 @@ class Table:
             what = f"{show(value)} is not a whole number"
             self.problem(key, f'{what}; write a number from 1 on{quotes}, or "{unset}"')
             return default
-        if not 1 <= value <= 2**31:
-            self.problem(key, f'{show(value)} is out of range; write a number from 1 on, or "{unset}"')
+        limit, why = most
+        if not 1 <= value <= limit:
+            wanted = f"from 1 to {limit}" if why else "from 1 on"
+            reason = why if value > limit else ""
+            self.problem(key, f'{show(value)} is out of range{reason}; write a number {wanted}, or "{unset}"')
             return default
         return value
 

@@ -27,8 +27,8 @@ from tlstunnel.server.channel import MAX_REPORT, ChannelError, Order, Report, Un
 from tlstunnel.server.worker import EXIT_BOOT
 
 _PR_SET_PDEATHSIG = 1
-# Terminals send these to the whole process group; for children they are the supervisor's business.
-_NOT_THEIRS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+# Terminals and service managers send these to the whole process group; for children they are the supervisor's business.
+_NOT_THEIRS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(slots=True, eq=False)

@@ -13,7 +13,7 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlstunnel.config.model import Config
+from tlstunnel.config.model import MAX_WORKERS, Config
 from tlstunnel.errors import StartupError
 
 PER_CONNECTION = 2
@@ -111,11 +111,12 @@ def workers_text(number: int) -> str:
 
 
 def usable_cores(*, proc: Path = Path("/proc/self")) -> int:
-    """How many cores this process may keep busy: its CPU affinity, or less where a cgroup quota allows less.
+    """How many cores this process may keep busy: its CPU affinity, or less where a cgroup quota allows less; at most
+    MAX_WORKERS.
 
     A quota of one and a half cores counts as two: one worker could not use it up.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = min(MAX_WORKERS, len(os.sched_getaffinity(0)))
     quota = cpu_quota(proc=proc)
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 

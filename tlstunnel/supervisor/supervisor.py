@@ -233,10 +233,13 @@ class _Supervisor:
 
     def _obey(self, number: int) -> None:
         phase = self._daemon.phase
-        if number in (signal.SIGTERM, signal.SIGINT):
+        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             self._drain()
         elif number == signal.SIGUSR1:
             self._reopen_log()
+        elif number == signal.SIGUSR2:
+            text = "SIGUSR2 means nothing here; SIGHUP reloads, SIGUSR1 opens the log file again, SIGTERM drains"
+            self._daemon.log.message("warning", "signal", text)
         elif number == signal.SIGHUP and phase == "ready":
             self._reloads.request()
         elif number == signal.SIGHUP and phase == "starting":
