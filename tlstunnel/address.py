@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _MAX_NAME = 253  # RFC 1035 section 2.3.4 allows 255 bytes on the wire, which are 253 characters
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#]*@)?([^/?#@]*).*", re.DOTALL)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_PATH = re.compile(r"[/?#]")  # what ends the authority of a URL (RFC 3986 section 3.2)
 _URL_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _DESCRIPTOR_NAME = re.compile(r"[!-9;-~]{1,255}")
 MAX_UNIX_PATH = 107  # sun_path holds 108 bytes with its NUL (unix(7))
@@ -140,10 +141,10 @@ def _parse(text: str, *, listening: bool) -> Target:
 
 def _refuse_url(text: str, form: str, *, listening: bool) -> None:
     """A URL is not repeated whole: it may hold a password."""
-    url = _URL.fullmatch(text)
-    if url is None:
+    scheme, mark, rest = text.partition("://")
+    if not mark or not _SCHEME.fullmatch(scheme):
         return
-    scheme, authority = url.groups()
+    authority = _PATH.split(rest, maxsplit=1)[0].rpartition("@")[2]
     port = _URL_PORTS.get(scheme.lower())
     candidates = [authority] if port is None else [authority, f"{authority}:{port}"]
     for candidate in candidates:

@@ -20,8 +20,8 @@ from tlstunnel.config.source import printable
 UsageErrors: type[Exception] = typer.BadParameter.__mro__[1]
 """Base of what typer raises about a command line. Where the class lives has moved with every release; its place above
 the one that typer exports has not."""
-_NO_COMMAND = re.compile(r"No such command '(.*?)'\.?(?: Did you mean .*)?")
-_EXTRA = re.compile(r"Got unexpected extra arguments?\(?s?\)? \((.*)\)")
+_NO_COMMAND, _SUGGESTION = "No such command ", ". Did you mean "
+_EXTRA = re.compile(r"Got unexpected extra arguments?\(?s?\)? \((.*)\)", re.DOTALL)
 _WORD = re.compile(r"[a-z][a-z-]*")
 
 
@@ -55,9 +55,10 @@ def _describe(error: Any, context: Any, path: str) -> tuple[str, str]:
         return f"{_name(error.param) if error.param else 'a value'}: {_own_words(message)}", ""
     if kind == "BadOptionUsage":
         return _own_words(message.removeprefix("Option ")), ""
-    if found := _NO_COMMAND.fullmatch(message):
+    if message.startswith(_NO_COMMAND):
+        word = message.removeprefix(_NO_COMMAND).partition(_SUGGESTION)[0].removesuffix(".")[1:-1]  # without quotes
         names = context.command.list_commands(context) if context is not None else ()
-        return f'no such command "{found[1]}"', _nearest(found[1], names, cutoff=0.7)
+        return f'no such command "{word}"', _nearest(word, names, cutoff=0.7)
     if found := _EXTRA.fullmatch(message):
         return f'"{found[1]}" is one word too many', ""
     return _own_words(message), ""

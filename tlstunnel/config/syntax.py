@@ -8,7 +8,7 @@ from tlstunnel.config.source import printable, show
 from tlstunnel.errors import Problem
 
 _AT = re.compile(r"(.*?) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
-_ASSIGNMENT = re.compile(r"\s*([\w.-]+)\s*=\s*([^\s\"'\[{#].*?)\s*(?:#.*)?")
+_KEY = re.compile(r"[\w.-]+")
 
 _SHOWN = 60  # characters of a line that a message repeats
 
@@ -36,9 +36,10 @@ def _describe(text: str, what: str) -> str:
     # The parser's own words differ between versions of Python; they are repeated only where ours say less.
     if any(word in what for word in ("overwrite", "twice", "Cannot declare", "Cannot mutate")):
         return f"{text[:_SHOWN]} is there for the second time; write each key and each table once"
-    assignment = _ASSIGNMENT.fullmatch(text)
-    if assignment and assignment[2] not in ("true", "false"):
-        return f"{show(assignment[2])} is not a value; write strings in quotes: {assignment[1]} = {show(assignment[2])}"
-    if ":" in text and "=" not in text:
+    key, equals, rest = text.partition("=")
+    key, value = key.strip(), rest.partition("#")[0].strip()
+    if _KEY.fullmatch(key) and value[:1] not in ("", *"\"'[{") and value not in ("true", "false"):
+        return f"{show(value)} is not a value; write strings in quotes: {key[:_SHOWN]} = {show(value)}"
+    if ":" in text and not equals:
         return f"{text[:_SHOWN]} is not TOML; write key = value"
     return f"not TOML ({' '.join(printable(what).split()).lower()}); close every quote, bracket and brace"

@@ -12,7 +12,7 @@ import binascii
 import contextlib
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -39,9 +39,8 @@ _PARSE_ERRORS = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----([^-]*(?:-(?!----)[^-]*)*)-----END \1-----")
-# The body ends at the next five dashes whatever follows: a file of beginnings without ends costs no more than others.
-# Possessive quantifiers would say so more plainly, but around a lookahead they match nothing before CPython 3.11.5.
+_DASHES = b"-----"
+_BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----")
 _KINDS = {
     b"CERTIFICATE": "a certificate",
     b"TRUSTED CERTIFICATE": "a certificate in OpenSSL's own format",
@@ -56,18 +55,34 @@ _KINDS = {
 
 def blocks(data: bytes) -> list[tuple[bytes, bytes]]:
     """The PEM blocks in a file, each with its label; text between them is ignored (RFC 7468 section 2)."""
-    return [(match[1], match[0]) for match in _BLOCK.finditer(data)]
+    return [(label, block) for label, block, _ in _cut(data)]
 
 
 def body_of(block: bytes) -> bytes:
     """What a PEM block encodes; damaged base64 gives fewer bytes, not an error."""
-    match = _BLOCK.fullmatch(block)
-    if match is None:
-        return b""
+    body = next((body for _, whole, body in _cut(block) if whole == block), b"")
     try:
-        return base64.b64decode(match[2], validate=False)
+        return base64.b64decode(body, validate=False)
     except binascii.Error:
         return b""
+
+
+def _cut(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """The label, the whole and the body of each block.
+
+    A body ends at the next five dashes, whatever they belong to: a file of beginnings without ends is read once.
+    """
+    position = 0
+    while (begin := _BEGIN.search(data, position)) is not None:
+        stop = data.find(_DASHES, begin.end())
+        if stop < 0:
+            return
+        end = b"-----END " + begin[1] + _DASHES
+        if data.startswith(end, stop):
+            position = stop + len(end)
+            yield begin[1], data[begin.start() : position], data[begin.end() : stop]
+        else:
+            position = begin.end() - len(_DASHES)  # these may begin the next block
 
 
 def kind_of(data: bytes) -> str:

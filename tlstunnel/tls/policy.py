@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # reading a policy needs no certificates, and `cryptography` 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DNS = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 _EMAIL = re.compile(r"([!-?A-~]+)@([^@]+)")
-_AUTHORITY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/?#]*)(.*)")
+_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 # SPIFFE-ID standard, sections 2.1 to 2.3: 255 bytes of trust domain, 2048 in all, no empty or relative segments, no
 # port, no user, no query, no percent-encoding, and nothing in upper case outside the path.
@@ -261,10 +261,10 @@ def _parse_uri(text: str) -> _URIPattern:
             raise ValueError(f'"{text}" has no scheme; write all of it, such as spiffe://example.org/billing')
         return _URIPattern(text, is_spiffe=is_spiffe)
 
-    split = _AUTHORITY.fullmatch(text)
-    if split is None or "*" in split[1] or "?" in text or "#" in text:
+    authority = _AUTHORITY.match(text)
+    if authority is None or "*" in authority[0] or "?" in text or "#" in text:
         raise ValueError(f'"{text}": wildcards stand for segments of the path; write them after scheme://NAME/')
-    segments = split[2].removeprefix("/").split("/")
+    segments = text[authority.end() :].removeprefix("/").split("/")
     if any("*" in segment and segment not in ("*", "**") for segment in segments):
         raise ValueError(f'"{text}": a wildcard is a segment of its own; write "*" for one, "**" for several')
     if segments.count("**") > 1:
@@ -274,9 +274,9 @@ def _parse_uri(text: str) -> _URIPattern:
             f'"{text}" matches no SPIFFE ID; write spiffe://TRUST-DOMAIN/PATH, the trust domain lower case'
         )
     if "**" not in segments:
-        return _URIPattern(split[1], tuple(segments), is_spiffe=is_spiffe)
+        return _URIPattern(authority[0], tuple(segments), is_spiffe=is_spiffe)
     place = segments.index("**")
-    return _URIPattern(split[1], tuple(segments[:place]), tuple(segments[place + 1 :]), is_spiffe)
+    return _URIPattern(authority[0], tuple(segments[:place]), tuple(segments[place + 1 :]), is_spiffe)
 
 
 def _parse_text(value: str) -> str:
