@@ -124,6 +124,33 @@ def test_the_screen_fits_the_terminal(width: int, height: int) -> None:
         assert any(word in line for line in lines), word
 
 
+@pytest.mark.parametrize("height", [13, 20, 24, 50, 90])
+@pytest.mark.parametrize("names", [1, 3, 70])
+@pytest.mark.parametrize("talkers", [0, 2, 40])
+def test_the_screen_shows_all_it_has_room_for_and_says_what_it_hides(height: int, names: int, talkers: int) -> None:
+    watch, trouble = Watch(), {f"reason_{number}": number for number in range(9)}
+    busy = status(names=tuple(f"s{number}" for number in range(names)), **trouble)
+    busy["certificates"] = [
+        {**busy["certificates"][0], "service": f"s{number}", "subject": f"CN=c{number}"} for number in range(names)
+    ]
+    watch.look(busy, [connection(f"{number:02}", number, service="s0") for number in range(talkers)], 0.0)
+    console = Console(width=120, height=height, color_system=None, force_terminal=False)
+    with console.capture() as captured:
+        console.print(screen(busy, watch, Wishes(), width=120, height=height, address="127.0.0.1:9464"))
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    assert len(lines) <= height
+    titles = {
+        word: next(line for line in lines if line.startswith(word))
+        for word in ("service", "client", "trouble", "certificate")
+    }
+    hides = [word for word, line in titles.items() if f"{word}, and " in line]
+    # Not every open connection is in the list, so clients may be more than it has lines for.
+    assert len(lines) == height or set(hides) <= {"client"}
+    for word, (total, starts) in {"service": (names, "s"), "trouble": (9 * names, "reason_")}.items():
+        shown = sum(line.startswith(starts) and line != titles["service"] for line in lines)
+        assert shown == total or titles[word].startswith(f"{word}, and {total - shown:,} more")
+
+
 def test_what_peers_chose_cannot_move_the_cursor() -> None:
     assert not any("\x1b" in line for line in draw(watched(), Wishes()))
 

@@ -59,13 +59,46 @@ def screen(
     if wishes.shows_help:
         parts.append(Text("\n" + HELP))
         return Group(*parts)
-    room = max(4, height - _FIXED_LINES)
-    services = _services(watch, wishes, room // 3)
-    trouble = _trouble(watch, wishes, room // 4)
-    certificates = _certificates(status, wishes, max(1, room // 5))
-    used = services.row_count + trouble.row_count + certificates.row_count
-    parts += [services, _talkers(watch, wishes, max(1, room - used), width), trouble, certificates, _keys(wishes)]
+    services, talkers = _services(watch, wishes), talkers_to_show(watch, wishes)
+    trouble, certificates = _trouble(watch, wishes), _certificates(status, wishes)
+    rooms = _share(max(4, height - _FIXED_LINES), len(services), len(talkers), len(trouble), len(certificates))
+    parts += [
+        _service_table(services, rooms[0]),
+        _talker_table(talkers, rooms[1], _open(watch, wishes, len(talkers)), width),
+        _trouble_table(trouble, rooms[2]),
+        _certificate_table(status, certificates, rooms[3]),
+        _keys(wishes),
+    ]
     return Group(*parts)
+
+
+def _share(room: int, services: int, talkers: int, trouble: int, certificates: int) -> tuple[int, int, int, int]:
+    """How many lines each table gets of those there are, given how many it could fill.
+
+    Where all cannot be had, talkers get most, since they change most. No line stays blank while a table hides one.
+    """
+    found = [
+        min(services, max(1, room // 3)), 0, min(trouble, max(1, room // 4)), min(certificates, max(1, room // 5))
+    ]  # fmt: skip
+    left = room - sum(found)
+    for place, wanted in ((1, talkers), (0, services), (2, trouble), (3, certificates)):
+        more = min(max(left, 0), wanted - found[place])
+        found[place] += more
+        left -= more
+    return found[0], max(found[1], min(talkers, 1)), found[2], found[3]
+
+
+def _open(watch: Watch, wishes: Wishes, found: int) -> int:
+    """How many talkers there are in truth: not every open connection is listed, and what is not cannot be searched."""
+    if wishes.text:
+        return found
+    rates = watch.current if wishes.service is None else watch.services.get(wishes.service)
+    return max(found, rates.open if rates is not None else 0)
+
+
+def _title(name: str, total: int, room: int) -> str:
+    """A table's title, with the number of those it has no line for."""
+    return f"{name}, and {total - room:,} more" if total > room else name
 
 
 def plain_line(status: dict[str, Any], watch: Watch, clock: str) -> str:
@@ -149,11 +182,16 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _services(watch: Watch, wishes: Wishes, room: int) -> Table:
-    table = _table("service~", "#open", "#new/s", "#handsh/s", "#failed/s", "#forward/s", "#reverse/s")
+def _services(watch: Watch, wishes: Wishes) -> list[tuple[str, Rates]]:
+    """Those to show, the busiest first."""
     busiest = sorted(watch.services.items(), key=lambda item: item[1].forward + item[1].reverse, reverse=True)
-    shown = [(name, rates) for name, rates in busiest if wishes.service in (None, name)]
-    for name, rates in shown[: max(1, room)]:
+    return [(name, rates) for name, rates in busiest if wishes.service in (None, name)]
+
+
+def _service_table(found: list[tuple[str, Rates]], room: int) -> Table:
+    title = _title("service", len(found), room)
+    table = _table(f"{title}~", "#open", "#new/s", "#handsh/s", "#failed/s", "#forward/s", "#reverse/s")
+    for name, rates in found[:room]:
         table.add_row(Text(name), *_rate_cells(rates))
     return table
 
@@ -169,12 +207,12 @@ def _rate_cells(rates: Rates) -> tuple[Text, ...]:
     )
 
 
-def _talkers(watch: Watch, wishes: Wishes, room: int, width: int) -> Table:
-    columns = ["client", "service", "identity or name~", "#age", "#total", "#rate"]
+def _talker_table(found: list[Talker], room: int, count: int, width: int) -> Table:
+    columns = [_title("client", count, room), "service", "identity or name~", "#age", "#total", "#rate"]
     if width >= 110:
         columns.insert(2, "target")
     table = _table(*columns)
-    for talker in talkers_to_show(watch, wishes)[:room]:
+    for talker in found[:room]:
         about = talker.about
         cells = [
             Text(printable(about["real_client"] or about["client"])),
@@ -190,19 +228,32 @@ def _talkers(watch: Watch, wishes: Wishes, room: int, width: int) -> Table:
     return table
 
 
-def _trouble(watch: Watch, wishes: Wishes, room: int) -> Table:
-    table = _table("trouble", "service~", "#per second", "#in all")
+Trouble = tuple[tuple[str, str], tuple[int, float]]
+
+
+def _trouble(watch: Watch, wishes: Wishes) -> list[Trouble]:
+    """What to show of it, the most frequent first."""
     worst = sorted(watch.trouble.items(), key=lambda item: (item[1][1], item[1][0]), reverse=True)
-    shown = [(key, found) for key, found in worst if wishes.service in (None, key[0])]
-    for (service, reason), (count, rate) in shown[: max(1, room)]:
+    return [(key, found) for key, found in worst if wishes.service in (None, key[0])]
+
+
+def _trouble_table(found: list[Trouble], room: int) -> Table:
+    table = _table(_title("trouble", len(found), room), "service~", "#per second", "#in all")
+    for (service, reason), (count, rate) in found[:room]:
         table.add_row(Text(reason), Text(service), Text(f"{rate:,.1f}", "red" if rate else "dim"), Text(f"{count:,}"))
     return table
 
 
-def _certificates(status: dict[str, Any], wishes: Wishes, room: int) -> Table:
-    table = _table("certificate~", "service", "#days left")
+def _certificates(status: dict[str, Any], wishes: Wishes) -> list[dict[str, Any]]:
+    """Those to show, what ends first first."""
     soonest = sorted(status["certificates"], key=lambda each: str(each["not_after"]))
-    for each in [each for each in soonest if wishes.service in (None, each["service"])][:room]:
+    return [each for each in soonest if wishes.service in (None, each["service"])]
+
+
+def _certificate_table(status: dict[str, Any], found: list[dict[str, Any]], room: int) -> Table:
+    title = _title("certificate", len(found), room)
+    table = _table(f"{title}~", "service", "#days left")
+    for each in found[:room]:
         left = each["days_left"]
         mood = "bold red" if left < 3 else "yellow" if left < 30 else ""
         table.add_row(Text(printable(each["subject"])), Text(each["service"]), Text(days_cell(status, each), mood))
