@@ -9,7 +9,10 @@ import pytest
 from tlstunnel.bench.advice import Advice, advise
 from tlstunnel.bench.cases import Bulk, Case, Handshake, every_case
 from tlstunnel.bench.ciphers import Result
+from tlstunnel.bench.machine import Machine
+from tlstunnel.bench.report import machine_lines
 from tlstunnel.bench.stats import percentile, ratio, spread
+from tlstunnel.tls.context import DEFAULT_SUITES
 
 FAST, SLOW = 0.0001, 0.001
 
@@ -83,6 +86,47 @@ def test_a_processor_without_aes_gets_chacha20_first() -> None:
 
 def test_what_the_rounds_do_not_tell_apart_costs_as_much() -> None:
     assert "AES-256-GCM costs as much per byte" in on("ciphersuites", measured({"chacha20": SLOW})).reason
+
+
+def noisily(results: list[Result], word: str, what: str) -> list[Result]:
+    """The rows with this word seem cheaper in most rounds, and dearer in more than a quarter of them."""
+    for result in results:
+        if word in result.case.words and what in result.samples:
+            result.samples[what] = [FAST * factor for factor in (0.8, 0.8, 0.8, 1.3, 1.3)]
+        elif what in result.samples:
+            result.samples[what] = [FAST] * 5
+    return results
+
+
+def test_a_key_that_is_cheaper_only_within_the_noise_does_not_displace_the_default() -> None:
+    advice = on("key", noisily(measured({}), "p-384", "server"))
+    assert advice.choice == "ECDSA P-256"
+    assert "cheapest" not in advice.reason
+    assert "ECDSA P-384 costs as much" in advice.reason
+
+
+def test_suites_that_differ_only_within_the_noise_stay_in_the_default_order() -> None:
+    results = noisily(noisily(measured({}), "chacha20", "encrypt"), "chacha20", "decrypt")
+    advice = on("ciphersuites", results)
+    assert advice.choice == DEFAULT_SUITES
+    assert "cheapest" not in advice.reason
+
+
+def test_a_group_is_cheaper_or_dearer_only_where_the_rounds_agree() -> None:
+    assert "no more CPU" in on("groups", noisily(measured({}), "full", "server")).reason
+    without = [row for row in measured({}) if "mlkem" not in row.case.words]
+    assert "cheaper" not in on("groups", noisily(without, "p-256 full", "server")).reason
+
+
+@pytest.mark.parametrize(("load", "is_warned"), [(0.5, False), (2.0, False), (2.5, True), (15.0, True)])
+def test_a_machine_with_more_to_do_than_cores_is_warned_about(load: float, is_warned: bool) -> None:
+    machine: Machine = {
+        "cpu": "a processor", "cpus": 2, "instructions": [], "kernel": "6.1", "python": "3.11.2",
+        "cryptography": "49", "openssl": "OpenSSL 4", "load": load,
+    }  # fmt: skip
+    lines = list(machine_lines(machine))
+    assert any(line.startswith("warning: ") for line in lines) is is_warned
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """What to choose, and why: security first, then what it costs here.
 
 Nothing is recommended because it is fast. Every choice is made among what is sound (no known attack, 128 bits or more)
-and what clients at large can use; only then does the measurement decide. What was not measured is not spoken of.
+and what clients at large can use; only then does the measurement decide, and where its rounds do not tell two choices
+apart, the default stays: advice that changes with the noise is none. What was not measured is not spoken of.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 from tlstunnel.bench.cases import BASE_GROUP, BASE_KEY, BASE_SUITE, Bulk, Handshake, Key, Suite, suite_12
 from tlstunnel.bench.ciphers import Result
-from tlstunnel.bench.stats import Spread, ratio
+from tlstunnel.bench.stats import Spread, is_tied, ratio
+from tlstunnel.tls.context import DEFAULT_SUITES
 
 _SOUND = {
     "TLS_AES_128_GCM_SHA256": "AES-128-GCM",
@@ -68,14 +70,14 @@ def _key(handshakes: _Handshakes) -> Advice | None:
     if len(usable) < 2:
         return None
     best = min(usable, key=lambda key: rows[key].spread("server").median)
-    parts = [
-        "of those with 128 bits of strength or more that clients at large take and public CAs sign, it is the cheapest "
-        "for the server"
-    ]
+    worth = "it is the cheapest for the server"
+    if best != BASE_KEY and BASE_KEY in usable and is_tied(*_server(rows[BASE_KEY], rows[best])):
+        best, worth = BASE_KEY, "none is cheaper for the server that the rounds could tell"
+    parts = [f"of those with 128 bits of strength or more that clients at large take and public CAs sign, {worth}"]
     for key, row in rows.items():
         if key.name in ("RSA 2048", "ECDSA P-384") and key != best:
             weak = ", and with its 112 bits is for old clients only" if key.bits < 128 else ""
-            parts.append(f"{key.name} costs {times(ratio(row.samples['server'], rows[best].samples['server']))}{weak}")
+            parts.append(f"{key.name} costs {times(ratio(*_server(row, rows[best])))}{weak}")
     if any(key.name == "Ed25519" for key in rows):
         parts.append("Ed25519 is for networks whose clients you know: browsers and public CAs do not take it")
     if any(key.is_post_quantum for key in rows):
@@ -91,7 +93,8 @@ def _groups(handshakes: _Handshakes) -> Advice | None:
             return None
         best = min(rows, key=lambda name: rows[name].spread("server").median)
         reason = "this library has no post-quantum group, or none was measured"
-        cheapest = "" if best == "X25519" else f"; {best} is cheaper here"
+        is_cheaper = best != "X25519" and not is_tied(*_server(rows[best], classical))
+        cheapest = f"; {best} is cheaper here" if is_cheaper else ""
         return Advice("groups", "X25519:P-256:P-384", reason + cheapest)
     reason = (
         "what is recorded today can be read once quantum computers can break X25519; the hybrid holds as long as "
@@ -100,9 +103,15 @@ def _groups(handshakes: _Handshakes) -> Advice | None:
     if classical is not None:
         micros = 1e6 * (hybrid.spread("server").median - classical.spread("server").median)
         sent = hybrid.server_bytes + hybrid.client_bytes - classical.server_bytes - classical.client_bytes
-        cost = f"{micros:.0f} µs" if micros >= 1 else "no"
+        is_told = micros >= 1 and not is_tied(*_server(hybrid, classical))
+        cost = f"{micros:.0f} µs" if is_told else "no"
         reason += f"; here it costs {cost} more CPU and {sent:,} more bytes on the wire in each full handshake"
     return Advice("groups", "X25519MLKEM768:X25519:P-256:P-384", f"{reason}; X25519 is for clients without it")
+
+
+def _server(*rows: Result) -> list[list[float]]:
+    """What each costs the server, by round."""
+    return [row.samples["server"] for row in rows]
 
 
 def _cost(row: Result) -> list[float]:
@@ -118,16 +127,20 @@ def _suites(bulk: dict[Bulk, Result], handshakes: _Handshakes, *, has_aes: bool)
         return None
     shaken: dict[Suite, Result] = _varying(handshakes, "suite")
     costs = {suite: _cost(row) for suite, row in rows.items()}
-    order = sorted(rows, key=lambda suite: sorted(costs[suite])[len(costs[suite]) // 2])
+    order = _by_cost(costs)
     first = order[0]
-    parts = [f"none of them has a known attack, and {_SOUND[first.name]} is the cheapest per byte here"]
+    is_told = not any(is_tied(costs[suite], costs[first]) for suite in order[1:])
+    worth = (
+        "is the cheapest per byte here" if is_told else "costs no more per byte than another that the rounds could tell"
+    )
+    parts = [f"none of them has a known attack, and {_SOUND[first.name]} {worth}"]
     if not has_aes:
         parts[0] += "; this processor has no instructions for AES"
     for suite in order[1:]:
         more = times(ratio(costs[suite], costs[first]))
         text = f"{_SOUND[suite.name]} costs {more}"
         if suite.name == "TLS_AES_256_GCM_SHA384" and {suite, first} <= shaken.keys():
-            other = times(ratio(shaken[suite].samples["server"], shaken[first].samples["server"]))
+            other = times(ratio(*_server(shaken[suite], shaken[first])))
             text += f" per byte and {other} per handshake (SHA-384)"
         parts.append(text)
     if first.bits == 128:
@@ -138,12 +151,23 @@ def _suites(bulk: dict[Bulk, Result], handshakes: _Handshakes, *, has_aes: bool)
     return Advice("ciphersuites", ":".join(suite.name for suite in order), "; ".join(parts))
 
 
+def _by_cost(costs: dict[Suite, list[float]]) -> list[Suite]:
+    """In the order of the defaults, but that each goes before those next to it which cost more beyond doubt."""
+    order: list[Suite] = []
+    for suite in sorted(costs, key=lambda suite: DEFAULT_SUITES.index(suite.name)):
+        place = len(order)
+        while place and ratio(costs[suite], costs[order[place - 1]]).high < 1:
+            place -= 1
+        order.insert(place, suite)
+    return order
+
+
 def _version(handshakes: _Handshakes) -> Advice | None:
     new = _varying(handshakes, "version").get("1.3")
     old = handshakes.get(Handshake("suite", "1.2", suite_12(BASE_KEY), BASE_KEY, BASE_GROUP))
     if new is None or old is None:
         return None
-    cost = times(ratio(new.samples["server"], old.samples["server"]))
+    cost = times(ratio(*_server(new, old)))
     return Advice(
         "min_version",
         "1.3",
@@ -170,6 +194,6 @@ def _resumption(handshakes: _Handshakes) -> Advice | None:
 
 def times(compared: Spread) -> str:
     """A ratio in words: `1.21 times as much`, or `as much` where the rounds do not agree on which is more."""
-    if compared.low <= 1 <= compared.high and abs(compared.median - 1) < 0.05:
+    if compared.low <= 1 <= compared.high:
         return "as much"
     return f"{compared.median:.2f} times as much"

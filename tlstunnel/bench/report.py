@@ -10,7 +10,7 @@ from tlstunnel.bench.advice import Advice
 from tlstunnel.bench.cases import BASE_GROUP, BASE_KEY, BASE_SUITE, BULK_SIZES, Bulk, Handshake, Suite, suite_12
 from tlstunnel.bench.ciphers import Result
 from tlstunnel.bench.machine import Machine
-from tlstunnel.bench.stats import Spread, ratio
+from tlstunnel.bench.stats import Spread, is_tied
 
 WIDTH = 80
 _TITLES = {
@@ -135,6 +135,12 @@ def machine_lines(machine: Machine) -> Iterator[str]:
         f"Linux {machine['kernel']}, load {machine['load']:g}",
         WIDTH,
     )
+    if machine["load"] > machine["cpus"]:
+        yield from textwrap.wrap(
+            f"warning: others had more to do than there are cores (load {machine['load']:g} on {cores}), so these "
+            "figures are noise to an unknown part; measure again when the machine is quiet",
+            WIDTH,
+        )
 
 
 def _advice_lines(advice: Advice) -> Iterator[str]:
@@ -222,8 +228,7 @@ def ranked(rows: Sequence[Result], whats: Sequence[str]) -> Iterator[tuple[Resul
     order = sorted((row for row in rows if not row.unsupported), key=lambda row: _median(costs[id(row)]))
     for row in order:
         cost = costs[id(row)]
-        compared = None if before is None else ratio(cost, before)
-        yield row, compared is not None and compared.low <= 1
+        yield row, before is not None and is_tied(cost, before)
         before = cost
     for row in rows:
         if row.unsupported:

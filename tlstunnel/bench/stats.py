@@ -43,6 +43,12 @@ def ratio(one: Sequence[float], other: Sequence[float]) -> Spread:
     return spread([mine / theirs for mine, theirs in zip(one, other, strict=False)])
 
 
+def is_tied(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether the rounds do not tell which costs more: in a quarter of them or more it was the other way round."""
+    compared = ratio(one, other)
+    return compared.low <= 1 <= compared.high
+
+
 def percentile(ordered: Sequence[float], share: float) -> float:
     """The value below which this share of the ascending values lies."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
