@@ -6,8 +6,15 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
-_MAX_NAME = 253  # RFC 1035 section 2.3.4 allows 255 bytes on the wire, which are 253 characters
+MAX_NAME = 253
+"""Characters of a host name without its final dot: 255 bytes on the wire (RFC 1035 section 3.1)."""
+MAX_LABEL = 63
+"""Characters between two dots of it (RFC 1035 section 2.3.4)."""
+_MAX_SHOWN = 80
+_LABEL = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_NUMBER = re.compile(r"[0-9]+|0[Xx][0-9A-Fa-f]*", re.ASCII)
+_ZONE = re.compile(r"[!-$&-.0-9;-~]{1,15}", re.ASCII)  # IFNAMSIZ is 16 with the NUL; netdevice(7)
+_LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _PATH = re.compile(r"[/?#]")  # what ends the authority of a URL (RFC 3986 section 3.2)
 _URL_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
@@ -71,11 +78,63 @@ Target = TCPAddress | UnixAddress
 Listen = TCPAddress | UnixAddress | SystemdAddress
 
 
+def leads_to(target: Target, listen: Listen) -> bool:
+    """Whether a connection to `target` would arrive at `listen`, as far as their texts tell. Which addresses this
+    machine has is not asked, so behind `:PORT` only loopback targets are found."""
+    if isinstance(target, UnixAddress) or not isinstance(listen, TCPAddress):
+        return str(target) == str(listen)
+    if target.port != listen.port:
+        return False
+    mine, theirs = _ip(target.host), _ip(listen.host)
+    if mine is not None and mine.is_unspecified:
+        mine = ipaddress.ip_address("127.0.0.1" if mine.version == 4 else "::1")  # so does connect(2)
+    if not listen.host:
+        return target.is_loopback or (mine is not None and mine.is_loopback)
+    if theirs is not None and mine is None:
+        return target.is_loopback and (theirs.is_loopback or theirs.is_unspecified)
+    if theirs is not None and mine is not None:
+        return mine == theirs or (theirs.is_unspecified and mine.is_loopback and mine.version == theirs.version)
+    if mine is not None:
+        return listen.is_loopback and mine.is_loopback
+    return target.host.lower().removesuffix(".") == listen.host.lower().removesuffix(".")
+
+
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
+
+
+def name_problem(name: str) -> str:
+    """Why this is no host name: `is not a host name`, or what exactly is wrong; empty if it is one.
+
+    What passes here passes every resolver and DNS itself: letters, digits, `-` and `_` in labels of 1 to 63 of them,
+    253 in all, and at most one final dot. A name whose last label is a number would be read as an IPv4 address, in one
+    of the odd forms that inet_aton(3) knows, by some and not by others (RFC 3696 section 2), so it is none.
+    """
+    if not name.isascii():
+        return "is not ASCII; write the name in its xn-- form"
+    labels = name.removesuffix(".").split(".")
+    longest = max(labels, key=len)
+    if len(longest) > MAX_LABEL and _LABEL.fullmatch(longest):
+        return f"has a label of {len(longest)} characters, and DNS allows {MAX_LABEL}"
+    if len(name.removesuffix(".")) > MAX_NAME and all(map(_LABEL.fullmatch, labels)):
+        return f"has {len(name)} characters, and DNS allows {MAX_NAME}"
+    is_name = all(_LABEL.fullmatch(label) and label.strip("-") == label for label in labels)
+    return "" if is_name and not _NUMBER.fullmatch(labels[-1]) else "is not a host name"
+
+
+def is_zone(text: str) -> bool:
+    """Whether this can name a network interface: by name, as Linux allows it, or by its number."""
+    if text.isdigit():
+        return _ZONE.fullmatch(text) is not None and 0 < int(text) < 1 << 32
+    return _ZONE.fullmatch(text) is not None and text not in (".", "..")
+
+
+def shown(text: str) -> str:
+    """A text as a message repeats it: no longer than people read."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
 def parse_listen(text: str) -> Listen:
@@ -116,8 +175,12 @@ def _parse(text: str, *, listening: bool) -> Target:
         host, port_text = bracketed.groups()
         bare, _, zone = host.partition("%")
         address = _ip(bare)
-        if not isinstance(address, ipaddress.IPv6Address) or ("%" in host and not zone):
-            raise AddressError(f'"{host}" is not an IPv6 address; write {form}')
+        if not isinstance(address, ipaddress.IPv6Address):
+            raise AddressError(f'"{shown(host)}" is not an IPv6 address; write {form}')
+        if "%" in host and not is_zone(zone):
+            raise AddressError(f'"{shown(host)}" names no interface behind the "%"; write one such as [fe80::1%eth0]')
+        if address in _LINK_LOCAL and not zone:
+            raise AddressError(f'"{host}" is on each link another machine; name the interface: [{host}%eth0]')
     elif text.startswith("["):
         raise AddressError(f'"{text}" {"has no port" if text.endswith("]") else "is not [V6]:PORT"}; write {form}')
     else:
@@ -134,8 +197,11 @@ def _parse(text: str, *, listening: bool) -> Target:
             raise AddressError(f'"{text}" has a "/" in its host; write {form}')
         if not host and not listening:
             raise AddressError(f'"{text}" has no host; write {form}')
-        if host and _ip(host) is None and not _is_name(host):
-            raise AddressError(f'"{host}" is neither an IP address nor a host name; write {form}')
+        problem = name_problem(host) if host and _ip(host) is None else ""
+        if problem == "is not a host name":
+            problem = f"is neither an IP address nor a host name; write {form}"
+        if problem:
+            raise AddressError(f'"{shown(host)}" {problem}')
     return TCPAddress(host, _parse_port(text, port_text, listening=listening))
 
 
@@ -154,21 +220,6 @@ def _refuse_url(text: str, form: str, *, listening: bool) -> None:
             continue
         raise AddressError(f'"{scheme}://..." is a URL; write its host and port alone, "{address}"')
     raise AddressError(f'"{scheme}://..." is a URL; write {form}')
-
-
-def _is_name(host: str) -> bool:
-    name = host.removesuffix(".")
-    labels = name.split(".")
-    return (
-        len(name) <= _MAX_NAME
-        and all(_is_label(label) for label in labels)
-        # Everybody would read a name whose last label is all digits as a broken IPv4 address (RFC 3696 section 2).
-        and not labels[-1].isdigit()
-    )
-
-
-def _is_label(text: str) -> bool:
-    return bool(_LABEL.fullmatch(text)) and text[0] != "-" and text[-1] != "-"
 
 
 def _parse_port(text: str, port_text: str, *, listening: bool) -> int:

@@ -106,7 +106,9 @@ def test_a_server_on_a_unix_socket_is_probed(tmp_path: Path) -> None:
         (["localhost:1", "--handshake-timeout", "5"], '--handshake-timeout: "5" has no unit'),
         (["localhost:1", "--max-time", "never"], '--max-time: "never" would let a silent server keep us'),
         (["localhost:1", "--alpn", "h2,"], '--alpn: "" is no protocol name'),
-        (["localhost:1", "--server-name", "a b"], "--server-name: not a host name"),
+        (["localhost:1", "--server-name", "a b"], '--server-name: "a b" is not a host name; write one such as www'),
+        (["localhost:1", "--server-name", "a" * 64], "has a label of 64 characters, and DNS allows 63"),
+        (["a" * 64 + ":1"], "has a label of 64 characters, and DNS allows 63"),
     ],
 )
 def test_wrong_words_are_usage_errors(words: list[str], why: str) -> None:

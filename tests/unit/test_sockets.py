@@ -185,7 +185,8 @@ def test_a_port_in_use_names_the_program_that_has_it() -> None:
     [
         ("203.0.113.9:8443", "not an address of this machine; write one that is, or :PORT for all of them"),
         ("unix:/nonexistent/s", 'the directory "/nonexistent" does not exist; create it, or name it in'),
-        ("[fe80::1]:8443", "a link-local one needs its interface: [fe80::1%eth0]:PORT"),
+        ("[fe80::1%nosuch0]:8443", 'there is no interface "nosuch0"; write one that `ip link` lists'),
+        ("[fe80::1%lo]:8443", "not an address of this machine"),
         ("systemd:web", "not started by a socket unit; start the .socket unit instead, or write HOST:PORT"),
         ("nowhere.invalid:8443", 'the name "nowhere.invalid" does not resolve'),
     ],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tlstunnel.cli.hosts import host_name
 from tlstunnel.errors import StartupError, UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def explain(
             },
         )  # fmt: skip
         visit = scenes.Visit(
-            address=address, server_name=server_name, ca=ca, cert=cert, key=key,
+            address=address, server_name=host_name("--server-name", server_name), ca=ca, cert=cert, key=key,
             key_passphrase_file=key_passphrase_file, resume=resume,
             connect_timeout=connect_timeout, handshake_timeout=handshake_timeout,
         )  # fmt: skip

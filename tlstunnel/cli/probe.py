@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tlstunnel.cli.hosts import host_name
 from tlstunnel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def probe(
         total_s=_duration("--max-time", max_time),
     )
     request = Request(
-        target=_target(address), server_name=_host("--server-name", server_name), name=name, alpn=_protocols(alpn),
+        target=_target(address), server_name=host_name("--server-name", server_name), name=name, alpn=_protocols(alpn),
         starttls=starttls.value if starttls else None, ca=ca, limits=limits, parallel=connections,
     )  # fmt: skip
     with _progress() as progress:
@@ -116,12 +117,6 @@ def _target(text: str) -> Target:
         return parse_target(text)
     except AddressError as exc:
         raise UsageError("HOST:PORT", str(exc)) from exc
-
-
-def _host(option: str, text: str | None) -> str | None:
-    if text is not None and not (text.isascii() and text.isprintable() and 0 < len(text) < 254 and " " not in text):
-        raise UsageError(option, "not a host name; write one such as www.example.org")
-    return text
 
 
 def _protocols(texts: list[str]) -> tuple[str, ...]:

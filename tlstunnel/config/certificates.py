@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 from typing import TypeVar
 
-from tlstunnel.address import Target, TCPAddress
+from tlstunnel.address import Target, TCPAddress, name_problem, shown
 from tlstunnel.config.model import BackendTLS, CertificateFiles, TLSSettings
 from tlstunnel.config.reader import Table
 from tlstunnel.config.rules import read_server_policy
@@ -121,15 +121,15 @@ def _server_name(text: str) -> str | None:
 
 def check_name(text: str) -> str:
     """A host name for SNI, or `*.` and a name; lower case, without a final dot."""
-    name = text.lower().rstrip(".")
-    labels = name.removeprefix("*.").split(".")
+    name = text.removesuffix(".")
     if _is_address(name):
         raise ValueError(f'"{text}" is an address, which no client sends as a server name; write a host name')
-    if not name.isascii():
-        raise ValueError(f'"{text}" is not ASCII; write the name in its xn-- form')
-    if len(name) > 253 or not all(_is_label(label) for label in labels):
-        raise ValueError(f'"{text}" is not a host name; write one such as "api.example.org" or "*.example.org"')
-    return name
+    problem = name_problem(name.removeprefix("*."))
+    if problem == "is not a host name":
+        problem += '; write one such as "api.example.org" or "*.example.org"'
+    if problem:
+        raise ValueError(f'"{shown(text)}" {problem}')
+    return name.lower()
 
 
 def _is_address(text: str) -> bool:
@@ -138,7 +138,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_label(label: str) -> bool:
-    return 0 < len(label) <= 63 and label.replace("-", "").replace("_", "").isalnum() and label.strip("-") == label

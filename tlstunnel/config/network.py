@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
-from tlstunnel.address import Target, TCPAddress, UnixAddress
+from tlstunnel.address import Target, TCPAddress, UnixAddress, is_zone, shown
 from tlstunnel.config.model import LOOPBACK, Network, ProxyProtocol, Rate
 from tlstunnel.config.reader import Table
 from tlstunnel.config.units import parse_rate
@@ -84,6 +84,11 @@ def _source_address(text: str) -> str | None:
     except ValueError:
         right = "write an IP address of this machine, without a port or brackets"
         raise ValueError(f'"{text}" is not an IP address; {right}') from None
+    zone = address.scope_id if isinstance(address, ipaddress.IPv6Address) else None
+    if zone is not None and not is_zone(zone):
+        raise ValueError(f'"{shown(text)}" names no interface behind the "%"; write one such as fe80::1%eth0')
+    if isinstance(address, ipaddress.IPv6Address) and address.is_link_local and zone is None:
+        raise ValueError(f'"{text}" is on each link another address; name the interface: {text}%eth0')
     if address.is_unspecified or address.is_multicast:
         raise ValueError(f'"{text}" is no address to connect from; write one of this machine, or leave the key out')
     return str(address)

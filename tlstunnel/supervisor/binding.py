@@ -62,6 +62,9 @@ def resolve(address: TCPAddress) -> tuple[Endpoint, ...]:
         # As bytes, because for text Python loads its IDNA tables, which stay in memory; hosts here are ASCII already.
         found = socket.getaddrinfo(address.host.encode("ascii"), address.port, type=socket.SOCK_STREAM, flags=flags)
     except socket.gaierror as exc:
+        zone = address.host.partition("%")[2]
+        if zone:
+            raise ListenRefused(f'there is no interface "{zone}"; write one that `ip link` lists') from exc
         raise ListenRefused(
             f'the name "{address.host}" does not resolve ({(exc.strerror or "unknown").lower()}); '
             "write an address of this machine, or :PORT for all of them"

@@ -12,6 +12,7 @@ import typer
 
 from tlstunnel.cli.cert import options
 from tlstunnel.cli.cert.options import Source
+from tlstunnel.cli.hosts import host_name
 from tlstunnel.errors import StartupError, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def show(
 
     address = None if what == "-" or os.path.exists(what) else _address(what)
     if address is not None:
-        found, rest = _fetch(address, server_name), None
+        found, rest = _fetch(address, host_name("--server-name", server_name)), None
         name = name or server_name or address.host
     else:
         found, rest = _read(Path(what), Source(passphrase_file, passphrase_env))
