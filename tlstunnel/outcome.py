@@ -161,7 +161,9 @@ class CloseReason(Enum):
     )
     BACKEND_NO_SOCKET = ("no_socket", Stage.DIAL, Fault.BACKEND, "backend's unix socket does not exist")
     BACKEND_PERMISSION = ("permission", Stage.DIAL, Fault.OPERATOR, "not permitted to connect to the backend")
-    BACKEND_NO_DESCRIPTORS = ("no_descriptors", Stage.DIAL, Fault.OPERATOR, "no descriptor or local port was free")
+    BACKEND_NO_DESCRIPTORS = ("no_descriptors", Stage.DIAL, Fault.OPERATOR, "no descriptor was free")
+    BACKEND_NO_PORT = ("no_port", Stage.DIAL, Fault.OPERATOR, "no local port was free towards the backend")
+    BACKEND_NO_MEMORY = ("no_memory", Stage.DIAL, Fault.OPERATOR, "the kernel had no memory for the connection")
     BACKEND_NO_SOURCE = ("no_source", Stage.DIAL, Fault.OPERATOR, "source_address cannot be used")
     CLIENT_GONE = ("client_gone", Stage.DIAL, Fault.NOBODY, "client reset the connection before the backend answered")
 

@@ -26,7 +26,7 @@ from tlstunnel.config.model import (
 from tlstunnel.errors import ConfigError, StartupError
 from tlstunnel.tls import inventory
 from tlstunnel.tls.context import ContextError
-from tlstunnel.tls.inspection import Finding, inspect
+from tlstunnel.tls.inspection import Finding, inspect, loop_warnings
 from tlstunnel.tls.passphrase import PassphraseSource
 from tlstunnel.tls.policy import Policy
 from tlstunnel.tls.store import Material, ServiceContexts
@@ -187,3 +187,82 @@ def test_a_key_of_a_service_is_named_as_its_option(option: options.Option) -> No
 def test_a_service_whose_name_has_a_dot_is_named_as_toml_writes_it() -> None:
     steps = ("services", "web.1", "sni", 0, "certificate")
     assert inventory.place("a.toml", steps) == 'a.toml: services."web.1".sni[0].certificate'
+
+
+def chain(**ways: str) -> tuple[Service, ...]:
+    """Services by name, each `LISTEN > TARGET`."""
+    return tuple(
+        Service(
+            name=name,
+            mode=Mode.PASSTHROUGH,
+            listen=(parse_listen(way.split(" > ")[0]),),
+            targets=tuple(map(parse_target, way.split(" > ")[1].split(", "))),
+        )
+        for name, way in ways.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("listen", "target"),
+    [
+        (":8443", "127.0.0.1:8443"),
+        (":8443", "[::1]:8443"),
+        (":8443", "localhost:8443"),
+        (":8443", "0.0.0.0:8443"),
+        (":8443", "10.0.0.7:1, 127.0.0.9:8443"),
+        ("0.0.0.0:8443", "127.0.0.1:8443"),
+        ("[::]:8443", "[::1]:8443"),
+        ("[::]:8443", "localhost:8443"),
+        ("localhost:8443", "127.0.0.1:8443"),
+        ("127.0.0.1:8443", "LOCALHOST.:8443"),
+        ("192.0.2.7:8443", "192.0.2.7:8443"),
+        ("[2001:db8::7]:8443", "[2001:db8:0::7]:8443"),
+        ("db.example.org:8443", "DB.example.org.:8443"),
+        ("unix:/run/a", "unix:/run/a"),
+    ],
+)
+def test_a_target_that_is_where_the_service_listens_is_warned_of(listen: str, target: str) -> None:
+    (line,) = loop_warnings(chain(web=f"{listen} > {target}"))
+    back = parse_target(target.rsplit(", ", maxsplit=1)[-1])
+    assert line == (
+        f"web: target {back} leads back to the service itself (web -> web): each "
+        "connection makes the next, until there are no descriptors left; write the address of what is behind it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("listen", "target"),
+    [
+        (":8443", "127.0.0.1:8444"),
+        (":8443", "10.0.0.7:8443"),
+        (":8443", "db.example.org:8443"),
+        (":0", "127.0.0.1:8443"),
+        ("0.0.0.0:8443", "[::1]:8443"),
+        ("127.0.0.1:8443", "127.0.0.2:8443"),
+        ("127.0.0.1:8443", "[::1]:8443"),
+        ("db.example.org:8443", "127.0.0.1:8443"),
+        ("systemd:web", "127.0.0.1:8443"),
+        ("unix:/run/a", "unix:/run/b"),
+        ("unix:/run/a", "127.0.0.1:8443"),
+    ],
+)
+def test_a_target_elsewhere_is_not(listen: str, target: str) -> None:
+    assert loop_warnings(chain(web=f"{listen} > {target}")) == []
+
+
+def test_a_circle_of_services_is_one_warning_and_a_chain_is_none() -> None:
+    forward = {"front": ":443 > 127.0.0.1:8443", "middle": "127.0.0.1:8443 > 127.0.0.1:8444, 10.0.0.1:1"}
+    assert loop_warnings(chain(**forward, back="127.0.0.1:8444 > 127.0.0.1:80")) == []
+    (line,) = loop_warnings(chain(**forward, back="127.0.0.1:8444 > 127.0.0.1:443"))
+    assert line.startswith("front: target 127.0.0.1:8443 leads back to the service itself (front -> middle -> back -> ")
+    lines = loop_warnings(chain(one=":1 > 127.0.0.1:1", two=":2 > 127.0.0.1:2", three=":3 > 127.0.0.1:1"))
+    assert [line.partition(":")[0] for line in lines] == ["one", "two"]
+
+
+def test_check_and_a_start_say_that_a_target_leads_back() -> None:
+    files = plain()
+    service = replace(
+        config(files).services[0], listen=(parse_listen("127.0.0.1:7"),), targets=(parse_target("127.0.0.1:7"),)
+    )
+    found = inspect(Config(services=(service,)), PassphraseSource(), now=NOW)
+    assert [line for line in found.warnings if "leads back" in line]

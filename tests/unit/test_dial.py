@@ -150,7 +150,17 @@ def test_who_does_not_accept_in_time_is_named(tmp_path: Path) -> None:
         (errno.ETIMEDOUT, CloseReason.BACKEND_CONNECT_TIMEOUT),
         (errno.EMFILE, CloseReason.BACKEND_NO_DESCRIPTORS),
         (errno.ENFILE, CloseReason.BACKEND_NO_DESCRIPTORS),
-        (errno.EADDRNOTAVAIL, CloseReason.BACKEND_NO_DESCRIPTORS),
+        (errno.EADDRNOTAVAIL, CloseReason.BACKEND_NO_PORT),
+        (errno.EADDRINUSE, CloseReason.BACKEND_NO_PORT),
+        (errno.ENOBUFS, CloseReason.BACKEND_NO_MEMORY),
+        (errno.ENOMEM, CloseReason.BACKEND_NO_MEMORY),
+        (errno.ENOTDIR, CloseReason.BACKEND_NO_SOCKET),
+        (errno.ELOOP, CloseReason.BACKEND_NO_SOCKET),
+        (errno.EPROTOTYPE, CloseReason.BACKEND_NO_SOCKET),
+        (errno.EAFNOSUPPORT, CloseReason.BACKEND_UNREACHABLE),
+        (errno.ENETDOWN, CloseReason.BACKEND_UNREACHABLE),
+        (errno.EHOSTDOWN, CloseReason.BACKEND_UNREACHABLE),
+        (errno.EINVAL, CloseReason.BACKEND_UNREACHABLE),
         (errno.ENETUNREACH, CloseReason.BACKEND_UNREACHABLE),
         (errno.EHOSTUNREACH, CloseReason.BACKEND_UNREACHABLE),
         (errno.EIO, CloseReason.BACKEND_UNREACHABLE),
@@ -160,6 +170,68 @@ def test_what_the_system_says_is_a_reason_and_names_the_target(number: int, reas
     error = dial_error(TARGET, OSError(number, os.strerror(number)))
     assert error.reason is reason
     assert error.detail == f"db.example.org:5432: {os.strerror(number)}"
+
+
+def test_an_interface_that_is_not_there_fails_its_connection_alone_and_is_named() -> None:
+    dialer = Dialer(parse_target("[fe80::1%nosuch0]:80"))
+    with pytest.raises(DialError) as error:
+        dialer.begin()
+    assert error.value.reason is CloseReason.BACKEND_UNREACHABLE
+    assert error.value.detail == '[fe80::1%nosuch0]:80: there is no interface "nosuch0"'
+    from_there = Dialer(parse_target("[::1]:80"), "fe80::1%nosuch0")
+    with pytest.raises(DialError) as error:
+        from_there.begin()
+    assert error.value.reason is CloseReason.BACKEND_NO_SOURCE
+    assert error.value.detail == 'source_address fe80::1%nosuch0: there is no interface "nosuch0"'
+
+
+def test_an_interface_is_looked_for_at_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        dialer = Dialer(parse_target(f"[::1%vpn7]:{listener.getsockname()[1]}"))
+        with pytest.raises(DialError):
+            dialer.begin()
+        there = socket.if_nametoindex("lo")
+        monkeypatch.setattr(socket, "if_nametoindex", {"vpn7": there}.__getitem__)
+        begun = dialer.begin()
+        assert begun is not None
+        with closing(begun[0]):
+            finish(dialer, begun[0])
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_socket_that_is_connected_to_itself_is_refused(family: socket.AddressFamily, host: str) -> None:
+    with socket.socket(family) as sock:
+        sock.bind((host, 0))
+        sock.connect(sock.getsockname())
+        assert sock.getpeername() == sock.getsockname()
+        dialer = Dialer(parse_target(target_of(sock)))
+        for look in (dialer.is_there, dialer.check):
+            with pytest.raises(DialError) as error:
+                look(sock)
+            assert error.value.reason is CloseReason.BACKEND_REFUSED
+            assert error.value.detail.endswith(": Connection refused")
+
+
+def test_a_name_that_leads_to_the_connection_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    async def open_tcp_stream(host: str, port: int, **_: object) -> trio.SocketStream:
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        opened.append(sock.fileno())
+        sock.setblocking(False)
+        return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+    monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
+    dialer = Dialer(parse_target("localhost:80"))
+    with pytest.raises(OSError) as raised:  # noqa: PT011
+        trio.run(dialer.slowly(60))
+    assert dial_error(dialer.target, raised.value).reason is CloseReason.BACKEND_REFUSED
+    assert opened
+    for fd in opened:
+        with pytest.raises(OSError):  # noqa: PT011
+            os.fstat(fd)
 
 
 def attempts(*errors: OSError) -> OSError:

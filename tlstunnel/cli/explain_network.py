@@ -7,7 +7,7 @@ import socket
 import time
 
 from tlstunnel.address import Target, UnixAddress
-from tlstunnel.probe.route import Address, look_up
+from tlstunnel.probe.route import Address, connect, look_up
 from tlstunnel.probe.trouble import Unreachable
 from tlstunnel.tls13.client import Client
 from tlstunnel.tls13.client_config import ClientConfig
@@ -67,7 +67,7 @@ def _connect(address: Target, timeout_s: float | None) -> socket.socket:
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
             connection.settimeout(_left(deadline))
-            connection.connect(where)
+            connect(connection, where)
         except OSError as exc:
             connection.close()
             problem = exc

@@ -7,8 +7,11 @@ knows no deadline; connecting, STARTTLS and the conversation each have theirs, h
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import queue
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -212,7 +215,7 @@ class Route:
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
                 sock.settimeout(left)
-                sock.connect(where)
+                connect(sock, where)
                 if family != socket.AF_UNIX:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except TimeoutError:
@@ -227,6 +230,21 @@ class Route:
                 return sock
         what = "the path" if isinstance(self.target, UnixAddress) else "host and port"
         raise Unreachable(f"{problem}; check {what}")
+
+
+def connect(sock: socket.socket, where: Any) -> None:
+    """Connect, and believe it only if somebody else is at the other end.
+
+    Where nobody listens on a port of this machine from which the kernel also takes the ports of connections, it may
+    take that very port, and the socket is connected to itself (RFC 9293 section 3.5).
+
+    Raises:
+        OSError: as `socket.connect`.
+    """
+    sock.connect(where)
+    if sock.family != socket.AF_UNIX and sock.getsockname() == sock.getpeername():
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leaves no TIME_WAIT on the port
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 
 def look_up(target: TCPAddress, timeout_s: float | None) -> list[Address]:

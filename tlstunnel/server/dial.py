@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,18 +25,23 @@ _BUSY_RETRY_S = 0.02
 FIRST_REST_S = 1.0
 MAX_REST_S = 60.0
 
-_REASONS = {
-    errno.ECONNREFUSED: CloseReason.BACKEND_REFUSED,
-    errno.ECONNRESET: CloseReason.BACKEND_REFUSED,
-    errno.ENOENT: CloseReason.BACKEND_NO_SOCKET,
-    errno.ENOTSOCK: CloseReason.BACKEND_NO_SOCKET,
-    errno.EACCES: CloseReason.BACKEND_PERMISSION,
-    errno.EPERM: CloseReason.BACKEND_PERMISSION,
-    errno.ETIMEDOUT: CloseReason.BACKEND_CONNECT_TIMEOUT,
-    errno.EMFILE: CloseReason.BACKEND_NO_DESCRIPTORS,
-    errno.ENFILE: CloseReason.BACKEND_NO_DESCRIPTORS,
-    errno.EADDRNOTAVAIL: CloseReason.BACKEND_NO_DESCRIPTORS,
+_NAMED_REASONS = {
+    CloseReason.BACKEND_REFUSED: (errno.ECONNREFUSED, errno.ECONNRESET),
+    # A path that is not there, leads through a file or in a circle; or what is there is another kind of socket.
+    CloseReason.BACKEND_NO_SOCKET: (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENOTSOCK, errno.EPROTOTYPE),
+    # Permissions of a unix socket; for TCP a packet filter, a security module or the unit's own restrictions.
+    CloseReason.BACKEND_PERMISSION: (errno.EACCES, errno.EPERM),
+    CloseReason.BACKEND_CONNECT_TIMEOUT: (errno.ETIMEDOUT,),
+    CloseReason.BACKEND_NO_DESCRIPTORS: (errno.EMFILE, errno.ENFILE),
+    # Which of the two it is depends on whether the port was to be chosen at connect or at bind (ip(7), connect(2)).
+    CloseReason.BACKEND_NO_PORT: (errno.EADDRNOTAVAIL, errno.EADDRINUSE),
+    CloseReason.BACKEND_NO_MEMORY: (errno.ENOBUFS, errno.ENOMEM),
 }
+_REASONS = {number: reason for reason, numbers in _NAMED_REASONS.items() for number in numbers}
+"""What connect(2), socket(2), ip(7), tcp(7) and unix(7) may say; all else, the network's own words (ENETUNREACH,
+EHOSTUNREACH, ENETDOWN, EAFNOSUPPORT ...), means that there is no way to the backend."""
+_SELF_CONNECTS = 3
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class DialError(Exception):
@@ -87,7 +93,7 @@ def _leaves(error: BaseException) -> list[OSError]:
 class Dialer:
     """Knows one target and how to begin a connection to it."""
 
-    __slots__ = ("_address", "_failures", "_family", "_source", "rests_until", "target", "text")
+    __slots__ = ("_address", "_failures", "_family", "_source", "_zone", "rests_until", "target", "text")
 
     def __init__(self, target: Target, source: str | None = None) -> None:
         self.target = target
@@ -98,13 +104,13 @@ class Dialer:
         self._failures = 0
         self._family: int | None = None
         self._address: Any = None
+        self._zone = ""
         if isinstance(target, UnixAddress):
             self._family, self._address = socket.AF_UNIX, target.path
         elif target.is_literal:
-            host, _, zone = target.host.partition("%")
+            host, _, self._zone = target.host.partition("%")
             if ":" in host:
-                scope = _scope(zone)
-                self._family, self._address = socket.AF_INET6, (host, target.port, 0, scope)
+                self._family, self._address = socket.AF_INET6, (host, target.port, 0, 0)
             else:
                 self._family, self._address = socket.AF_INET, (host, target.port)
 
@@ -131,11 +137,18 @@ class Dialer:
             sock = socket.SocketType(self._family, _STREAM, 0)
         except OSError as exc:
             raise dial_error(self.target, exc) from None
-        if self._source is not None:
-            self._bind(sock)
-        if self._family != socket.AF_UNIX:
-            set_up(sock)
-        code = sock.connect_ex(self._address)
+        try:
+            if self._source is not None:
+                self._bind(sock, self._source)
+            if self._family != socket.AF_UNIX:
+                set_up(sock)
+            code = sock.connect_ex((*self._address[:3], _scope(self._zone)) if self._zone else self._address)
+        except OSError as exc:
+            sock.close()
+            raise dial_error(self.target, exc) from None
+        except BaseException:
+            sock.close()
+            raise
         if code == 0:
             return sock, True
         if code == errno.EINPROGRESS:
@@ -145,17 +158,17 @@ class Dialer:
             return None  # a unix socket's queue is full: the backend is slow to accept
         raise dial_error(self.target, OSError(code, os.strerror(code)))
 
-    def _bind(self, sock: socket.SocketType) -> None:
+    def _bind(self, sock: socket.SocketType, source: str) -> None:
         try:
             # The port is chosen at connect, when it need only be free towards this target (ip(7)).
             sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            sock.bind((self._source, 0))
+            host, _, zone = source.partition("%")
+            sock.bind((host, 0, 0, _scope(zone)) if zone else (host, 0))
         except OSError as exc:
-            sock.close()
-            raise dial_error(self.target, self._source_error(exc)) from None
+            raise self._source_error(exc) from None
 
     def _source_error(self, error: OSError) -> SourceError:
-        return SourceError(f"source_address {self._source}: {os.strerror(error.errno or 0)}")
+        return SourceError(f"source_address {self._source}: {_words(error)}")
 
     def _check_source(self) -> None:
         """
@@ -164,19 +177,26 @@ class Dialer:
         """
         if self._source is not None:
             with socket.socket(socket.AF_INET6 if ":" in self._source else socket.AF_INET) as sock:
-                try:
-                    sock.bind((self._source, 0))
-                except OSError as exc:
-                    raise self._source_error(exc) from None
+                self._bind(sock, self._source)
 
-    @staticmethod
-    def is_there(sock: socket.SocketType) -> bool:
-        """Whether a socket that `begin` started is connected."""
+    def is_there(self, sock: socket.SocketType) -> bool:
+        """Whether a socket that `begin` started is connected.
+
+        Where nobody listens on a port of this machine from which the kernel also takes the ports of connections
+        (ip_local_port_range), it may take that very port. Then SYN meets SYN, as when two open at once (RFC 9293
+        section 3.5), and the socket would hear its own bytes.
+
+        Raises:
+            DialError: it is, to itself. The socket is the caller's to close.
+        """
         try:
-            sock.getpeername()
+            peer = sock.getpeername()
+            if self._family == socket.AF_UNIX or sock.getsockname() != peer:
+                return True
         except OSError:
             return False
-        return True
+        _forget_port(sock)
+        raise dial_error(self.target, _nobody_there())
 
     def check(self, sock: socket.SocketType) -> bool:
         """After an edge on a socket that `begin` started: whether it is connected; False means not yet.
@@ -226,14 +246,40 @@ def set_up(sock: Any) -> None:
 
 
 async def _connect_name(target: TCPAddress, source: str | None) -> socket.SocketType:
-    stream = await trio.open_tcp_stream(target.host, target.port, local_address=source)
-    set_up(stream.socket)
-    family = stream.socket.family
-    fd = stream.socket.detach()
-    return socket.SocketType(family, _STREAM, 0, fileno=fd)
+    for _ in range(_SELF_CONNECTS):
+        stream = await trio.open_tcp_stream(target.host, target.port, local_address=source)
+        if stream.socket.getsockname() == stream.socket.getpeername():
+            # The name may have another address, where somebody listens.
+            _forget_port(stream.socket)
+            stream.socket.close()
+            continue
+        set_up(stream.socket)
+        family = stream.socket.family
+        fd = stream.socket.detach()
+        return socket.SocketType(family, _STREAM, 0, fileno=fd)
+    raise _nobody_there()
+
+
+def _forget_port(sock: Any) -> None:
+    """Have the socket leave nothing behind when it is closed: TIME_WAIT would keep its port from whoever is to listen
+    there (RFC 9293 section 3.6.1)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def _nobody_there() -> OSError:
+    """What the kernel would have said, had it taken another port to come from."""
+    return ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 
 def _scope(zone: str) -> int:
-    if not zone:
-        return 0
-    return int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+    """The number of an interface, which changes when that comes back: asked for at each connection.
+
+    Raises:
+        OSError: there is none of this name.
+    """
+    try:
+        return socket.if_nametoindex(zone)
+    except OSError:
+        if zone.isdigit():
+            return int(zone)
+        raise OSError(errno.ENODEV, f'there is no interface "{zone}"') from None

@@ -173,11 +173,15 @@ async def _dial(dialer: Dialer, timeout_s: float) -> socket.SocketType:
             except OSError as exc:
                 raise dial_error(dialer.target, exc) from None
         sock, is_connected = begun
-        with trio.move_on_after(min(timeout_s, 1e9)):
-            while not is_connected:
-                await trio.lowlevel.wait_writable(sock)
-                is_connected = dialer.check(sock)
-            return sock
+        try:
+            with trio.move_on_after(min(timeout_s, 1e9)):
+                while not is_connected:
+                    await trio.lowlevel.wait_writable(sock)
+                    is_connected = dialer.check(sock)
+                return sock
+        except DialError:
+            sock.close()
+            raise
         sock.close()
     except DialError as exc:
         raise SessionError(remedies.joined(exc.detail, remedies.of_dial(exc.reason, remedies.OPTIONS))) from None

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from tlstunnel.address import Target, leads_to
 from tlstunnel.config.model import Admin, BackendTLS, CertificateFiles, Config, CRLExpired, Mode, Service, TLSSettings
 from tlstunnel.tls.certificate_checks import Use, ca_warnings, crl_problems, expired_lists, warnings
 from tlstunnel.tls.context import ContextError, check_settings
@@ -90,6 +91,7 @@ def inspect(
     loader = _Loader(found, passphrases, now)
     materials = tuple(_Service(service, found, loader).inspect() for service in config.services)
     admin = None if config.admin.certificate is None else _inspect_admin(config.admin, found, loader)
+    found.warnings += loop_warnings(config.services)
     contexts = []
     if not found.problems:
         # Only whole contexts show what OpenSSL has against settings and material together.
@@ -251,12 +253,57 @@ class _Service:
         return crls
 
 
+def loop_warnings(services: Sequence[Service]) -> list[str]:
+    """A line for each circle of services that connect to one another: each connection in it makes the next.
+
+    A service that connects to another one, with no way back, is a chain, and often meant.
+    """
+    lines: list[str] = []
+    told: set[str] = set()
+    for service in services:
+        path = _way_back(service, services)
+        if path and not told.issuperset(each.name for each in path):
+            told |= {each.name for each in path}
+            target = next(
+                each for each in _targets(path[0]) if any(leads_to(each, listen) for listen in path[1].listen)
+            )
+            way = " -> ".join(each.name for each in path)
+            lines.append(
+                f"{service.name}: target {target} leads back to the service itself ({way}): each connection makes the "
+                "next, until there are no descriptors left; write the address of what is behind it"
+            )
+    return lines
+
+
+def _way_back(start: Service, services: Sequence[Service]) -> tuple[Service, ...]:
+    """The shortest way from a service by way of targets to itself, with the service at both ends; empty for none."""
+    ways: list[tuple[Service, ...]] = [(start,)]
+    seen: set[str] = set()
+    for way in ways:
+        for service in services:
+            if any(leads_to(target, listen) for target in _targets(way[-1]) for listen in service.listen):
+                if service is start:
+                    return (*way, service)
+                if service.name not in seen:
+                    seen.add(service.name)
+                    ways.append((*way, service))
+    return ()
+
+
+def _targets(service: Service) -> tuple[Target, ...]:
+    names = (target for name in service.sni for target in name.targets)
+    return (*service.targets, *service.fallback_target, *names)
+
+
 def _cannot_bind(address: str) -> str | None:
     """Why no connection could be made from this address of ours; asked of the kernel, which alone knows."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    host, _, zone = address.partition("%")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if zone and zone not in {text for number, name in socket.if_nameindex() for text in (name, str(number))}:
+        return f'there is no interface "{zone}"'
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.bind((address, 0))
+            sock.bind(socket.getaddrinfo(address, 0, family, flags=socket.AI_NUMERICHOST)[0][4])
     except OSError as exc:
         return os.strerror(exc.errno or 0).lower()
     return None

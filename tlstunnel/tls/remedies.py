@@ -84,11 +84,15 @@ OF_SERVERS: dict[CloseReason, str] = {
 OF_DIALS: dict[CloseReason, str] = {
     CloseReason.BACKEND_REFUSED: "start what should listen there, or correct {address}",
     CloseReason.BACKEND_UNRESOLVABLE: "correct {address}, or how this machine resolves names",
-    CloseReason.BACKEND_UNREACHABLE: "correct {address}, or the routes of this machine",
+    CloseReason.BACKEND_UNREACHABLE: "correct {address}, or the interfaces and routes of this machine",
     CloseReason.BACKEND_CONNECT_TIMEOUT: "look whether it is overloaded or a firewall drops it{or_wait}",
     CloseReason.BACKEND_NO_SOCKET: "start what should listen there, or correct {address}",
-    CloseReason.BACKEND_PERMISSION: "let the user that tlstunnel runs as connect to it",
-    CloseReason.BACKEND_NO_DESCRIPTORS: "raise LimitNOFILE, or lower max_connections",
+    CloseReason.BACKEND_PERMISSION: "let the user that tlstunnel runs as connect to it (file modes, firewall, SELinux, "
+    "IPAddressDeny=)",
+    CloseReason.BACKEND_NO_DESCRIPTORS: "raise LimitNOFILE (fs.file-max for a whole system), or lower max_connections",
+    CloseReason.BACKEND_NO_PORT: "use more targets or source addresses, widen net.ipv4.ip_local_port_range, or use a "
+    "unix socket",
+    CloseReason.BACKEND_NO_MEMORY: "give this machine or the unit more memory, or lower max_connections",
     CloseReason.BACKEND_NO_SOURCE: "write an address of this machine",
 }
 """Of targets that were not reached."""
