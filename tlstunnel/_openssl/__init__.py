@@ -26,7 +26,9 @@ next, innocent call look as if it had failed.
 from tlstunnel._openssl.binding import TLSError, probe
 from tlstunnel._openssl.contexts import (
     X509_V_ERR_APPLICATION_VERIFICATION,
+    X509_V_ERR_CERT_REJECTED,
     X509_V_ERR_CRL_HAS_EXPIRED,
+    ask_sessions,
     set_alpn_choice,
     set_groups,
     set_judge,
@@ -42,11 +44,13 @@ __all__ = [
     "RECORD",
     "UNREAD_ANSWERS",
     "X509_V_ERR_APPLICATION_VERIFICATION",
+    "X509_V_ERR_CERT_REJECTED",
     "X509_V_ERR_CRL_HAS_EXPIRED",
     "Engine",
     "Scratch",
     "TLSEngine",
     "TLSError",
+    "ask_sessions",
     "probe",
     "set_alpn_choice",
     "set_groups",

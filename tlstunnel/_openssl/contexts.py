@@ -34,6 +34,8 @@ def set_groups(context: SSL.Context, groups: str) -> None:
 
 X509_V_ERR_APPLICATION_VERIFICATION = 50
 """OpenSSL's verdict for what `judge` refused."""
+X509_V_ERR_CERT_REJECTED = 28
+"""OpenSSL's verdict for a server's certificate that a session's judge refused: bad_certificate is its alert."""
 X509_V_ERR_CRL_HAS_EXPIRED = 12
 
 _ALPN_CALLBACK = ctypes.CFUNCTYPE(
@@ -66,6 +68,8 @@ class _Judgement:
 _protocols: dict[int, _Protocols] = {}
 _responses: dict[int, Callable[[bytes], bytes | None]] = {}
 _judgements: dict[int, _Judgement] = {}
+_sessions: dict[int, Callable[[bytes], bool]] = {}
+"""Sessions in which we are the client, by their address: who judges the server's certificate."""
 _numbers = itertools.count(1)
 
 
@@ -125,6 +129,27 @@ def set_judge(
     return _Registered(_judgements, _identity_of(context), _Judgement(judge, refused, forgives_expired_lists))
 
 
+def ask_sessions(context: SSL.Context, mode: int, *, forgives_expired_lists: bool = False) -> object:
+    """Client: let each session's own judge (`judge_session`) see the server's certificate that OpenSSL has verified,
+    while an alert can still say no and before ours is shown. A session without one is refused.
+
+    Not called on resumption, where no certificate is sent. The object returned must live as long as the context.
+    """
+    callbacks = _callbacks()
+    callback = callbacks.ask_and_forgive if forgives_expired_lists else callbacks.ask
+    _lib.SSL_CTX_set_verify(context._context, mode, _pointer(callback, _lib.SSL_CTX_set_verify, 2))
+    return callbacks
+
+
+def judge_session(ssl: Any, judge: Callable[[bytes], bool] | None) -> None:
+    """The judge of this session, until None ends that: at the latest when the session is freed."""
+    address = int(_ffi.cast("uintptr_t", ssl))
+    if judge is None:
+        _sessions.pop(address, None)
+    else:
+        _sessions[address] = judge
+
+
 def set_staple(context: SSL.Context, response: Callable[[bytes], bytes | None]) -> object:
     """Server: staple what `response` has for our certificate (both DER) where the client asks (RFC 6066 section 8).
 
@@ -143,6 +168,8 @@ class _Callbacks:
     choose: Any
     verify: Any
     forgive: Any
+    ask: Any
+    ask_and_forgive: Any
     staple: Any
 
 
@@ -150,9 +177,14 @@ class _Callbacks:
 def _callbacks() -> _Callbacks:
     """All callbacks there ever are, for good: a reference too many keeps them past the end of the interpreter, too."""
     made = _Callbacks(
-        _ALPN_CALLBACK(_choose), _VERIFY_CALLBACK(_verify), _VERIFY_CALLBACK(_forgive), _STATUS_CALLBACK(_staple)
+        choose=_ALPN_CALLBACK(_choose),
+        verify=_VERIFY_CALLBACK(_verify),
+        forgive=_VERIFY_CALLBACK(_forgive),
+        ask=_VERIFY_CALLBACK(_ask),
+        ask_and_forgive=_VERIFY_CALLBACK(_ask_and_forgive),
+        staple=_STATUS_CALLBACK(_staple),
     )
-    for callback in (made.choose, made.verify, made.forgive, made.staple):
+    for callback in (made.choose, made.verify, made.forgive, made.ask, made.ask_and_forgive, made.staple):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
     return made
 
@@ -187,8 +219,7 @@ def _split_alpn(wire: bytes) -> list[bytes]:
 
 def _verify(is_good: int, store_context: Any) -> int:
     pointer = _ffi.cast("X509_STORE_CTX *", store_context)
-    ssl = _lib.X509_STORE_CTX_get_ex_data(pointer, _lib.SSL_get_ex_data_X509_STORE_CTX_idx())
-    entry = _judgements.get(_list_of(_ffi.cast("SSL *", ssl)))
+    entry = _judgements.get(_list_of(_session_of(pointer)))
     if not is_good:
         if entry is not None and entry.forgives_expired_lists and _forgiven(pointer):
             return 1
@@ -196,18 +227,40 @@ def _verify(is_good: int, store_context: Any) -> int:
             with contextlib.suppress(Exception):  # nothing can be raised through OpenSSL, which has decided already
                 entry.refused(to_der(_lib.X509_STORE_CTX_get0_cert(pointer)))
         return 0
+    return _judged(pointer, None if entry is None else entry.judge, X509_V_ERR_APPLICATION_VERIFICATION)
+
+
+def _judged(pointer: Any, judge: Callable[[bytes], bool] | None, verdict: int) -> int:
+    """What the judge says of a certificate that OpenSSL finds good, if it is the peer's own and not one of its CAs."""
     if _lib.X509_STORE_CTX_get_error_depth(pointer) != 0:
         return 1
     try:
-        # A context that is not known any more has nobody to ask: what we cannot judge is refused.
-        judge = None if entry is None else entry.judge
+        # A context or a session that is not known any more has nobody to ask: what we cannot judge is refused.
         certificate = _lib.X509_STORE_CTX_get_current_cert(pointer)
         is_good = judge is not None and judge(to_der(certificate))
     except Exception:  # noqa: BLE001 - nothing can be raised through OpenSSL
         is_good = False
     if not is_good:
-        _lib.X509_STORE_CTX_set_error(pointer, X509_V_ERR_APPLICATION_VERIFICATION)
+        _lib.X509_STORE_CTX_set_error(pointer, verdict)
     return int(is_good)
+
+
+def _ask(is_good: int, store_context: Any) -> int:
+    pointer = _ffi.cast("X509_STORE_CTX *", store_context)
+    judge = _sessions.get(int(_ffi.cast("uintptr_t", _session_of(pointer))))
+    return _judged(pointer, judge, X509_V_ERR_CERT_REJECTED) if is_good else 0
+
+
+def _ask_and_forgive(is_good: int, store_context: Any) -> int:
+    if not is_good:
+        return _forgive(is_good, store_context)
+    return _ask(is_good, store_context)
+
+
+def _session_of(pointer: Any) -> Any:
+    """The session whose peer is being verified."""
+    ssl = _lib.X509_STORE_CTX_get_ex_data(pointer, _lib.SSL_get_ex_data_X509_STORE_CTX_idx())
+    return _ffi.cast("SSL *", ssl)
 
 
 def _forgive(is_good: int, store_context: Any) -> int:

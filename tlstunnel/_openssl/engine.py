@@ -12,6 +12,7 @@ from OpenSSL import SSL
 from tlstunnel._openssl.binding import TLSError, drain_errors, to_der
 from tlstunnel._openssl.binding import ffi as _ffi
 from tlstunnel._openssl.binding import lib as _lib
+from tlstunnel._openssl.contexts import judge_session
 
 CHUNK = 512 * 1024
 """The most read at once: downloads cost 15 % more with 64 KiB, 8 % more with 128 or 1024 (ladder: chunk-down)."""
@@ -69,8 +70,8 @@ class Engine:
     """
 
     __slots__ = (
-        "_context", "_has_output", "_in", "_is_aligned", "_out", "_scratch", "_ssl", "failure", "has_ended",
-        "kept", "may_answer",
+        "_context", "_has_output", "_in", "_is_aligned", "_is_judged", "_out", "_scratch", "_ssl", "failure",
+        "has_ended", "kept", "may_answer",
     )  # fmt: skip
 
     def __init__(self, context: SSL.Context, scratch: Scratch, *, is_server: bool) -> None:
@@ -84,6 +85,7 @@ class Engine:
             _lib.SSL_set_accept_state(ssl)
         else:
             _lib.SSL_set_connect_state(ssl)
+        self._is_judged = False
         # Whether what was received so far ends with the end of a record.
         self._is_aligned = False
         # Whether something may stand in the output before what is encrypted next.
@@ -104,8 +106,16 @@ class Engine:
         _lib.SSL_set_SSL_CTX(self._ssl, context._context)
         self._context = context
 
-    def expect(self, host: str, *, is_ip: bool, send_name: str | None) -> None:
-        """Client: verify the server's certificate for `host` (RFC 9525), and send `send_name` as SNI."""
+    def expect(
+        self, host: str, *, is_ip: bool, send_name: str | None, judge: Callable[[bytes], bool] | None = None
+    ) -> None:
+        """Client: verify the server's certificate for `host` (RFC 9525), and send `send_name` as SNI.
+
+        `judge` says of the certificate (DER), in a context that asks (`ask_sessions`), whether it will do besides.
+        """
+        if judge is not None:
+            judge_session(self._ssl, judge)
+            self._is_judged = True
         if send_name is not None:
             _lib.SSL_set_tlsext_host_name(self._ssl, send_name.encode("ascii"))
         param = _lib.SSL_get0_param(self._ssl)
@@ -244,6 +254,8 @@ class Engine:
 
     def free(self) -> None:
         """Release the session."""
+        if self._is_judged:
+            judge_session(self._ssl, None)
         _lib.SSL_free(self._ssl)
         self._ssl = None
 

@@ -18,22 +18,20 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
-from tlstunnel._openssl import X509_V_ERR_APPLICATION_VERIFICATION, TLSEngine, TLSError
+from tlstunnel._openssl import TLSEngine, TLSError
 from tlstunnel.outcome import CloseReason, Stage
 from tlstunnel.proxy_protocol import End
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
 from tlstunnel.relay.farewell import Farewell
 from tlstunnel.relay.link import Link
-from tlstunnel.server import hint
+from tlstunnel.server import hint, verdict
 from tlstunnel.server.dial import Dialer, DialError
 from tlstunnel.server.refusal import Refusal
 from tlstunnel.server.routes import Route
 from tlstunnel.server.runtime import ServiceRuntime, describe
 from tlstunnel.server.sessions import TargetEnd
-from tlstunnel.tls import remedies
+from tlstunnel.tls.context import Context
 from tlstunnel.tls.firstbytes import NO_ALERT, HelloError
-from tlstunnel.tls.policy import NO_CERTIFICATE
-from tlstunnel.tls.reasons import classify
 
 
 class Connection:
@@ -41,9 +39,9 @@ class Connection:
 
     __slots__ = (
         "_admitted_as", "_answer", "_backend_edges", "_backend_sock", "_dial_began", "_dial_ends", "_is_dialing",
-        "_is_over", "_late", "_shake_began", "_started", "_steps", "address", "backend", "client", "common_name",
-        "deadline", "destination", "dialer", "expected", "family", "hello", "host", "is_late", "link", "record",
-        "route", "runtime", "source",
+        "_is_over", "_late", "_shake_began", "_started", "_steps", "address", "backend", "backend_context", "client",
+        "common_name", "deadline", "destination", "dialer", "expected", "family", "hello", "host", "is_late", "link",
+        "record", "route", "runtime", "source",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +66,7 @@ class Connection:
         self._admitted_as = admitted_as
         self._backend_sock: socket.SocketType | None = None
         self._answer: Any = None
+        self.backend_context: Context | None = None
         self._backend_edges = 0
         self._is_dialing = self._is_over = False
         self._started = self._shake_began = reactor.now
@@ -135,10 +134,10 @@ class Connection:
         record.handshake_s = time.monotonic() - self._shake_began
         self.runtime.worker.observer.handshake_done(record)
 
-    def begin_handshake(self, expected: str) -> None:
+    def begin_handshake(self, expected: str, context: Context | None) -> None:
         """The handshake with the backend begins; it has to show a certificate for this name."""
         self.record.with_backend = True
-        self.expected = expected
+        self.expected, self.backend_context = expected, context
         self._shake_began = time.monotonic()
         self._wait_until(self.runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
 
@@ -329,24 +328,19 @@ class Connection:
     # The end.
 
     def _end_handshake(self, error: TLSError) -> None:
-        """A handshake failed: find out why, in terms of this connection."""
-        words = remedies.KEYS if self.record.with_backend else None
-        reason, detail = classify(error.reasons, error.verify_code, words)
-        if reason is CloseReason.NAME_MISMATCH:
-            detail = f"it is not for {self.expected}"
-        decision = NO_CERTIFICATE if reason is CloseReason.NO_CLIENT_CERTIFICATE else None
-        side = None if self.route is None else self.route.side
-        objection = None if side is None else side.objection
-        if error.verify_code == X509_V_ERR_APPLICATION_VERIFICATION and self.backend is None and objection is not None:
-            reason, detail, decision = objection.reason, objection.detail, objection.decision
-            self.record.identity = objection.identity
-        elif error.verify_code and self.backend is None and side is not None:
-            self.record.claimed = side.take_claim()
-        elif self.backend is None and not self.client.at_eof:
-            reason, detail = hint.explain(reason, detail, self.hello)
-            self._hint(reason, detail)
+        """A handshake failed: find out why."""
+        record, runtime = self.record, self.runtime
+        if self.backend is None:
+            first = None if self.client.at_eof else self.hello
+            side = None if self.route is None else self.route.side
+            reason, detail, decision = verdict.of_client(error, record, side, first)
+        else:
+            reason, detail, decision = verdict.of_backend(
+                error, record, self.backend_context, self.expected, is_server=runtime.is_server
+            )
         if decision is not None:
-            self.runtime.worker.observer.judged(self.record, decision.rule, decision.reason)
+            runtime.worker.observer.judged(record, decision.rule, decision.reason)
+        self._hint(reason, detail)
         self._end(reason, detail)
 
     def _hint(self, reason: CloseReason, detail: str) -> None:

@@ -299,10 +299,12 @@ def _expect_client(connection: Connection) -> None:
 
 
 def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
-    """TLS to the backend: the name is verified in the handshake, the rules after it."""
+    """TLS to the backend: name and rules are verified in the handshake, before our certificate is shown, and the rules
+    once more after it: a resumed session shows no certificate."""
     runtime = connection.runtime
     backend_tls = runtime.service.backend_tls
     assert backend_tls is not None  # noqa: S101 - the caller knows that TLS is wanted
+    context = runtime.contexts.backend
     engine: Any = runtime.client_engine()
     backend = connection.tls_backend(engine, dialer)
     target = dialer.target
@@ -310,11 +312,12 @@ def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
     is_ip = TCPAddress(name, 1).is_literal
     # An IP address is verified but never sent as SNI (RFC 6066 section 3).
     host = name.partition("%")[0] if is_ip else name.rstrip(".")
-    engine.expect(host, is_ip=is_ip, send_name=None if is_ip else host)
+    judge = None if context is None or context.judge is None else context.is_good
+    engine.expect(host, is_ip=is_ip, send_name=None if is_ip else host, judge=judge)
     session = runtime.sessions.take(target)
     if session is not None:
         engine.resume(session)
-    connection.begin_handshake(host)
+    connection.begin_handshake(host, context)
     backend.begin()
     yield from _shake(connection, backend)
     connection.note_backend_handshake(backend, host, dialer)

@@ -24,6 +24,7 @@ from OpenSSL import SSL, crypto
 from tlstunnel import _openssl
 from tlstunnel.config.model import ClientAuth, TLSSettings
 from tlstunnel.outcome import CloseReason
+from tlstunnel.tls import portable
 from tlstunnel.tls.certificate import load_certificate
 from tlstunnel.tls.material import CRL, CABundle, Credential
 from tlstunnel.tls.ocsp import Staples
@@ -61,7 +62,7 @@ class ContextError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """What is against a client's certificate that OpenSSL has verified."""
+    """What is against a peer's certificate that OpenSSL has verified."""
 
     reason: CloseReason
     detail: str
@@ -78,7 +79,7 @@ class Context:
 
     Attributes:
         staples: proofs for clients that ask for one, by our certificate.
-        judge: says what is against a client's certificate (DER) that OpenSSL has verified, or nothing.
+        judge: says what is against a peer's certificate (DER) that OpenSSL has verified, or nothing.
         objection: what it said last.
         claim: whose the certificate that OpenSSL itself refused last says it is; None once that was asked for.
     """
@@ -189,9 +190,14 @@ def client_context(
     credential: Credential | None = None,
     crls: Sequence[CRL] = (),
     forgives_expired_lists: bool = False,
+    judge: Judge | None = None,
     keylog: Callable[[bytes], None] | None = None,
 ) -> Context:
     """A context that opens sessions and verifies the server's chain; the name is verified for each session.
+
+    Args:
+        judge: asked about a server's certificate (DER) that OpenSSL has verified, before our own is shown; each session
+            is to be given `Context.is_good`. The server then gets an alert. Not asked on resumption.
 
     Raises:
         ContextError: OpenSSL refuses a setting.
@@ -202,11 +208,14 @@ def client_context(
         _openssl.set_groups(raw, _CLIENT_GROUPS)
     raw.set_session_cache_mode(_SESS_CACHE_OFF)
     raw.set_verify(SSL.VERIFY_PEER)
-    if forgives_expired_lists and crls:
-        if _openssl.probe() is None:
-            context.keep(_openssl.set_judge(raw, SSL.VERIFY_PEER, None, forgives_expired_lists=True))
-        else:
-            raw.set_verify(SSL.VERIFY_PEER, _forgive_expired_lists)
+    context.judge = judge
+    forgives = forgives_expired_lists and bool(crls)
+    if _openssl.probe() is not None:
+        portable.ask_sessions(raw, forgives_expired_lists=forgives)
+    elif judge is not None:
+        context.keep(_openssl.ask_sessions(raw, SSL.VERIFY_PEER, forgives_expired_lists=forgives))
+    elif forgives:
+        context.keep(_openssl.set_judge(raw, SSL.VERIFY_PEER, None, forgives_expired_lists=True))
     _trust(raw, ca, crls)
     if credential is not None:
         _use(raw, credential)

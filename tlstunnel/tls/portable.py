@@ -2,8 +2,8 @@
 
 It copies more and allocates for every chunk, so it is used only where the binding is not the one we know, and tested
 so that it is there when that day comes. Not available through public methods, and refused where asked for: groups,
-choosing an ALPN protocol as a server, and the group's and the host's part of verification as OpenSSL does it; the host
-name is verified by `cryptography` instead, once the handshake is complete.
+choosing an ALPN protocol as a server, and the host's part of verification as OpenSSL does it; the host name is verified
+by `cryptography` instead.
 """
 
 from __future__ import annotations
@@ -14,9 +14,18 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from tlstunnel._openssl import MAX_ANSWERS, RECORD, UNREAD_ANSWERS, Scratch, TLSError, probe
+from tlstunnel._openssl import (
+    MAX_ANSWERS,
+    RECORD,
+    UNREAD_ANSWERS,
+    X509_V_ERR_CERT_REJECTED,
+    X509_V_ERR_CRL_HAS_EXPIRED,
+    Scratch,
+    TLSError,
+    probe,
+)
 
-_X509_V_ERR_HOSTNAME_MISMATCH = 62
+X509_V_ERR_HOSTNAME_MISMATCH = 62
 
 
 def warnings() -> tuple[str, ...]:
@@ -36,6 +45,8 @@ class PortableEngine:
         self._output = bytearray()
         self.kept = 0
         self._host: str | None = None
+        self._judge: Callable[[bytes], bool] | None = None
+        self._refused_for = 0
         self._is_server = is_server
         if is_server:
             self._connection.set_accept_state()
@@ -48,10 +59,21 @@ class PortableEngine:
     def switch(self, context: SSL.Context) -> None:
         self._connection.set_context(context)
 
-    def expect(self, host: str, *, is_ip: bool, send_name: str | None) -> None:
+    def expect(
+        self, host: str, *, is_ip: bool, send_name: str | None, judge: Callable[[bytes], bool] | None = None
+    ) -> None:
         if send_name is not None:
             self._connection.set_tlsext_host_name(send_name.encode("ascii"))
-        self._host = host
+        self._host, self._judge = host, judge
+        self._connection.set_app_data(self._verdict)
+
+    def _verdict(self, certificate: Any) -> int:
+        """What is against a server's certificate whose chain OpenSSL has verified; 0 for nothing."""
+        if self._host is not None and not host_matches(certificate, self._host):
+            self._refused_for = X509_V_ERR_HOSTNAME_MISMATCH
+        elif self._judge is not None and not self._judge(_to_der(certificate)):
+            self._refused_for = X509_V_ERR_CERT_REJECTED
+        return self._refused_for
 
     def handshake(self, received: int) -> bool:
         connection = self._connection
@@ -62,9 +84,9 @@ class PortableEngine:
         except SSL.WantReadError:
             return False
         except SSL.Error as exc:
-            raise _failure(exc) from None
+            raise _failure(exc, self._refused_for) from None
         if self._host is not None:
-            self._verify_host(self._host)
+            self._verify_host()
         self.kept = self.output_size()
         return True
 
@@ -151,11 +173,7 @@ class PortableEngine:
 
     def peer_certificate(self) -> bytes | None:
         certificate = self._connection.get_peer_certificate(as_cryptography=True)
-        if certificate is None:
-            return None
-        from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
-
-        return certificate.public_bytes(Encoding.DER)
+        return None if certificate is None else _to_der(certificate)
 
     def session(self) -> Any:
         """None to resume: the host name is verified on the server's chain, which a resumed session does not have."""
@@ -163,10 +181,30 @@ class PortableEngine:
     def resume(self, session: Any) -> None:
         self._connection.set_session(session)
 
-    def _verify_host(self, host: str) -> None:
+    def _verify_host(self) -> None:
+        """Once more, where memory that is writable and executable is forbidden: nobody was asked in the handshake."""
         chain = self._connection.get_verified_chain(as_cryptography=True)
-        if not chain or not host_matches(chain[0], host):
-            raise TLSError(("certificate verify failed",), _X509_V_ERR_HOSTNAME_MISMATCH)
+        verdict = self._verdict(chain[0]) if chain else X509_V_ERR_HOSTNAME_MISMATCH
+        if verdict:
+            raise TLSError(("certificate verify failed",), verdict)
+
+
+def ask_sessions(context: SSL.Context, *, forgives_expired_lists: bool) -> None:
+    """Client: let the session have its say about a server's certificate, while an alert can still say no.
+
+    pyOpenSSL's callback needs memory that is writable and executable. Where that is forbidden, the session is asked
+    when its handshake is over, and an expired list is not forgiven.
+    """
+
+    def verify(connection: SSL.Connection, certificate: Any, error: int, depth: int, is_good: int) -> bool:
+        if not is_good:
+            return forgives_expired_lists and error == X509_V_ERR_CRL_HAS_EXPIRED
+        return depth != 0 or connection.get_app_data()(certificate.to_cryptography()) == 0
+
+    try:
+        context.set_verify(SSL.VERIFY_PEER, verify)
+    except MemoryError:
+        context.set_verify(SSL.VERIFY_PEER)
 
 
 def host_matches(certificate: Any, host: str) -> bool:
@@ -193,8 +231,14 @@ def host_matches(certificate: Any, host: str) -> bool:
     return False
 
 
-def _failure(error: SSL.Error) -> TLSError:
+def _to_der(certificate: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
+
+    return certificate.public_bytes(Encoding.DER)  # type: ignore[no-any-return]
+
+
+def _failure(error: SSL.Error, verdict: int = 0) -> TLSError:
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
     if isinstance(error, SSL.SysCallError):
         return TLSError(("unexpected eof while reading",))
-    return TLSError(tuple(entry[-1] for entry in entries))
+    return TLSError(tuple(entry[-1] for entry in entries), verdict)

@@ -126,6 +126,9 @@ class ServiceContexts:
                 credential=material.backend_credential,
                 crls=material.backend_crls,
                 forgives_expired_lists=service.crl_expired is CRLExpired.WARNING,
+                judge=None
+                if service.backend_tls.verify is None
+                else _judge(service.backend_tls.verify, is_server=True),
                 keylog=self._keylog,
             )
         self.server, self.sni, self.backend = server, tuple(sni), backend
@@ -180,16 +183,20 @@ def _one_of_each_kind(credentials: Sequence[Credential], now: float) -> dict[str
     return found
 
 
-def _judge(policy: Policy) -> Judge:
+def _judge(policy: Policy, *, is_server: bool = False) -> Judge:
+    """Says what the rules have against a certificate: a client's, or a server's that `verify` is about."""
+    who_is = "backend " if is_server else ""
+
     def judge(certificate: bytes) -> Objection | None:
         try:
             who = identity(certificate)
         except UnusableCertificateError as exc:
-            return Objection(CloseReason.BAD_CERTIFICATE, str(exc))
+            return Objection(CloseReason.BAD_CERTIFICATE, f"{who_is}{exc}")
         decision = decide(policy, who)
         if decision.allowed:
             return None
-        return Objection(CloseReason.DENIED, refusal(decision, who), str(who), decision)
+        said = refusal(decision, who, is_server=is_server)
+        return Objection(CloseReason.DENIED, f"{who_is}{said}", str(who), decision)
 
     return judge
 

@@ -1,0 +1,61 @@
+"""Why a handshake failed, in terms of the connection: whose certificate was refused and by whom, what was offered.
+
+What is known of the peer goes into the record; a decision of access rules is handed back to be counted.
+"""
+
+from __future__ import annotations
+
+from tlstunnel._openssl import X509_V_ERR_APPLICATION_VERIFICATION, X509_V_ERR_CERT_REJECTED, TLSError
+from tlstunnel.observe.record import ConnectionRecord
+from tlstunnel.outcome import CloseReason
+from tlstunnel.server import hint
+from tlstunnel.tls import remedies
+from tlstunnel.tls.context import Context, Objection
+from tlstunnel.tls.policy import NO_CERTIFICATE, Decision
+from tlstunnel.tls.reasons import classify
+from tlstunnel.tls.store import ServerSide
+
+Verdict = tuple[CloseReason, str, Decision | None]
+
+
+def of_client(
+    error: TLSError, record: ConnectionRecord, side: ServerSide | None, first: hint.FirstMessage | None
+) -> Verdict:
+    """Of a handshake with a client.
+
+    Args:
+        side: what the session was made from, if it was known by then.
+        first: the client's first message.
+    """
+    reason, detail = classify(error.reasons, error.verify_code)
+    if side is not None:
+        if error.verify_code == X509_V_ERR_APPLICATION_VERIFICATION and side.objection is not None:
+            return _objected(record, side.objection)
+        if error.verify_code:
+            record.claimed = side.take_claim()
+            return reason, detail, None
+    reason, detail = hint.explain(reason, detail, first)
+    return reason, detail, NO_CERTIFICATE if reason is CloseReason.NO_CLIENT_CERTIFICATE else None
+
+
+def of_backend(
+    error: TLSError, record: ConnectionRecord, context: Context | None, expected: str, *, is_server: bool
+) -> Verdict:
+    """Of a handshake with a backend, which had to show a certificate for the name `expected`.
+
+    Args:
+        is_server: whether we are in server mode, where the record is about the client.
+    """
+    objection = None if context is None else context.objection
+    if error.verify_code == X509_V_ERR_CERT_REJECTED and objection is not None:
+        return (objection.reason, objection.detail, None) if is_server else _objected(record, objection)
+    reason, detail = classify(error.reasons, error.verify_code, remedies.KEYS)
+    if reason is CloseReason.NAME_MISMATCH:
+        detail = f"it is not for {expected}"
+    return reason, detail, None
+
+
+def _objected(record: ConnectionRecord, objection: Objection) -> Verdict:
+    """What access rules have against a peer's certificate that OpenSSL finds good."""
+    record.identity = objection.identity
+    return objection.reason, objection.detail, objection.decision
