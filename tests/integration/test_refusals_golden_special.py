@@ -189,6 +189,7 @@ MALFORMED_HELLOS = {
     "alpn": hellos.hello(hellos.extension(16, b"\0")),
     "another record": hellos.record(b"\1\0\1\0" + bytes(9)) + hellos.record(b"\1", kind=20),
     "empty records": hellos.record(b"") * 33,
+    "long record": b"\x16\x03\x01\x40\x01" + hellos.message(bytes(0x4001 - 4)),
     "many records": hellos.fragmented(hellos.hello(hellos.extension(1, bytes(600))), 2),
     "too long": hellos.record(b"\1\1\0\1" + bytes(16_000)),
     "no hello": hellos.record(hellos.message(b"\x03\x03", kind=2)),
