@@ -179,6 +179,7 @@ class _Rig:
                     service=each.name,
                     file=f"/etc/tlstunnel/{each.name}.pem",
                     subject=f"CN={each.name}.example.org",
+                    not_before=now - 90 * DAY_S,
                     not_after=now + days * DAY_S,
                     loaded_at=now,
                     names=(f"{each.name}.example.org",),

@@ -125,7 +125,9 @@ def test_every_key_of_the_status_is_documented() -> None:
         started_at=0.0,
         services=(ServiceState(name="orders", mode="server", listeners=(), targets=("127.0.0.1:8080",)),),
         workers=(WorkerState(pid=1, row=1, generation=1, started_at=0.0),),
-        certificates=(CertificateState(service="orders", file="f", subject="s", not_after=1.0, loaded_at=0.0),),
+        certificates=(
+            CertificateState(service="orders", file="f", subject="s", not_before=0.0, not_after=1.0, loaded_at=0.0),
+        ),
         last_reload=ReloadState(at=0.0, ok=True),
     )
     document = status_document(board, schema, state)

@@ -33,7 +33,7 @@ CONTRACT = {
     "tlstunnel_backend_connect_duration_seconds": {"service"},
     "tlstunnel_backend_connect_failures_total": {"service", "reason"},
     "tlstunnel_connections_rejected_total": {"service", "reason"},
-    "tlstunnel_certificate_not_after_timestamp_seconds": {"service", "file", "subject"},
+    "tlstunnel_certificate_not_after_timestamp_seconds": {"service", "file", "subject", "role"},
     "tlstunnel_certificate_loaded_timestamp_seconds": {"service", "file"},
     "tlstunnel_config_reloads_total": {"result"},
     "tlstunnel_config_last_reload_success_timestamp_seconds": set(),
@@ -60,9 +60,16 @@ class World:
             admin_pid=4,
             started_at=1.0,
             workers=tuple(WorkerState(pid=row + 1, row=row, generation=1, started_at=1.0) for row in (1, 2)),
-            certificates=(
-                CertificateState(service="orders", file="/o.pem", subject='CN="o"\n\\', not_after=2e9, loaded_at=1e9),
-                CertificateState(service="orders", file="/o.pem", subject='CN="o"\n\\', not_after=1.9e9, loaded_at=1e9),
+            certificates=tuple(
+                CertificateState(
+                    service="orders",
+                    file="/o.pem",
+                    subject='CN="o"\n\\',
+                    not_before=begin,
+                    not_after=end,
+                    loaded_at=1e9,
+                )
+                for begin, end in ((1.8e9, 2e9), (1.7e9, 1.9e9))
             ),
         )
         self.blob.publish(self.state)
@@ -156,7 +163,8 @@ def test_no_combination_is_shown_twice(world: World) -> None:
 
 
 def test_the_first_expiry_of_a_file_and_subject_is_shown_once_and_escaped(world: World) -> None:
-    labels = {"service": "orders", "file": "/o.pem", "subject": 'CN="o"\n\\'}
+    labels = {"service": "orders", "file": "/o.pem", "subject": 'CN="o"\n\\', "role": "certificate"}
+    assert world.value("tlstunnel_certificate_not_before_timestamp_seconds", **labels) == 1.7e9
     assert world.value("tlstunnel_certificate_not_after_timestamp_seconds", **labels) == 1.9e9
 
 

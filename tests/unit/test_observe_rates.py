@@ -19,6 +19,7 @@ def status(
         "phase": "ready",
         "ready": True,
         "version": "1.0.0",
+        "started_at": "2026-11-19T00:00:00Z",
         "uptime_s": 61.0,
         "worker_restarts": 0,
         "workers": [{}],
@@ -26,6 +27,7 @@ def status(
             {
                 "service": "orders",
                 "subject": "CN=\x1b[2Jx",
+                "not_before": "2026-08-24T00:00:00Z",
                 "not_after": "2026-11-22T00:00:00Z",
                 "days_left": 2,
                 "role": "certificate",

@@ -25,7 +25,9 @@ STATE = TunnelState(
     services=(ServiceState(name="a", mode="server", listeners=("127.0.0.1:1",), targets=("127.0.0.1:2",)),),
     workers=(WorkerState(pid=2, row=1, generation=1, started_at=2.0),),
     certificates=(
-        CertificateState(service="a", file="/c", subject="CN=ü\n", not_after=3.0, loaded_at=1.0, names=("x",)),
+        CertificateState(
+            service="a", file="/c", subject="CN=ü\n", not_before=2, not_after=3, loaded_at=1, names=("x",)
+        ),
     ),
     last_reload=ReloadState(at=4.0, ok=False, errors=("tunnel.toml: no",)),
 )

@@ -106,7 +106,7 @@ class _Load:
     def __init__(self, port: int, settings: TLSSettings) -> None:
         self.port = port
         self.area = Scratch()
-        nobody = CABundle(certificates_der=(), subjects=(), expiries=(), source="", digest="")
+        nobody = CABundle(certificates_der=(), subjects=(), begins=(), expiries=(), source="", digest="")
         self.context: Context = client_context(settings, nobody)
         self.context.raw.set_verify(0)  # SSL_VERIFY_NONE: whose certificate it is does not matter here
         self._session: Any = None

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tlstunnel import lifetime
-from tlstunnel.pki.describe import EXPIRES_SOON_DAYS
+from tlstunnel.cli.colours import URGENCY_STYLES
 from tlstunnel.probe.findings import Chain, Ciphers, Findings, Severity, SuiteFound
 
 _STYLES = {
@@ -138,9 +138,11 @@ class _View:
             if number == 0:
                 self._line("names", ", ".join(each["names"]))
                 self._line("issuer", "itself" if each["self_signed"] else each["issuer"])
-            days = each["days_left"]
-            left = lifetime.left(datetime.fromisoformat(each["not_after"]), datetime.now(UTC))
-            style = "red" if days < 0 else "yellow" if days < EXPIRES_SOON_DAYS else ""
+            begin, end = datetime.fromisoformat(each["not_before"]), datetime.fromisoformat(each["not_after"])
+            left, style = (
+                lifetime.left(end, now := datetime.now(UTC)),
+                URGENCY_STYLES[lifetime.urgency(begin, end, now)],
+            )
             self._line("valid", Text(f"{each['not_before'][:10]} to {each['not_after'][:10]}, {left}", style))
             self._line("key", f"{each['key']}, signed with {each['signature']}")
         if chain.certificates:

@@ -22,14 +22,19 @@ CA_OPTION = typer.Option(None, "--ca", metavar="PEM", help="The endpoint is serv
 CERT_OPTION = typer.Option(None, "--cert", metavar="PEM", help="Our certificate, where the endpoint asks for one.")
 KEY_OPTION = typer.Option(None, "--key", metavar="PEM", help="Its key, unless the certificate's file holds it.")
 WARN_OPTION = typer.Option(
-    14.0, "--warn-days", min=0, metavar="DAYS", help="Certificates that expire sooner are a problem."
+    None,
+    "--warn-days",
+    min=0,
+    metavar="DAYS",
+    help="Certificates that expire sooner are a problem (default: 21 days, or a quarter of the life if less).",
+    show_default=False,
 )
 
 
 @app.command()
 def status(
     admin: str = ADMIN_OPTION,
-    warn_days: float = WARN_OPTION,
+    warn_days: float | None = WARN_OPTION,
     as_json: bool = typer.Option(False, "--json", help="Print the endpoint's document instead of tables."),
     ca: Path | None = CA_OPTION,
     cert: Path | None = CERT_OPTION,
@@ -37,7 +42,7 @@ def status(
 ) -> None:
     """The state of a running tunnel.
 
-    Exit code 0: it accepts connections and no certificate expires within --warn-days. 1: anything else.
+    Exit code 0: it accepts connections and no certificate is about to expire. 1: anything else.
     """
     from tlstunnel.observe.client import AdminClient, client_context
 
@@ -68,21 +73,34 @@ def parse_admin(text: str) -> Any:
         raise UsageError("--admin", str(exc)) from exc
 
 
-def problems_of(document: dict[str, Any], warn_days: float) -> list[str]:
-    """Everything that makes the exit code 1, one line each."""
+def problems_of(document: dict[str, Any], warn_days: float | None) -> list[str]:
+    """Everything that makes the exit code 1, one line each.
+
+    Args:
+        warn_days: certificates that expire sooner are a problem; None: those that are due by the length of their life.
+    """
     from tlstunnel.observe.words import time_left
 
     found = []
     if not document["ready"]:
         found.append(f"tlstunnel is {document['phase']} and accepts no connections")
     for each in document["certificates"]:
-        if each["days_left"] < warn_days:
+        if _is_due(document, each, warn_days):
             subject = f"{each['service']}: {each['file']}: {each['role']} of {each['subject']}"
             found.append(f"{subject}: {time_left(document, each)}")
     return found
 
 
-def _print_tables(document: dict[str, Any], problems: list[str], warn_days: float) -> None:
+def _is_due(document: dict[str, Any], certificate: dict[str, Any], warn_days: float | None) -> bool:
+    from tlstunnel.lifetime import Urgency
+    from tlstunnel.observe.words import urgency
+
+    if warn_days is not None:
+        return bool(certificate["days_left"] < warn_days)
+    return urgency(document, certificate) is not Urgency.NONE
+
+
+def _print_tables(document: dict[str, Any], problems: list[str], warn_days: float | None) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -151,7 +169,7 @@ def _services(document: dict[str, Any]) -> Any:
     return table
 
 
-def _certificates(document: dict[str, Any], warn_days: float) -> Any:
+def _certificates(document: dict[str, Any], warn_days: float | None) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -164,8 +182,7 @@ def _certificates(document: dict[str, Any], warn_days: float) -> Any:
         table.add_column(name, overflow="fold")
     table.add_column("days left", justify="right")
     for each in sorted(document["certificates"], key=lambda each: str(each["not_after"])):
-        left = each["days_left"]
-        mood = "red" if left < 0 else "yellow" if left < warn_days else ""
+        mood = "red" if each["days_left"] < 0 else "yellow" if _is_due(document, each, warn_days) else ""
         table.add_row(
             Text(each["service"]),
             each["role"],

@@ -9,9 +9,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from tlstunnel.cli.colours import URGENCY_STYLES
 from tlstunnel.observe.lines import printable
 from tlstunnel.observe.rates import Rates, Talker, Watch, sparkline
-from tlstunnel.observe.words import amount, days_cell, duration
+from tlstunnel.observe.words import amount, days_cell, duration, urgency
 
 SORTS = ("rate", "total", "age")
 _FIXED_LINES = 9
@@ -254,8 +255,7 @@ def _certificate_table(status: dict[str, Any], found: list[dict[str, Any]], room
     title = _title("certificate", len(found), room)
     table = _table(f"{title}~", "service", "#days left")
     for each in found[:room]:
-        left = each["days_left"]
-        mood = "bold red" if left < 3 else "yellow" if left < 30 else ""
+        mood = URGENCY_STYLES[urgency(status, each)]
         table.add_row(Text(printable(each["subject"])), Text(each["service"]), Text(days_cell(status, each), mood))
     return table
 

@@ -23,7 +23,7 @@ from prometheus_client.samples import Sample
 from tlstunnel.observe.board import SUPERVISOR_ROW, Board, Snapshot
 from tlstunnel.observe.processes import ProcessUsage, usage
 from tlstunnel.observe.schema import Histogram, Schema, ServiceSeries
-from tlstunnel.observe.state import StateBlob, TunnelState
+from tlstunnel.observe.state import CertificateState, StateBlob, TunnelState
 from tlstunnel.outcome import CloseReason
 
 PREFIX = "tlstunnel_"
@@ -86,15 +86,27 @@ FAMILIES = {
             ("service", "target"),
         ),
         Family(
+            "certificate_not_before_timestamp_seconds",
+            "gauge",
+            "Since when a loaded certificate, CA or CRL is good, in Unix time.",
+            ("service", "file", "subject", "role"),
+        ),
+        Family(
             "certificate_not_after_timestamp_seconds",
             "gauge",
             "When a loaded certificate, CA or CRL expires, in Unix time.",
-            ("service", "file", "subject"),
+            ("service", "file", "subject", "role"),
         ),
         Family(
             "certificate_loaded_timestamp_seconds",
             "gauge",
             "When a certificate file was last loaded, in Unix time.",
+            ("service", "file"),
+        ),
+        Family(
+            "ocsp_staple_this_update_timestamp_seconds",
+            "gauge",
+            "Since when the stapled OCSP response of a certificate is good, in Unix time; 0 without one.",
             ("service", "file"),
         ),
         Family(
@@ -312,17 +324,19 @@ def _process_metrics(snapshot: Snapshot, schema: Schema) -> Iterator[Metric]:
 
 
 def _certificate_metrics(state: TunnelState) -> Iterator[Metric]:
-    not_after: dict[tuple[str, ...], float] = {}
+    first: dict[tuple[str, ...], CertificateState] = {}
     loaded: dict[tuple[str, ...], float] = {}
     for each in state.certificates:
         # One file may hold several certificates with one subject: the first to expire is the one that matters.
-        key = (each.service, each.file, each.subject)
-        not_after[key] = min(each.not_after, not_after.get(key, each.not_after))
+        key = (each.service, each.file, each.subject, each.role)
+        first[key] = min(each, first.get(key, each), key=lambda one: one.not_after)
         loaded[each.service, each.file] = max(each.loaded_at, loaded.get((each.service, each.file), 0.0))
-    yield _metric("certificate_not_after_timestamp_seconds", not_after.items())
+    yield _metric("certificate_not_before_timestamp_seconds", ((key, one.not_before) for key, one in first.items()))
+    yield _metric("certificate_not_after_timestamp_seconds", ((key, one.not_after) for key, one in first.items()))
     yield _metric("certificate_loaded_timestamp_seconds", loaded.items())
-    staples = {(each.service, each.file): each.next_update for each in state.staples}
-    yield _metric("ocsp_staple_next_update_timestamp_seconds", staples.items())
+    staples = {(each.service, each.file): each for each in state.staples}
+    yield _metric("ocsp_staple_this_update_timestamp_seconds", ((key, one.this_update) for key, one in staples.items()))
+    yield _metric("ocsp_staple_next_update_timestamp_seconds", ((key, one.next_update) for key, one in staples.items()))
 
 
 def _build_metrics(state: TunnelState) -> Iterator[Metric]:

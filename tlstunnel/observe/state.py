@@ -58,12 +58,14 @@ class CertificateState:
     service: str
     file: str
     subject: str
+    not_before: float
+    """Unix time."""
     not_after: float
     """Unix time."""
     loaded_at: float
     """Unix time."""
     role: str = "certificate"
-    """"certificate" (shown to peers), "ca" (trusted) or "crl" (not_after is its next update)."""
+    """"certificate" (shown to peers), "ca" (trusted) or "crl" (not_before and not_after are its updates)."""
     names: tuple[str, ...] = ()
     """Subject alternative names, the first few."""
 
@@ -75,6 +77,8 @@ class StapleState:
     service: str
     file: str
     """Of the certificate."""
+    this_update: float
+    """Unix time since when it is good; 0 when there is none."""
     next_update: float
     """Unix time until which it is good; 0 when there is none."""
 

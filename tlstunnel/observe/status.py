@@ -114,6 +114,7 @@ def _certificate(state: CertificateState, now: float) -> dict[str, Any]:
         "file": state.file,
         "subject": state.subject,
         "names": list(state.names),
+        "not_before": moment(state.not_before),
         "not_after": moment(state.not_after),
         "days_left": lifetime.days_left(datetime.fromtimestamp(state.not_after, UTC), datetime.fromtimestamp(now, UTC)),
         "loaded_at": moment(state.loaded_at),

@@ -30,11 +30,20 @@ def amount(count: float) -> str:
 
 def time_left(document: dict[str, Any], certificate: dict[str, Any]) -> str:
     """How long one of a status document's certificates was good for when the document was made."""
-    made = datetime.fromisoformat(document["started_at"]) + timedelta(seconds=document["uptime_s"])
-    return lifetime.left(datetime.fromisoformat(certificate["not_after"]), made)
+    return lifetime.left(datetime.fromisoformat(certificate["not_after"]), _made(document))
+
+
+def urgency(document: dict[str, Any], certificate: dict[str, Any]) -> lifetime.Urgency:
+    """How near its end was when the document was made."""
+    begin, end = (datetime.fromisoformat(certificate[name]) for name in ("not_before", "not_after"))
+    return lifetime.urgency(begin, end, _made(document))
 
 
 def days_cell(document: dict[str, Any], certificate: dict[str, Any]) -> str:
     """The same for a column of days: their number, and words where that says nothing."""
     days = certificate["days_left"]
     return f"{days:,}" if days > 0 else time_left(document, certificate)
+
+
+def _made(document: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(document["started_at"]) + timedelta(seconds=document["uptime_s"])

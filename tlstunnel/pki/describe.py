@@ -16,8 +16,6 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from tlstunnel import lifetime
 from tlstunnel.pki import authority, chain, index, keys, names, profile, readers
 
-EXPIRES_SOON_DAYS = 14
-
 _USES = {
     ExtendedKeyUsageOID.SERVER_AUTH: "server",
     ExtendedKeyUsageOID.CLIENT_AUTH: "client",
@@ -177,7 +175,7 @@ def remarks(found: x509.Certificate, when: datetime.datetime) -> list[str]:
     said = []
     if when > found.not_valid_after_utc:
         said.append("expired; renew it")
-    elif lifetime.days_left(found.not_valid_after_utc, when) < EXPIRES_SOON_DAYS:
+    elif lifetime.urgency(found.not_valid_before_utc, found.not_valid_after_utc, when) is not lifetime.Urgency.NONE:
         said.append(f"expires in {lifetime.span(found.not_valid_after_utc - when)}; renew it")
     if when < found.not_valid_before_utc:
         said.append("not valid yet; check the clock here and where it was made")

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from tlstunnel import lifetime
-from tlstunnel.pki.describe import EXPIRES_SOON_DAYS
 from tlstunnel.probe.findings import Chain, Findings, Severity, Weakness
 from tlstunnel.probe.groups import group
 from tlstunnel.probe.hello import SSL_2_0, SSL_3_0, TLS_1_0, TLS_1_1
@@ -169,7 +168,7 @@ def _dates(facts: dict[str, Any], who: str, now: datetime.datetime) -> Iterator[
     begin, end = _moment(facts["not_before"]), _moment(facts["not_after"])
     if now > end:
         yield _weak("expired", Severity.HIGH, f"{who} expired on {end:%Y-%m-%d}", "renew it")
-    elif lifetime.days_left(end, now) < EXPIRES_SOON_DAYS:
+    elif lifetime.urgency(begin, end, now) is not lifetime.Urgency.NONE:
         yield _weak("expires-soon", Severity.MEDIUM, f"{who} expires in {lifetime.span(end - now)}", "renew it")
     if now < begin:
         what = f"{who} is not valid before {begin:%Y-%m-%d %H:%M} UTC"

@@ -123,6 +123,7 @@ def _certificates_of(service: str, material: Material, loaded_at: float) -> list
                 service=service,
                 file=credential.source,
                 subject=credential.subject,
+                not_before=credential.not_before.timestamp(),
                 not_after=credential.not_after.timestamp(),
                 loaded_at=loaded_at,
                 names=credential.names[:8],
@@ -131,12 +132,13 @@ def _certificates_of(service: str, material: Material, loaded_at: float) -> list
     for bundle in (material.client_ca, material.backend_ca):
         if bundle is None or len(bundle.subjects) > _OWN_ROOTS:
             continue
-        for subject, expiry in zip(bundle.subjects, bundle.expiries, strict=True):
+        for subject, begin, expiry in zip(bundle.subjects, bundle.begins, bundle.expiries, strict=True):
             found.append(
                 CertificateState(
                     service=service,
                     file=bundle.source,
                     subject=subject,
+                    not_before=begin.timestamp(),
                     not_after=expiry.timestamp(),
                     loaded_at=loaded_at,
                     role="ca",
@@ -149,6 +151,7 @@ def _certificates_of(service: str, material: Material, loaded_at: float) -> list
                     service=service,
                     file=crl.source,
                     subject=crl.issuer,
+                    not_before=crl.this_update.timestamp(),
                     not_after=crl.next_update.timestamp(),
                     loaded_at=loaded_at,
                     role="crl",
@@ -165,8 +168,10 @@ def _staples(generation: Generation, fetched: Staples) -> tuple[StapleState, ...
         given = fetched if service.ocsp_staple is OCSPStaple.AUTO else dict(material.staples)
         for credential in material.shown():
             staple = given.get(credential.certificate_der)
-            until = 0.0 if staple is None else staple.until
-            states.append(StapleState(service=service.name, file=credential.source, next_update=until))
+            since, until = (0.0, 0.0) if staple is None else (staple.since, staple.until)
+            states.append(
+                StapleState(service=service.name, file=credential.source, this_update=since, next_update=until)
+            )
     return tuple(states[:_MAX_CERTIFICATES])
 
 

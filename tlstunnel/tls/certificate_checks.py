@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
-from tlstunnel.lifetime import span
+from tlstunnel.lifetime import Urgency, span, urgency
 from tlstunnel.tls import certificate as facts
 from tlstunnel.tls.material import Credential
 from tlstunnel.tls.pem import printable
@@ -24,9 +24,6 @@ from tlstunnel.tls.private_key import is_rare, key_type, unfit_for_tls
 from tlstunnel.tls.trust import CRL, CABundle, signed_by
 
 Use = Literal["server", "client"]
-
-SOON = timedelta(days=21)
-"""Renewal tools act 30 days ahead, so 21 days say that renewal does not work. Short lives have a quarter of theirs."""
 
 _PURPOSES = {
     "server": (ExtendedKeyUsageOID.SERVER_AUTH, "servers (serverAuth)"),
@@ -138,7 +135,7 @@ def _dates(who: str, begin: datetime, end: datetime, now: datetime) -> list[str]
         return [f"{who}expired on {facts.utc(end)} ({span(now - end)} ago); renew it"]
     if begin > now:
         return [f"{who}is not valid before {facts.utc(begin)} (in {span(begin - now)}); check the clock"]
-    if end - now < min(SOON, (end - begin) / 4):
+    if urgency(begin, end, now) is not Urgency.NONE:
         return [f"{who}expires in {span(end - now)}, on {facts.utc(end)}; renew it"]
     return []
 

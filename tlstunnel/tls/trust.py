@@ -44,10 +44,11 @@ _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CABundle:
-    """The CAs of one file; subjects and expiries in the order of the certificates."""
+    """The CAs of one file; subjects, begins and expiries in the order of the certificates."""
 
     certificates_der: tuple[bytes, ...] = field(repr=False)
     subjects: tuple[str, ...] = field(repr=False)
+    begins: tuple[datetime, ...] = field(repr=False)
     expiries: tuple[datetime, ...] = field(repr=False)
     source: str
     is_system: bool = False
@@ -170,6 +171,7 @@ def _bundle(
     return CABundle(
         certificates_der=tuple(one.public_bytes(Encoding.DER) for one in unique),
         subjects=tuple(facts.label(one) for one in unique),
+        begins=tuple(one.not_valid_before_utc for one in unique),
         expiries=tuple(one.not_valid_after_utc for one in unique),
         source=source,
         is_system=is_system,

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tlstunnel import lifetime
-from tlstunnel.pki.describe import EXPIRES_SOON_DAYS
+from tlstunnel.cli.colours import URGENCY_STYLES
 
 Facts = dict[str, Any]
 _LABEL_WIDTH = 12
@@ -57,7 +57,7 @@ def _certificate_lines(item: Facts, short: bool) -> list[Line]:
     lines = [
         ("names", ", ".join(item["names"]), ""),
         ("issuer", "itself" if item["self_signed"] else item["issuer"], ""),
-        ("valid", _dates(item["not_before"], item["not_after"]), _days_style(item["days_left"])),
+        ("valid", *_dates(item["not_before"], item["not_after"])),
         ("key", f"{item['key']}, signed with {item['signature']}", ""),
         ("use", f"{use} ({', '.join(item['key_usage'])})" if item["key_usage"] else use, ""),
         ("permits", ", ".join(item["permitted"]), ""),
@@ -85,12 +85,12 @@ def _request_lines(item: Facts, _short: bool) -> list[Line]:
 
 def _list_lines(item: Facts, _short: bool) -> list[Line]:
     if item["next_update"] is None:
-        valid = f"from {_date(item['this_update'])}, without an end"
+        valid = f"from {_date(item['this_update'])}, without an end", ""
     else:
         valid = _dates(item["this_update"], item["next_update"])
     lines = [
         ("number", "" if item["number"] is None else str(item["number"]), ""),
-        ("valid", valid, _days_style(item["days_left"], soon=1)),
+        ("valid", *valid),
     ]
     revoked = [("revoked", f"{e['serial']}  {_date(e['date'])}  {e['reason']}", "") for e in item["revoked"]]
     return lines + (revoked or [("revoked", "nothing", "")])
@@ -125,16 +125,12 @@ def _line(console: Console, label: str, value: str, style: str) -> None:
         console.print(Text.assemble(("  " + label.ljust(_LABEL_WIDTH), "dim"), (value, style)))
 
 
-def _dates(start: str, end: str) -> str:
-    left = lifetime.left(datetime.fromisoformat(end), datetime.now(UTC))
-    return f"{_date(start)} to {_date(end)} UTC, {left}"
+def _dates(start: str, end: str) -> tuple[str, str]:
+    """From when until when, and the colour of it."""
+    begins, ends, now = datetime.fromisoformat(start), datetime.fromisoformat(end), datetime.now(UTC)
+    style = URGENCY_STYLES[lifetime.urgency(begins, ends, now)] or "green"
+    return f"{_date(start)} to {_date(end)} UTC, {lifetime.left(ends, now)}", style
 
 
 def _date(text: str) -> str:
     return text.replace("T", " ").removesuffix("Z")
-
-
-def _days_style(left: int | None, soon: int = EXPIRES_SOON_DAYS) -> str:
-    if left is None:
-        return ""
-    return "red" if left < 0 else "yellow" if left < soon else "green"

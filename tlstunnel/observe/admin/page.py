@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from tlstunnel.observe.words import amount, duration, time_left
+from tlstunnel.lifetime import Urgency
+from tlstunnel.observe.words import amount, duration, time_left, urgency
 
 REFRESH_S = 5
-SOON_DAYS = 30
+_MOODS = {Urgency.NONE: "", Urgency.SOON: "soon", Urgency.NOW: "bad", Urgency.PAST: "bad"}
 _STYLE = """
 :root { color-scheme: light dark; --quiet: #6b7280; --line: #8884; --good: #15803d; --bad: #dc2626; --soon: #b45309 }
 @media (prefers-color-scheme: dark) { :root { --quiet: #9ca3af; --good: #4ade80; --bad: #f87171; --soon: #fbbf24 } }
@@ -75,8 +76,7 @@ def _services(services: Iterable[dict[str, Any]]) -> list[str]:
 def _certificates(status: dict[str, Any]) -> list[str]:
     rows = []
     for each in sorted(status["certificates"], key=lambda each: str(each["not_after"])):
-        left = each["days_left"]
-        mood = "bad" if left < 0 else "soon" if left < SOON_DAYS else ""
+        mood = _MOODS[urgency(status, each)]
         rows.append(
             [
                 escape(each["service"]),
