@@ -66,7 +66,7 @@ MEANINGS = {
     "verify": "Rules of which the server's certificate must match one, on top of its chain and host name.",
     "sni": "More names on the same listeners; see [names](#names).",
     "target_tls": "TLS to the target as well; see [TLS to the target](#tls-to-the-target).",
-    "workers": 'Worker processes; `"auto"` is one for each usable core.',
+    "workers": 'Worker processes, 240 at most; `"auto"` is one for each usable core.',
     "reload_poll": 'How often the content of certificate and key files is looked at; `"never"` leaves it to SIGHUP.',
     "ca": "PEM: the CAs that may have issued the server's certificate; the system's when left out.",
     "anonymous": 'With `client_auth = "optional"`: whether clients without a certificate are admitted.',
@@ -83,7 +83,8 @@ MEANINGS |= {
 LOG_MEANINGS = {
     "format": "For people, or one JSON object in each line.",
     "level": "From which level on something is written.",
-    "target": "Where to; `syslog` is the local one. A relative PATH starts at the configuration file.",
+    "target": "Where to; `syslog` is the local one. A relative PATH starts at the configuration file. "
+    "A named pipe needs its reader first; lines that it does not take at once are lost and counted.",
 }
 
 
@@ -272,7 +273,9 @@ An unknown key is an error that names the nearest known one, and so is a key tha
   can tell whether the network or the one address was meant.
 - **Files**: absolute, or relative to the configuration file (for options: to the current folder). `"cred:NAME"` is the
   file NAME in `$CREDENTIALS_DIRECTORY`, where systemd's `LoadCredential=` puts it. Links are followed anew at each
-  reload, so a link may be swapped. Every file is read with the rights that tlstunnel was started with.
+  reload, so a link may be swapped. Every file is read with the rights that tlstunnel was started with. A pipe, such as
+  a shell's `<(pass show key)`, is read once, at the start, to its end, which must come within ten seconds; what came
+  out of one cannot be reloaded. Devices are refused, and so is what is too large to be what was meant.
 
 Two listeners of one daemon cannot have the same address: their connections would be shared out between them at random.
 """

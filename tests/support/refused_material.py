@@ -53,12 +53,6 @@ def directory(place: Place) -> CertificateFiles:
 
 
 @refused
-def named_pipe(place: Place) -> CertificateFiles:
-    os.mkfifo(place.folder / "server.pem")
-    return CertificateFiles(certificate=place.folder / "server.pem")
-
-
-@refused
 def device(place: Place) -> CertificateFiles:
     return CertificateFiles(certificate=Path("/dev/zero"))
 

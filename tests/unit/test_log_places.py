@@ -59,7 +59,7 @@ def test_a_reopen_that_fails_goes_on_with_the_old_file_and_says_so(tmp_path: Pat
 
 
 def test_a_file_that_cannot_be_opened_is_one_line_about_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match="No such file or directory; choose another --log-target"):
+    with pytest.raises(StartupError, match="no such file or directory; choose another --log-target"):
         open_log(LogSettings(target=f"file:{tmp_path}/none/tunnel.log"), {})
 
 

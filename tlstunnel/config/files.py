@@ -7,6 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+from tlstunnel.reading import is_pipe
+
 _CREDENTIAL = "cred:"
 
 
@@ -96,6 +98,12 @@ def _locate(text: str, base: Path) -> Path:
 
 def _trouble(path: Path) -> str | None:
     """What keeps the file from being read; None if nothing does."""
+    if is_pipe(path):  # opened and closed again, it would be lost to its writer
+        return (
+            None
+            if os.access(path, os.R_OK)
+            else f"{path} cannot be read (permission denied); let tlstunnel's user read it"
+        )
     try:
         # Opening is the only honest test of permissions; non-blocking, so that a named pipe does not hold us up.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

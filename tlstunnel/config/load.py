@@ -13,15 +13,18 @@ from tlstunnel.address import Listen, SystemdAddress, TCPAddress, UnixAddress, p
 from tlstunnel.config.model import COMMAND_LINE, MAX_WORKERS, Admin, Config, Log, Mode, Process, Service
 from tlstunnel.config.reader import Table
 from tlstunnel.config.service import keys_of, read_service
-from tlstunnel.config.source import FilesError, FileSource, OptionSource, Report, Source, Steps
-from tlstunnel.config.syntax import explain
+from tlstunnel.config.source import FilesError, FileSource, OptionSource, Report, Source, Steps, printable
+from tlstunnel.config.syntax import MAX_DEPTH, depth, explain, has_endless_key, too_deep
 from tlstunnel.errors import ConfigError, Problem
+from tlstunnel.reading import UnfitFileError, read_whole
 
 _PROCESS, _ADMIN, _LOG = Process(), Admin(), Log()
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")  # it is a metric label and stands in log lines
 _LOG_FORMATS = ("text", "json")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 SECTIONS = ("process", "admin", "log")
+MAX_BYTES = 16 << 20
+"""A service takes a few hundred bytes: this is room for tens of thousands."""
 _WHY_NO_MORE = ": a worker is a process, and more of them than the machine has cores serve nobody faster"
 
 
@@ -47,16 +50,30 @@ def examine(path: Path) -> tuple[Config, ConfigError | None]:
     Raises:
         ConfigError: the file cannot be read, or is not TOML.
     """
+    raw = _read(path)
     try:
-        raw = path.read_bytes()
-    except OSError as exc:
-        what = f"cannot be read ({(exc.strerror or str(exc)).lower()}); name a configuration file"
-        raise FilesError([Problem(str(path), what)]) from exc
-    try:
-        document = tomllib.loads(raw.decode("utf-8-sig"))
+        text = raw.decode("utf-8-sig")
+        if has_endless_key(text):
+            raise ConfigError([too_deep(str(path))])
+        document = tomllib.loads(text)
     except ValueError as exc:  # UnicodeDecodeError and TOMLDecodeError alike
         raise ConfigError([explain(str(path), raw, exc)]) from exc
+    except RecursionError:
+        raise ConfigError([too_deep(str(path))]) from None
+    if depth(document) > MAX_DEPTH:
+        raise ConfigError([too_deep(str(path))])
     return _load(FileSource(str(path), path.absolute().parent), document, str(path))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_whole(path, MAX_BYTES).data
+    except UnfitFileError as exc:
+        raise (FilesError if exc.is_machine else ConfigError)([Problem(str(path), str(exc))]) from exc
+    except (OSError, ValueError) as exc:
+        reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
+        what = f"cannot be read ({reason.lower()}); name a configuration file"
+        raise FilesError([Problem(printable(str(path)), what)]) from exc
 
 
 def from_options(

@@ -18,6 +18,7 @@ Steps = tuple[str | int, ...]
 """A key path: the names of tables and keys, and positions in arrays."""
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_MAX_BITS = 1024  # Python writes a number of very many digits in hexadecimal alone
 _SHOWN = 80  # characters of a value that a message repeats
 _ESCAPES = {'"': '\\"', "\\": "\\\\"}
 
@@ -46,6 +47,8 @@ def render(value: object) -> str:
         return "[" + ", ".join(render(item) for item in value) + "]"
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{render_key(key)} = {render(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        return hex(value)
     return str(value)
 
 

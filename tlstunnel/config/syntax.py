@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 
 from tlstunnel.config.source import printable, show
 from tlstunnel.errors import Problem
 
 _AT = re.compile(r"(.*?) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 _KEY = re.compile(r"[\w.-]+")
+_BARE_KEYS = re.compile(r"[\w.\- \t\[]*")
+
+MAX_DEPTH = 16
+"""Tables and arrays within each other; what any key of ours takes is a third of it."""
 
 _SHOWN = 60  # characters of a line that a message repeats
 
@@ -30,6 +35,39 @@ def explain(name: str, raw: bytes, exc: ValueError) -> Problem:
     number = int(line_text) if line_text else max(len(lines), 1)
     text = lines[number - 1] if number <= len(lines) else ""
     return Problem(f"{name}: line {number}", _describe(printable(text.strip()), what))
+
+
+def too_deep(name: str) -> Problem:
+    """What to say of a file whose tables or arrays are nested beyond any sense."""
+    return Problem(
+        name, f"tables or arrays are nested more than {MAX_DEPTH} deep; no key takes that, correct the brackets"
+    )
+
+
+def has_endless_key(text: str) -> bool:
+    """Whether a line begins with more names and dots than any table is deep; to read it takes the parser ages."""
+    return any(_dots(line) > MAX_DEPTH for line in text.splitlines())
+
+
+def _dots(line: str) -> int:
+    keys = _BARE_KEYS.match(line)
+    return keys[0].count(".") if keys else 0
+
+
+def depth(document: Mapping[str, object]) -> int:
+    """How many tables and arrays stand within each other, as far as `MAX_DEPTH` goes and one more."""
+    level: list[object] = [document]
+    for reached in range(MAX_DEPTH + 1):
+        level = [item for each in level for item in _items(each) if isinstance(item, dict | list)]
+        if not level:
+            return reached + 1
+    return MAX_DEPTH + 1
+
+
+def _items(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _describe(text: str, what: str) -> str:

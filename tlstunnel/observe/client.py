@@ -11,6 +11,7 @@ from typing import Any
 
 from tlstunnel.address import Target, UnixAddress
 from tlstunnel.errors import StartupError
+from tlstunnel.reading import UnfitFileError, require_file
 
 TIMEOUT_S = 5.0
 MAX_ANSWER = 16 << 20
@@ -101,10 +102,16 @@ def client_context(ca: Path | None, certificate: Path | None, key: Path | None) 
         return None
     named = ca
     try:
+        for named in (ca, certificate, key):
+            if named is not None:
+                require_file(named)
+        named = ca
         context = ssl.create_default_context(cafile=None if ca is None else str(ca))
         if certificate is not None:
             named = certificate
             context.load_cert_chain(certificate, key)
+    except UnfitFileError as exc:
+        raise StartupError(f"{named}: {exc}") from exc
     except OSError as exc:
         said = exc.strerror or str(exc)
         if isinstance(exc, ssl.SSLError):

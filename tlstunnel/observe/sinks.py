@@ -7,7 +7,8 @@ be lost, counted, instead. So no descriptor is written to in a way that can bloc
     pipe, terminal                          opened once more through /proc, non-blocking: setting O_NONBLOCK on the
                                             inherited description would change it for whoever shares it, a shell say
     where /proc cannot do that              poll first; a pipe that polls writable takes PIPE_BUF bytes (pipe(7))
-    file                                    written as it is: the page cache takes it
+    file                                    written as it is: the page cache takes it; a named pipe in its place is
+                                            opened non-blocking, and needs its reader first (fifo(7))
 
 Several processes share one stderr. Writes of at most `MAX_WRITE` bytes, each of whole lines, are not torn apart by the
 others' (pipe(7), and O_APPEND for files).
@@ -16,6 +17,7 @@ others' (pipe(7), and O_APPEND for files).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -146,18 +148,22 @@ class FileSink:
         try:
             self._fd = self._open()
         except OSError as exc:
-            raise StartupError(
-                f"{path}: cannot be opened for the log: {exc.strerror}; choose another --log-target"
-            ) from exc
+            why = (exc.strerror or "no reason given").lower()
+            if exc.errno == errno.ENXIO:
+                why = "nobody reads this pipe, or it is a socket"
+            raise StartupError(f"{path}: cannot be opened for the log: {why}; choose another --log-target") from exc
 
     def start(self, level: str) -> bytes:
         return b""
 
     def write(self, data: bytes) -> bool:
-        return os.write(self._fd, data) > 0
+        try:
+            return os.write(self._fd, data) > 0
+        except BlockingIOError:
+            return False
 
     def wait(self, within_s: float) -> None:
-        """Nothing to wait for: a file takes a write or fails."""
+        _wait_writable(self._fd, within_s)  # a file always is, a named pipe not
 
     def reopen(self) -> None:
         fresh = self._open()
@@ -168,7 +174,8 @@ class FileSink:
         os.close(self._fd)
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        return os.open(self._path, flags, _FILE_MODE)
 
 
 class SyslogSink:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tlstunnel.errors import StartupError, TunnelError, UsageError
+from tlstunnel.reading import UnfitFileError, read_whole
 
 MAX_FILE_BYTES = 4 << 20
 """No certificate, key or bundle is larger; the largest honest ones are system trust stores of under 1 MiB."""
@@ -34,20 +35,22 @@ def read(path: Path, *, limit: int = MAX_FILE_BYTES) -> bytes:
     Raises:
         StartupError: it cannot be read.
         UsageError: it is larger than `limit` bytes, so it is not what the operator meant.
+
+    A pipe is read to its end, within a time limit; see `reading.read_whole`.
     """
     try:
         if str(path) == "-":
             data = sys.stdin.buffer.read(limit + 1)
-        else:
-            with open(path, "rb") as file:
-                data = file.read(limit + 1)
+            if len(data) > limit:
+                raise UsageError(str(path), f"is larger than {limit >> 20} MiB; give certificates or keys")
+            return data
+        return read_whole(path, limit).data
+    except UnfitFileError as exc:
+        raise StartupError(f"{path}: {exc}") if exc.is_machine else UsageError(str(path), str(exc)) from exc
     except OSError as exc:
         raise unreadable(path, exc) from exc
     except ValueError as exc:  # a NUL in the path
         raise UsageError(repr(str(path)), "not a path; write one without NUL characters") from exc
-    if len(data) > limit:
-        raise UsageError(str(path), f"larger than {limit >> 10} KiB; give a file of certificates or keys")
-    return data
 
 
 def unreadable(path: Path, exc: OSError) -> StartupError:

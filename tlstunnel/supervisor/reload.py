@@ -10,7 +10,9 @@ from pathlib import Path
 
 from tlstunnel.config.load import load_file
 from tlstunnel.config.model import COMMAND_LINE, Config
+from tlstunnel.errors import StartupError
 from tlstunnel.observe.admin.tls import tls_context
+from tlstunnel.reading import forget_pipes, is_pipe
 from tlstunnel.tls import inventory
 from tlstunnel.tls.inventory import Inventory
 from tlstunnel.tls.material import MaterialError, contents_digest, files_of
@@ -35,7 +37,11 @@ def load_config(current: Config) -> Config:
     Raises:
         TunnelError: with every problem.
     """
-    return current if current.source == COMMAND_LINE else load_file(Path(current.source))
+    if current.source == COMMAND_LINE:
+        return current
+    if is_pipe(path := Path(current.source)):
+        raise StartupError(f"{path}: is a pipe, which gave its configuration at the start; restart tlstunnel instead")
+    return load_file(path)
 
 
 def load_material(
@@ -58,7 +64,10 @@ def load_material(
     previous = {service.name: each for service, each in zip(services, contexts, strict=True)}
     # The poll looks first: what changes between the two looks is found again, not missed.
     poll = Poll(config)
-    return Loaded(config, inventory.take(config, passphrases, previous), tls_context(config.admin), poll)
+    try:
+        return Loaded(config, inventory.take(config, passphrases, previous), tls_context(config.admin), poll)
+    finally:
+        forget_pipes()  # before anything is forked
 
 
 def watched_files(config: Config) -> tuple[Path, ...]:

@@ -10,6 +10,7 @@ tells the two apart; whoever must have 256 bits sets `ciphersuites`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -246,10 +247,11 @@ def keylog_from_environment() -> Callable[[bytes], None] | None:
     path = os.environ.get("SSLKEYLOGFILE")
     if not path:
         return None
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
 
     def write(line: bytes) -> None:
-        os.write(fd, line + b"\n")
+        with contextlib.suppress(OSError):  # a full disk or a slow reader loses lines; no connection waits for it
+            os.write(fd, line + b"\n")
 
     return write
 

@@ -25,6 +25,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 
 from tlstunnel.config.model import CertificateFiles
+from tlstunnel.reading import is_pipe
 from tlstunnel.tls import certificate as facts
 from tlstunnel.tls.passphrase import PassphraseSource, read_passphrase_file
 from tlstunnel.tls.pem import (
@@ -129,10 +130,12 @@ def files_of(files: CertificateFiles) -> tuple[Path, ...]:
 def contents_digest(paths: Sequence[Path], limit: int = 64 << 20) -> str:
     """The digest of files as they are now, comparable with that of the value read from them.
 
+    Pipes are passed over: what is in one is there for whoever uses it, and only once.
+
     Raises:
         MaterialError: one cannot be read, as in the middle of being replaced.
     """
-    return digest(read_file(path, limit) for path in paths)
+    return digest(read_file(path, limit) for path in paths if not is_pipe(path))
 
 
 def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: PassphraseSource) -> Credential:

@@ -14,12 +14,12 @@ import binascii
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tlstunnel.errors import Problem, TunnelError
+from tlstunnel.reading import UnfitFileError, read_whole
 
 MAX_CREDENTIAL_BYTES = 1 << 20
 """A chain of ten ML-DSA-87 certificates takes 100 KiB; a larger file is a mistake (an image, a log, a CA bundle)."""
@@ -103,37 +103,21 @@ def shown(path: Path) -> str:
 
 
 def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES) -> SourceFile:
-    """Read a regular file of at most `limit` bytes.
-
-    Opened without blocking, since a named pipe in the place of a file would otherwise hang the start. Pipes and
-    devices are refused: the file is read again at every reload.
+    """Read a file, or what a pipe gives, of at most `limit` bytes; see `reading.read_whole`.
 
     Raises:
         MaterialError: missing, unreadable, not a file, empty or too large.
     """
     where = shown(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        found = read_whole(path, limit)
+    except UnfitFileError as exc:
+        raise MaterialError(where, str(exc), exc.is_machine) from exc
     except (OSError, ValueError) as exc:
         raise MaterialError(where, _refusal(exc, path), True) from exc
-    try:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISDIR(mode):
-            raise MaterialError(where, "is a directory; name a file in it")
-        if not stat.S_ISREG(mode):
-            raise MaterialError(where, "is not a regular file; it must be readable again at a reload")
-        with open(fd, "rb", closefd=False) as stream:
-            data = stream.read(limit + 1)
-    except OSError as exc:
-        raise MaterialError(where, _refusal(exc, path), True) from exc
-    finally:
-        os.close(fd)
-    if len(data) > limit:
-        kind = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
-        raise MaterialError(where, f"is larger than {kind}; this cannot be the file that was meant")
-    if not data.strip():
+    if not found.data.strip():
         raise MaterialError(where, "is empty; write it anew")
-    return SourceFile(path, data, mode)
+    return SourceFile(path, found.data, found.mode)
 
 
 def digest(files: Iterable[SourceFile]) -> str:

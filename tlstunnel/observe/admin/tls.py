@@ -6,6 +6,7 @@ import ssl
 
 from tlstunnel.config.model import Admin
 from tlstunnel.errors import StartupError
+from tlstunnel.reading import UnfitFileError, require_file
 
 
 def tls_context(settings: Admin) -> ssl.SSLContext | None:
@@ -19,6 +20,7 @@ def tls_context(settings: Admin) -> ssl.SSLContext | None:
     """
     if settings.certificate is None:
         return None
+    _require_files(settings)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -38,6 +40,19 @@ def tls_context(settings: Admin) -> ssl.SSLContext | None:
             ) from exc
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def _require_files(settings: Admin) -> None:
+    """OpenSSL opens these by their names, and would wait for the writer of a pipe."""
+    for key in ("certificate", "key", "client_ca"):
+        path = getattr(settings, key)
+        try:
+            if path is not None:
+                require_file(path)
+        except UnfitFileError as exc:
+            raise StartupError(f"admin.{key}: {path}: {exc}") from exc
+        except OSError:
+            continue  # said when it is read, in words that fit
 
 
 def _refuse_to_ask() -> bytes:
