@@ -53,7 +53,7 @@ LIBRARY_ONLY_IN: dict[str, set[str]] = {
     "rich": {"cli"},
     "prometheus_client": {"observe.metrics"},
     "h11": {"observe.admin", "server.embedded"},
-    "OpenSSL": {"tls.context", "tls.portable", "_openssl"},
+    "OpenSSL": {"tls.context", "tls.ciphers", "tls.portable", "_openssl"},
     "cryptography.hazmat.bindings": {"_openssl"},
     "cryptography": {"tls", "pki", "tls13", "probe", "_openssl"},
     "matplotlib": {"bench"},

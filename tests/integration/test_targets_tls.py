@@ -106,6 +106,7 @@ def test_the_target_is_verified_by_chain_name_and_rules(
             assert reverse(running.at(name.replace(" ", "_")), mode == "server") == b"reward\n", name
             record = running.record()
             assert record["reason"] in ("finished", "truncated", "client_reset"), name
+            assert record["alpn"] is None  # none was set, so none was asked for
             # In server mode the record is about the client, which showed nothing.
             assert (record["identity"] is None) is (mode == "server")
         for name, (_, reason, rule) in BAD.items():

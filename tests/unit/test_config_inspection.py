@@ -266,3 +266,50 @@ def test_check_and_a_start_say_that_a_target_leads_back() -> None:
     )
     found = inspect(Config(services=(service,)), PassphraseSource(), now=NOW)
     assert [line for line in found.warnings if "leads back" in line]
+
+
+def pem_file(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def test_a_chain_without_the_intermediate_that_only_the_clients_cas_hold_is_warned_about(tmp_path: Path) -> None:
+    inter, root = certificates.intermediate().leaf, certificates.ca().leaf
+    bundle = pem_file(tmp_path, "cas.pem", certificates.pem(inter, root))
+    auth = {"client_auth": ClientAuth.REQUIRED, "client_ca": bundle, "policy": Policy(allow_any=True)}
+    for pair, is_short in (
+        (certificates.server("localhost", under=certificates.intermediate()), True),
+        (certificates.server("localhost", through_intermediate=True), False),
+        (certificates.server("localhost"), False),
+    ):
+        files = CertificateFiles(certificate=pair.certificate, key=pair.key)
+        found = inspect(config(files, **auth), PassphraseSource(), now=NOW)
+        lines = [line for line in found.warnings if "the chain ends at" in line]
+        assert len(lines) == is_short, found.warnings
+        assert not is_short or "its issuer CN=tlstunnel test intermediate" in lines[0]
+
+
+def test_ciphers_that_suit_no_key_are_a_problem_where_nothing_else_is_left_and_a_warning_where_tls_1_3_is() -> None:
+    ciphers = "ECDHE-RSA-AES128-GCM-SHA256"  # and the key is ECDSA
+    found = inspect(config(plain(), tls=TLSSettings(ciphers=ciphers, max_version="1.2")), PassphraseSource(), now=NOW)
+    (problem,) = found.problems
+    assert problem.steps == ("services", "web", "ciphers")
+    assert "can be used with a key of ECDSA P-256" in problem.what
+    found = inspect(config(plain(), tls=TLSSettings(ciphers=ciphers)), PassphraseSource(), now=NOW)
+    assert found.problems == ()
+    (line,) = [line for line in found.warnings if "ciphers" in line]
+    assert line.startswith("web: ciphers: nothing in")
+    assert "TLS 1.2 is out of reach" in line
+
+
+def test_settings_of_a_server_name_and_of_a_target_are_looked_at_too() -> None:
+    lowered = TLSSettings(ciphers="DEFAULT:@SECLEVEL=0")
+    files = plain()
+    name = ServerName(
+        names=("x.example",), certificate=(files,), targets=(parse_target("127.0.0.1:1"),), policy=Policy(), tls=lowered
+    )
+    ca = certificates.ca().certificate
+    service = config(files, sni=(name,), backend_tls=BackendTLS(ca=ca, tls=lowered))
+    lines = [line for line in inspect(service, PassphraseSource(), now=NOW).warnings if "SECLEVEL" in line]
+    assert [line.partition(":")[0] for line in lines] == ["web.sni.0", "web.target_tls"]

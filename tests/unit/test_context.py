@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import pickle
+import ssl
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
 
 from tests.support import certificates, memory
 from tests.support.wire_peers import client_context, server_context
 from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config.model import BackendTLS, CertificateFiles, ClientAuth, Mode, Service, TLSSettings
 from tlstunnel.tls import context as contexts
+from tlstunnel.tls.certificate_checks import crl_problems
+from tlstunnel.tls.ciphers import settings_warnings, unusable_ciphers
 from tlstunnel.tls.context import ContextError, check_settings
 from tlstunnel.tls.material import Credential, load_ca, load_credential, load_crls
 from tlstunnel.tls.passphrase import PassphraseSource
@@ -147,6 +156,32 @@ def test_a_revoked_client_is_refused_and_the_others_are_not() -> None:
         )
         made = memory.shake(memory.engine_of(context), memory.Peer(client_context(pair=client_pair(name))))
         assert (made.error is None) is is_good
+        made.engine.free()
+
+
+@pytest.mark.parametrize("version", ["1.3", "1.2"])
+def test_the_list_of_a_ca_that_only_the_peer_sends_is_used(version: str) -> None:
+    """So `check` must not say that it is of no use."""
+    parent = certificates.intermediate()
+    builder = x509.CertificateRevocationListBuilder().issuer_name(parent.leaf.subject)
+    builder = builder.last_update(certificates.NOW - timedelta(1)).next_update(certificates.NOW + timedelta(1))
+    gone = certificates.client("gone", through_intermediate=True)
+    entry = x509.RevokedCertificateBuilder().serial_number(gone.leaf.serial_number).revocation_date(certificates.NOW)
+    signed = builder.add_revoked_certificate(entry.build()).sign(parent.private_key, hashes.SHA256())
+    path = certificates.folder() / f"inter-{version}.crl"
+    path.write_bytes(signed.public_bytes(Encoding.PEM))
+    crls = (*load_crls(certificates.crl()), *load_crls(path))
+    lines = crl_problems(crls, CA, now=certificates.NOW)
+    assert len(lines) == 1
+    assert "only where the peer sends that CA's certificate" in lines[0]
+    for pair, is_good in ((certificates.client("there", through_intermediate=True), True), (gone, False)):
+        context = contexts.server_context(
+            TLSSettings(), [our_credential()], client_auth=ClientAuth.REQUIRED, client_ca=CA, crls=crls
+        )
+        made = memory.shake(memory.engine_of(context), memory.Peer(client_context(version, pair)))
+        assert (made.error is None) is is_good, made.error
+        if made.error is not None:
+            assert made.error.verify_code == 23  # revoked
         made.engine.free()
 
 
@@ -364,3 +399,126 @@ def test_client_mode_has_contexts_for_the_backend_alone() -> None:
     made = ServiceContexts(client, Material(backend_ca=CA))
     assert made.server is None
     assert made.backend is not None
+
+
+# What is sent, and what may be set.
+
+
+@pytest.mark.parametrize("version", ["1.3", "1.2"])
+def test_exactly_what_the_certificate_file_holds_is_sent_also_where_the_clients_cas_hold_more(version: str) -> None:
+    """OpenSSL would complete the chain from the CAs that clients are verified by, and hide that the file is short."""
+    pair = certificates.server("localhost", under=certificates.intermediate())
+    bundle = certificates.folder() / "both-cas.pem"
+    bundle.write_bytes(certificates.pem(certificates.intermediate().leaf, certificates.ca().leaf))
+    both = load_ca(bundle)
+    context = contexts.server_context(
+        TLSSettings(max_version=version), [credential(pair)], client_auth=ClientAuth.OPTIONAL, client_ca=both
+    )
+    client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+    client.set_connect_state()
+    server = SSL.Connection(context.raw, None)
+    server.set_accept_state()
+    for _ in range(3):
+        for source, sink in ((client, server), (server, client)):
+            with contextlib.suppress(SSL.WantReadError):
+                source.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                sink.bio_write(source.bio_read(1 << 20))
+    sent = client.get_peer_cert_chain(as_cryptography=True)
+    assert sent is not None
+    assert [each.subject for each in sent] == [pair.leaf.subject]
+
+
+@pytest.mark.parametrize(
+    "ciphers",
+    [
+        "NULL-SHA256:@SECLEVEL=0",
+        "ADH-AES128-SHA256",
+        "AECDH-AES128-SHA",
+        "eNULL",
+        "aNULL",
+        "ALL",
+        "HIGH",
+        "kRSA",
+        "PSK",
+    ],
+)
+def test_ciphers_that_leave_data_in_the_clear_or_the_server_unproved_are_refused(ciphers: str) -> None:
+    (error,) = check_settings(TLSSettings(ciphers=ciphers))
+    assert error.key == "ciphers"
+    assert "in the clear or the server unproved" in str(error)
+    with pytest.raises(ContextError):
+        contexts.server_context(TLSSettings(ciphers=ciphers), [our_credential()])
+
+
+@pytest.mark.parametrize(
+    "ciphers", ["HIGH:!aNULL:!eNULL", "DEFAULT", "EECDH+AESGCM:EDH+AESGCM", "ECDHE-RSA-AES128-SHA"]
+)
+def test_ciphers_that_encrypt_and_prove_are_taken(ciphers: str) -> None:
+    assert check_settings(TLSSettings(ciphers=ciphers)) == []
+
+
+def test_a_suite_of_tls_1_3_that_does_not_encrypt_is_refused() -> None:
+    (error,) = check_settings(TLSSettings(ciphersuites="TLS_AES_128_GCM_SHA256:TLS_SHA256_SHA256"))
+    assert (error.key, "in the clear" in str(error)) == ("ciphersuites", True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"ciphers": "DEFAULT:@SECLEVEL=0"}, "@SECLEVEL=0 lets in keys and hashes that can be broken"),
+        ({"ciphers": "DEFAULT:@SECLEVEL=1"}, "@SECLEVEL=1"),
+        ({"ciphers": "ECDHE-RSA-AES128-GCM-SHA256", "min_version": "1.3"}, "ciphers has no effect"),
+        ({"ciphersuites": "TLS_AES_128_GCM_SHA256", "max_version": "1.2"}, "ciphersuites has no effect"),
+        ({"ciphers": "ECDHE-RSA-AES128-GCM-SHA256:NOPE"}, "ciphers: OpenSSL does not know NOPE,"),
+        ({"ciphers": "ECDHE-RSA-AES128-GCM-SHA256:TLS_AES_128_GCM_SHA256"}, "know TLS_AES_128_GCM_SHA256,"),
+        ({"ciphersuites": "TLS_AES_128_GCM_SHA256:TLS_X"}, "ciphersuites: OpenSSL does not know TLS_X,"),
+    ],
+)
+def test_settings_that_do_less_than_they_seem_to_are_warned_about(settings: dict[str, str], words: str) -> None:
+    (line,) = settings_warnings(TLSSettings(**settings))  # type: ignore[arg-type]
+    assert words in line
+
+
+@pytest.mark.parametrize("ciphers", ["", "DEFAULT", "DEFAULT:@SECLEVEL=2", "DEFAULT:!RC4:-NOPE", "DEFAULT:@SECLEVEL=3"])
+def test_ordinary_settings_are_not_warned_about(ciphers: str) -> None:
+    assert settings_warnings(TLSSettings(ciphers=ciphers)) == []
+
+
+RSA, ECDSA = ("RSA 2048",), ("ECDSA P-256",)
+
+
+@pytest.mark.parametrize(
+    ("ciphers", "keys", "is_usable"),
+    [
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", RSA, False),
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", ECDSA, True),
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", ("Ed25519",), True),
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", RSA + ECDSA, True),
+        ("ECDHE-RSA-AES128-GCM-SHA256", ECDSA, False),
+        ("ECDHE-RSA-AES128-GCM-SHA256", RSA, True),
+        ("ECDHE-RSA-AES128-GCM-SHA256", ("ML-DSA-65",), False),
+        ("AES128-GCM-SHA256", ECDSA, False),
+        ("AES128-GCM-SHA256", RSA, True),
+        ("DHE-RSA-AES128-GCM-SHA256", RSA, False),
+        ("DHE-RSA-AES128-GCM-SHA256", None, True),
+        ("PSK-AES128-GCM-SHA256", None, False),
+        ("PSK-AES128-GCM-SHA256:SRP-RSA-AES-128-CBC-SHA", RSA, False),
+        ("DHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256", RSA, True),
+        ("DEFAULT", RSA, True),
+    ],
+)
+def test_a_list_of_ciphers_that_can_never_work_is_known_and_one_that_works_is_not_blamed(
+    ciphers: str, keys: tuple[str, ...] | None, is_usable: bool
+) -> None:
+    settings = TLSSettings(ciphers=ciphers, max_version="1.2")
+    assert (unusable_ciphers(settings, keys) is None) is is_usable
+    if keys is not None and len(keys) == 1:  # and OpenSSL agrees
+        pair = certificates.server("localhost", key_type=keys[0])
+        context = contexts.server_context(settings, [credential(pair)])
+        theirs = client_context("1.2")
+        with contextlib.suppress(ssl.SSLError):
+            theirs.set_ciphers(ciphers)
+        made = memory.shake(memory.engine_of(context), memory.Peer(theirs))
+        assert made.is_good is is_usable
+        made.engine.free()

@@ -53,6 +53,23 @@ def warnings(
     return [*credential.remarks, *(f"{credential.source}: {line}" for line in found)]
 
 
+def chain_warnings(credentials: Sequence[Credential], bundle: CABundle) -> list[str]:
+    """Chains that end before an intermediate which the file of CAs holds: only what `certificate` holds is sent."""
+    found = []
+    known = [facts.load_certificate(der) for der in bundle.certificates_der]
+    for credential in credentials:
+        last = facts.load_certificate((credential.certificate_der, *credential.chain_der)[-1])
+        if facts.is_self_issued(last):
+            continue
+        missing = next((ca for ca in known if not facts.is_self_issued(ca) and facts.issued(ca, last)), None)
+        if missing is not None:
+            found.append(
+                f"{credential.source}: the chain ends at {facts.label(last)}; its issuer {facts.label(missing)} is in "
+                f"{bundle.source} alone, which is not sent; append it unless every client has that already"
+            )
+    return found
+
+
 def ca_warnings(bundle: CABundle, *, now: datetime) -> list[str]:
     """What is remarkable about the CAs of a file: expired ones, and certificates that are no CAs.
 
@@ -80,6 +97,7 @@ def crl_problems(crls: Sequence[CRL], bundle: CABundle, *, now: datetime) -> lis
     OpenSSL refuses every certificate whose issuer has no current list, so each line is an outage for somebody.
     """
     found = []
+    bundle_names = {facts.subject(facts.load_certificate(der)) for der in bundle.certificates_der}
     for crl in crls:
         if crl.next_update is not None and crl.next_update < now:
             found.append(_expired(crl, crl.next_update))
@@ -87,7 +105,12 @@ def crl_problems(crls: Sequence[CRL], bundle: CABundle, *, now: datetime) -> lis
             found.append(
                 f"{crl.source}: the list of {crl.issuer} is dated {facts.utc(crl.this_update)}; check the clock"
             )
-        if not signed_by(crl, bundle):
+        if crl.issuer not in bundle_names:
+            found.append(
+                f"{crl.source}: the list of {crl.issuer} is of use only where the peer sends that CA's certificate, "
+                f"which is not in {bundle.source}; add it there if it is one of yours, or name the right list"
+            )
+        elif not signed_by(crl, bundle):
             found.append(f"{crl.source}: the list of {crl.issuer} is not signed by a CA in {bundle.source}")
     listed = {crl.issuer for crl in crls}
     for der in bundle.certificates_der:

@@ -25,7 +25,7 @@ from OpenSSL import SSL, crypto
 from tlstunnel import _openssl
 from tlstunnel.config.model import ClientAuth, TLSSettings
 from tlstunnel.outcome import CloseReason
-from tlstunnel.tls import portable
+from tlstunnel.tls import ciphers, portable
 from tlstunnel.tls.certificate import load_certificate
 from tlstunnel.tls.material import CRL, CABundle, Credential
 from tlstunnel.tls.ocsp import Staples
@@ -49,6 +49,7 @@ _OP_PRIORITIZE_CHACHA = 1 << 21
 _OP_CIPHER_SERVER_PREFERENCE = SSL.OP_CIPHER_SERVER_PREFERENCE
 _SESS_CACHE_OFF = 0
 _MODE_ENABLE_PARTIAL_WRITE = 1
+_MODE_NO_AUTO_CHAIN = 8
 SESSION_LIFETIME_S = 7200
 """How long a session can be resumed."""
 
@@ -264,7 +265,8 @@ def _common(settings: TLSSettings) -> SSL.Context:
     # pyOpenSSL sets this mode; it would end every write after one record of 16 KiB.
     raw.clear_mode(_MODE_ENABLE_PARTIAL_WRITE)
     # An idle session keeps no record buffers: 22 KiB less for each (ladder: release-buffers).
-    raw.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # What is sent is what `certificate` holds: OpenSSL would complete a chain from the CAs that peers are verified by.
+    raw.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_NO_AUTO_CHAIN)
     _set_ciphers(raw, settings)
     _set_suites(raw, settings)
     _set_groups(raw, settings)
@@ -278,6 +280,12 @@ def _set_ciphers(raw: SSL.Context, settings: TLSSettings) -> None:
         raise ContextError(
             "ciphers", f'OpenSSL knows no TLS 1.2 cipher in "{settings.ciphers}"; see `openssl ciphers -tls1_2`'
         ) from None
+    if settings.ciphers and (bare := ciphers.unprotected(ciphers.expanded(settings.ciphers))):
+        raise ContextError(
+            "ciphers",
+            f'"{settings.ciphers}" lets in {_some(bare)}, which leave data in the clear or the server unproved; '
+            'append ":!aNULL:!eNULL"',
+        )
 
 
 def _set_suites(raw: SSL.Context, settings: TLSSettings) -> None:
@@ -288,6 +296,8 @@ def _set_suites(raw: SSL.Context, settings: TLSSettings) -> None:
             "ciphersuites",
             f'"{settings.ciphersuites}" is not a list of TLS 1.3 suites; write for example "{DEFAULT_SUITES}"',
         ) from None
+    if bare := ciphers.unprotected(ciphers.words_of(settings.ciphersuites)):
+        raise ContextError("ciphersuites", f"{_some(bare)} leaves data in the clear; remove it")
 
 
 def _set_groups(raw: SSL.Context, settings: TLSSettings) -> None:
@@ -358,6 +368,12 @@ def _log_keys(raw: SSL.Context, keylog: Callable[[bytes], None] | None) -> None:
                 "needs memory that is writable and executable, which MemoryDenyWriteExecute= forbids; "
                 "leave the key out, or run without that setting for as long as it takes",
             ) from None
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _words(error: Exception) -> str:

@@ -20,7 +20,8 @@ from typing import TypeVar
 
 from tlstunnel.address import Target, leads_to
 from tlstunnel.config.model import Admin, BackendTLS, CertificateFiles, Config, CRLExpired, Mode, Service, TLSSettings
-from tlstunnel.tls.certificate_checks import Use, ca_warnings, crl_problems, expired_lists, warnings
+from tlstunnel.tls.certificate_checks import Use, ca_warnings, chain_warnings, crl_problems, expired_lists, warnings
+from tlstunnel.tls.ciphers import settings_warnings, unusable_ciphers
 from tlstunnel.tls.context import ContextError, check_settings
 from tlstunnel.tls.material import (
     CRL,
@@ -167,11 +168,11 @@ class _Service:
 
     def inspect(self) -> Material:
         service, steps = self.service, ("services", self.service.name)
-        if service.mode is Mode.SERVER:
-            self._settings(steps, service.tls)
+        is_server = service.mode is Mode.SERVER
+        are_good = not is_server or self._settings(steps, service.tls)
         for at, name in enumerate(service.sni):
             if name.tls != service.tls:
-                self._settings((*steps, "sni", at), name.tls)
+                are_good = self._settings((*steps, "sni", at), name.tls) and are_good
         material = Material(
             credentials=self.loader.credentials(steps, service.certificate, "server"),
             sni=tuple(
@@ -179,8 +180,15 @@ class _Service:
                 for at, name in enumerate(service.sni)
             ),
         )
+        if are_good and is_server:
+            self._usable(steps, service.tls, material.credentials)
+            for at, (name, credentials) in enumerate(zip(service.sni, material.sni, strict=True)):
+                if (name.tls, name.certificate) != (service.tls, service.certificate):
+                    self._usable((*steps, "sni", at), name.tls, credentials or material.credentials)
         if service.client_ca is not None:
             material = self._client_trust(steps, material)
+            if material.client_ca is not None:
+                self.found.warnings += chain_warnings(material.shown(), material.client_ca)
         material = dataclasses.replace(material, staples=self._staples(steps, material))
         if service.backend_tls is not None:
             below = steps if service.mode is Mode.CLIENT else (*steps, "target_tls")
@@ -214,8 +222,31 @@ class _Service:
         self.found.warnings += staple_warnings(service.ocsp_staple, owned, found, material.client_ca)
         return tuple(found.items())
 
-    def _settings(self, steps: Steps, settings: TLSSettings) -> None:
-        self.found.problems += [Finding((*steps, error.key), str(error)) for error in check_settings(settings)]
+    def _settings(self, steps: Steps, settings: TLSSettings) -> bool:
+        """Whether OpenSSL takes these settings; what it refuses, and what is remarkable about them, is noted."""
+        errors = check_settings(settings)
+        self.found.problems += [Finding((*steps, error.key), str(error)) for error in errors]
+        if not errors:
+            self.found.warnings += [f"{self._place(steps)}: {line}" for line in settings_warnings(settings)]
+        return not errors
+
+    def _usable(self, steps: Steps, settings: TLSSettings, credentials: Sequence[Credential] | None) -> None:
+        """Whether the ciphers suit the keys; `credentials` is None where we are the client."""
+        keys = None if credentials is None else tuple(each.key_type for each in credentials)
+        if keys == ():
+            return  # they could not be read, which has been said
+        why = unusable_ciphers(settings, keys)
+        if why is None:
+            return
+        if settings.max_version == "1.2":
+            self.found.problems.append(Finding((*steps, "ciphers"), why))
+        else:
+            self.found.warnings.append(f"{self._place(steps)}: ciphers: {why}; as it is, TLS 1.2 is out of reach")
+
+    @staticmethod
+    def _place(steps: Steps) -> str:
+        """The service, and what is below it, for a warning."""
+        return ".".join(str(step) for step in steps[1:])
 
     def _client_trust(self, steps: Steps, material: Material) -> Material:
         path = self.service.client_ca
@@ -223,7 +254,8 @@ class _Service:
         return dataclasses.replace(material, client_ca=bundle, crls=self._trust(steps, bundle, self.service.crl))
 
     def _backend(self, steps: Steps, backend: BackendTLS, material: Material) -> Material:
-        self._settings(steps, backend.tls)
+        if self._settings(steps, backend.tls):
+            self._usable(steps, backend.tls, None)
         bundle = self.found.attempt(
             (*steps, "ca"), lambda: load_system_ca() if backend.ca is None else load_ca(backend.ca)
         )
