@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_openssl": {"_openssl"},
     "starttls": {"errors"},
     "relay": {"_openssl", "outcome"},
-    "tls": {"errors", "lifetime", "outcome", "address", "reading", "_openssl", "config.model"},
+    "x509": {"errors", "lifetime", "reading", "_openssl"},
+    "tls": {"errors", "lifetime", "x509", "outcome", "address", "reading", "_openssl", "config.model"},
     "tls.policy": {"errors", "tls.peer"},
     "config": {"errors", "address", "reading", "config", "tls.policy"},
     "config.model": {"address", "tls.policy"},
@@ -40,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "supervisor": {
         "errors", "outcome", "address", "reading", "config", "tls", "observe", "server", "_version",
     },
-    "pki": {"errors", "lifetime", "reading"},
+    "pki": {"errors", "lifetime", "reading", "x509"},
     "tls13": {"errors"},
     "probe": {"errors", "lifetime", "address", "tls13", "pki", "starttls"},
     "bench": {"errors", "outcome", "address", "_openssl", "relay", "tls", "tls13", "pki", "config.model"},
@@ -55,7 +56,7 @@ LIBRARY_ONLY_IN: dict[str, set[str]] = {
     "h11": {"observe.admin", "server.embedded"},
     "OpenSSL": {"tls.context", "tls.ciphers", "tls.portable", "_openssl"},
     "cryptography.hazmat.bindings": {"_openssl"},
-    "cryptography": {"tls", "pki", "tls13", "probe", "_openssl"},
+    "cryptography": {"x509", "tls", "pki", "tls13", "probe", "_openssl"},
     "matplotlib": {"bench"},
 }
 

@@ -8,6 +8,7 @@ import pickle
 import ssl
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
-from tests.support import certificates, memory
+from tests.support import certificates, material_files, memory, mldsa_keys
 from tests.support.wire_peers import client_context, server_context
 from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config.model import BackendTLS, CertificateFiles, ClientAuth, Mode, Service, TLSSettings
@@ -84,6 +85,29 @@ def test_every_kind_of_key_shakes_hands_with_ourselves(key_type: str) -> None:
     ends[1].expect("localhost", is_ip=False, send_name="localhost")
     assert shake_engines(*ends)
     assert ends[1].peer_certificate() == certificates.server("localhost", "127.0.0.1", key_type=key_type).leaf_der
+    for end in ends:
+        end.free()
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+@pytest.mark.parametrize("form", mldsa_keys.FORMS)
+@pytest.mark.parametrize("key_type", [name for name in KEY_TYPES if name.startswith("ML-DSA")])
+def test_a_post_quantum_key_shakes_hands_in_every_form_it_may_be_written_in(
+    key_type: str, form: str, is_encrypted: bool, tmp_path: Path
+) -> None:
+    pair = certificates.server("localhost", key_type=key_type)
+    der = mldsa_keys.pkcs8(pair.private_key, form)
+    place = material_files.Place(tmp_path)
+    written = mldsa_keys.encrypted(der, "secret") if is_encrypted else mldsa_keys.pem(der)
+    passphrases = PassphraseSource({"TLSTUNNEL_KEY_PASSPHRASE": "secret"})
+    read = load_credential(place.pair(pair.certificate, written), passphrases)
+    assert read.key_type == key_type
+    ends = (
+        memory.engine_of(contexts.server_context(TLSSettings(), [read])),
+        memory.engine_of(contexts.client_context(TLSSettings(), CA), is_server=False),
+    )
+    ends[1].expect("localhost", is_ip=False, send_name="localhost")
+    assert shake_engines(*ends)
     for end in ends:
         end.free()
 

@@ -35,6 +35,7 @@ from tlstunnel._openssl.contexts import (
     set_staple,
 )
 from tlstunnel._openssl.engine import CHUNK, FAT, MAX_ANSWERS, RECORD, UNREAD_ANSWERS, Engine, Scratch
+from tlstunnel._openssl.keys import read_key
 from tlstunnel._openssl.protocol import TLSEngine
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "TLSError",
     "ask_sessions",
     "probe",
+    "read_key",
     "set_alpn_choice",
     "set_groups",
     "set_judge",

@@ -7,7 +7,6 @@ key. They are read in the older forms of openssl(1) too.
 from __future__ import annotations
 
 import enum
-import warnings
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 from tlstunnel.errors import UsageError
 from tlstunnel.pki import encryption, files, readers
 from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.x509.private_key import ExpandedKey, load_private_key
 
 PrivateKey: TypeAlias = CertificateIssuerPrivateKeyTypes
 """A key that can sign certificates."""
@@ -88,7 +88,14 @@ def _generate_mldsa(kind: KeyKind) -> PrivateKey:
 
 
 def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None:
-    """The hash to sign with: as strong as the key, None for keys that bring their own (RFC 8410, RFC 9881)."""
+    """The hash to sign with: as strong as the key, None for keys that bring their own (RFC 8410, RFC 9881).
+
+    Raises:
+        UsageError: this key can sign in TLS, but nothing here.
+    """
+    if isinstance(key, ExpandedKey):
+        what = "an ML-DSA key without its seed signs in TLS, but no certificates; give the file that holds the seed too"
+        raise UsageError("key", what)
     if isinstance(key, rsa.RSAPrivateKey):
         return hashes.SHA256()
     if isinstance(key, ec.EllipticCurvePrivateKey):
@@ -100,6 +107,8 @@ def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SH
 
 def name_of(key: PrivateKey | PublicKey) -> str:
     """What an operator calls this key: `ECDSA P-256`, `RSA 2048`, `Ed25519`, `ML-DSA-65`."""
+    if isinstance(key, ExpandedKey):
+        return name_of(key.public_key())
     if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
         return f"RSA {key.key_size}"
     if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
@@ -176,13 +185,11 @@ def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> P
     if found and is_encrypted(found[0]) and secret is None:
         raise UsageError(where, "the key is encrypted; give its passphrase")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old encryption: we only read it
-            if pem:
-                # A passphrase for a key that needs none is no reason to fail.
-                key = serialization.load_pem_private_key(found[0], secret if is_encrypted(found[0]) else None)
-            else:
-                key = _load_der(data, secret)
+        if pem:
+            # A passphrase for a key that needs none is no reason to fail.
+            key = load_private_key(found[0], secret if is_encrypted(found[0]) else None)
+        else:
+            key = _load_der(data, secret)
     except UnsupportedAlgorithm as exc:
         what = "a kind of key or encryption this build does not know; make one with tlstunnel cert key make"
         raise UsageError(where, what) from exc
@@ -193,11 +200,11 @@ def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> P
 
 def _load_der(data: bytes, secret: bytes | None) -> Any:
     try:
-        return serialization.load_der_private_key(data, secret)
+        return load_private_key(data, secret)
     except TypeError:
         if secret is None:
             raise
-        return serialization.load_der_private_key(data, None)
+        return load_private_key(data, None)
 
 
 def _why_no_key(data: bytes) -> str:
@@ -227,7 +234,7 @@ def weakness(key: PrivateKey | PublicKey) -> str | None:
     if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
         return None if key.curve.key_size >= 256 else f"{name_of(key)} is too weak"
     others = (ed25519.Ed25519PrivateKey, ed25519.Ed25519PublicKey, ed448.Ed448PrivateKey, ed448.Ed448PublicKey)
-    if isinstance(key, others) or type(key).__name__.startswith("MLDSA"):
+    if isinstance(key, (*others, ExpandedKey)) or type(key).__name__.startswith("MLDSA"):
         return None
     return f"a {name_of(key)} key cannot sign in TLS"
 

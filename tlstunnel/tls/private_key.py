@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import warnings
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -13,11 +12,11 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
-    load_pem_private_key,
 )
 
 from tlstunnel.tls.passphrase import PassphraseSource
 from tlstunnel.tls.pem import Block, SourceFile
+from tlstunnel.x509 import private_key as x509
 
 MIN_RSA_BITS = 2048
 """OpenSSL's security level 2, its default, refuses less (112 bits of security)."""
@@ -99,7 +98,7 @@ def load_private_key(
         raise file.error("holds an OpenSSH key; convert a copy of it with ssh-keygen -p -m PKCS8 -f COPY")
     if not block.is_encrypted:
         try:
-            return _load(_without_sign_byte(block), None)
+            return x509.load_private_key(_without_sign_byte(block), None)
         except (ValueError, TypeError) as exc:
             if _MISENCODED in str(exc):
                 raise file.error(_WRITE_AGAIN) from None
@@ -108,7 +107,7 @@ def load_private_key(
             raise file.error(
                 f"line {block.line}: {block.label} is of a kind that TLS does not use; use ECDSA P-256"
             ) from None
-    return decrypt(file, passphrase_file, passphrases, lambda secret: _load(block.text, secret))
+    return decrypt(file, passphrase_file, passphrases, lambda secret: x509.load_private_key(block.text, secret))
 
 
 def decrypt(file: SourceFile, passphrase_file: SourceFile | None, passphrases: PassphraseSource, load: Any) -> Any:
@@ -155,10 +154,3 @@ def _without_sign_byte(block: Block) -> bytes:
         return block.text
     encoded = base64.encodebytes(b"\x30" + size + repaired)
     return b"-----BEGIN EC PRIVATE KEY-----\n" + encoded + b"-----END EC PRIVATE KEY-----\n"
-
-
-def _load(text: bytes, passphrase: bytes | None) -> Any:
-    with warnings.catch_warnings():
-        # A deprecated kind of key is refused in our own words, when it is known what it is for.
-        warnings.simplefilter("ignore")
-        return load_pem_private_key(text, passphrase)
