@@ -14,10 +14,12 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tlstunnel.errors import StartupError, TunnelError, UsageError
 from tlstunnel.reading import UnfitFileError, read_whole
@@ -27,6 +29,7 @@ MAX_FILE_BYTES = 4 << 20
 
 PUBLIC_MODE = 0o644
 SECRET_MODE = 0o600
+_TOKEN_BYTES = 6
 
 
 def read(path: Path, *, limit: int = MAX_FILE_BYTES) -> bytes:
@@ -122,11 +125,12 @@ def write(path: Path, data: bytes, *, secret: bool, replace: bool) -> None:
     """
     if replace and path.is_symlink():
         path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    start = f".{path.name[:100]}."
+    temporary = path.with_name(f"{start}{secrets.token_hex(_TOKEN_BYTES)}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_MODE)
+        _remove_abandoned(path.parent, start)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with _begin(temporary) as file:
                 if not secret:
                     os.fchmod(file.fileno(), PUBLIC_MODE)
                 file.write(data)
@@ -142,6 +146,30 @@ def write(path: Path, data: bytes, *, secret: bool, replace: bool) -> None:
         _sync_directory(path.parent)
     except OSError as exc:
         raise unwritable(path, exc) from exc
+
+
+def _begin(temporary: Path) -> BinaryIO:
+    """A new file, locked for as long as it is open: whoever can lock it knows that it was left behind."""
+    while True:
+        file = open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, SECRET_MODE))  # noqa: SIM115
+        with contextlib.suppress(OSError):  # a file system without locks, where then nobody removes anything
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # somebody was faster, and took it for left behind
+
+
+def _remove_abandoned(folder: Path, start: str) -> None:
+    """Remove what a `write` of the same file has left that was killed. One that is under way holds its lock."""
+    for entry in os.scandir(folder):
+        if re.fullmatch(re.escape(start) + f"[0-9a-f]{{{2 * _TOKEN_BYTES}}}\\.tmp", entry.name):
+            with contextlib.suppress(OSError), open(entry.path, "rb", opener=_open_no_link) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
+
+
+def _open_no_link(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def remove_stale(folder: Path) -> None:

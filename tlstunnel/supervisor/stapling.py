@@ -242,9 +242,13 @@ class Stapling:
             return
         try:
             fd, temporary = tempfile.mkstemp(prefix=".", suffix=".ocsp", dir=path.parent)
-            with os.fdopen(fd, "wb") as file:
-                file.write(staple.der)
-            os.replace(temporary, path)
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    file.write(staple.der)
+                os.replace(temporary, path)
+            except OSError:
+                os.unlink(temporary)
+                raise
         except OSError as exc:
             text = (
                 f"ocsp_cache: {path.parent}: {(exc.strerror or '').lower()}; the proof is fetched again after a restart"
