@@ -1,6 +1,6 @@
 """`python -m tlstunnel` is the tlstunnel command."""
 
-from tlstunnel.cli.app import main
+from tlstunnel.cli.entry import main
 
 if __name__ == "__main__":
     main()

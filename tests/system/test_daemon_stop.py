@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -194,6 +196,32 @@ def test_a_stop_during_the_start_is_a_good_end(tmp_path: Path, echo: backends.Ba
     with site.run(exit_code=None) as daemon:
         daemon.terminate()
         assert daemon.wait() == 0
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_no_process_of_a_daemon_has_a_socket_for_a_stream_that_was_closed(
+    closed: str, tmp_path: Path, echo: backends.Backend
+) -> None:
+    site = Site(tmp_path, echo.port, process_workers="1")
+    command = ["/bin/sh", "-c", f'exec "$0" -m tlstunnel run "$1" {closed}', sys.executable, str(site.config)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            while not serves(site):
+                assert process.poll() is None
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            for pid in (process.pid, *children):
+                streams = [os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2)]
+                assert not any(stream.startswith(("socket:", "anon_inode:", "/memfd:")) for stream in streams), streams
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0
+
+
+def serves(site: Site) -> bool:
+    try:
+        return site.ask("/readyz")[0] == 200
+    except OSError:
+        return False
 
 
 def exchange(sock: socket.socket) -> None:

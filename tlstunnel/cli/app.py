@@ -6,9 +6,9 @@ typer. So the table below, not the commands' modules, says what `tlstunnel --hel
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
-import signal
 import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -17,11 +17,9 @@ import typer
 from typer.core import TyperGroup
 
 from tlstunnel._version import VERSION
+from tlstunnel.cli import signals
 from tlstunnel.cli.usage import UsageErrors, explain, is_request_for_help
 from tlstunnel.errors import TunnelError
-
-INTERRUPTED = 128 + signal.SIGINT
-"""Exit code of a command that was ended by Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +52,10 @@ COMMANDS = {
 }
 
 
+_DAEMONS = frozenset({"server", "client", "run", "demo", "echo"})
+"""Their supervisor decides what a signal does; the others are ended by it."""
+
+
 def _is_installed(entry: CommandEntry) -> bool:
     return os.path.exists(os.path.join(os.path.dirname(__file__), entry.module + ".py")) or os.path.isdir(
         os.path.join(os.path.dirname(__file__), entry.module)
@@ -84,6 +86,8 @@ class LazyGroup(TyperGroup):
 
 def _load(name: str, entry: CommandEntry) -> Any:
     module = importlib.import_module(f"tlstunnel.cli.{entry.module}")
+    if name not in _DAEMONS:
+        signals.release()
     command = typer.main.get_command(module.app)
     inner = getattr(command, "commands", {}).get(name)
     return inner if inner is not None else command
@@ -116,51 +120,70 @@ def tlstunnel(
     """Modern TLS in front of any TCP service, or behind any TCP client."""
 
 
-def _open_standard_streams() -> None:
-    """Put /dev/null where a standard stream was closed (`<&-`), before a socket takes its number."""
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(number)
-        except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
-            setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - for as long as we live
-
-
 def _leave_without_reader() -> NoReturn:
     """Whoever read our output went away (`tlstunnel show | head`): its business, not an error of ours."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    _give_up(1)
     sys.exit(0)
+
+
+def _give_up(stream: int) -> None:
+    """Nothing more can be written there, and the interpreter shall not try at its end what is left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+_OF_OUTPUT = (errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def _refuse_output(error: OSError) -> NoReturn:
+    """Standard output takes nothing: a full disk, a descriptor that is open for reading only."""
+    _give_up(1)
+    _say(f"tlstunnel: standard output: {os.strerror(error.errno or 0).lower()}; redirect it elsewhere")
+    sys.exit(1)
+
+
+def _say(text: str) -> None:
+    """A line on standard error, for whoever can read it: the exit code says the rest."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(2)
 
 
 def main() -> None:
     """Run the command line. Every `TunnelError`, and what typer cannot read, becomes a line on stderr and an exit code.
 
     Without a command it prints the help and exits with 2: a script that lost its arguments must not look successful.
-    An interrupt ends it with 130, as shells say it, and without a word: whoever pressed the key knows.
+    A signal that ends it does so with 128 and its number (130 for Ctrl-C), as shells say it, and without a word:
+    whoever pressed the key knows.
     """
-    _open_standard_streams()
     try:
         status = app(standalone_mode=False, prog_name="tlstunnel")
         sys.stdout.flush()
     except UsageErrors as exc:
         if not is_request_for_help(exc):
-            print(explain(exc, sys.argv), file=sys.stderr)
+            _say(explain(exc, sys.argv))
         sys.exit(2)
     except TunnelError as exc:
+        if signals.has_ended():
+            sys.exit(signals.status())
         for line in str(exc).splitlines():
-            print(f"tlstunnel: {line}", file=sys.stderr)
+            _say(f"tlstunnel: {line}")
         sys.exit(exc.exit_code)
     except BrokenPipeError:
         _leave_without_reader()
+    except OSError as exc:
+        if exc.filename is not None or exc.errno not in _OF_OUTPUT:
+            raise
+        _refuse_output(exc)
     except SystemExit as exc:
         if isinstance(exc.__context__, BrokenPipeError):  # typer and rich have seen it, and would end with 1
             _leave_without_reader()
         raise
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(signals.status())
     except typer.Abort as exc:  # the input ended where a question was asked
         if isinstance(exc.__cause__, KeyboardInterrupt):
-            sys.exit(INTERRUPTED)
-        print("tlstunnel: no answer on standard input; give it as an option", file=sys.stderr)
+            sys.exit(signals.status())
+        _say("tlstunnel: no answer on standard input; give it as an option")
         sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)

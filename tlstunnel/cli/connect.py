@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import inspect
 import os
-import signal
 import sys
 from typing import Any
 
 import typer
 
+from tlstunnel.cli import signals
 from tlstunnel.cli.options import parameters, read
 from tlstunnel.config.model import Mode
 from tlstunnel.errors import StartupError
@@ -49,9 +49,9 @@ def connect(address: str, verbose: bool, **given: Any) -> None:
             return 1
         return 0
 
-    # Ctrl-C ends us as SIGTERM does: at once, also while nobody reads what we write, and without a close_notify, which
+    # A signal ends us at once, also while nobody reads what we write, and without a close_notify, which
     # would tell the server that all has been sent.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signals.die_at_once()
     try:
         code = session.run(main)
     except OSError as error:  # what the network says is a SessionError: this is one of our own streams

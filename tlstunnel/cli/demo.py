@@ -49,7 +49,7 @@ def _demo(folder: Path, *, is_once: bool) -> int:
     print(f"started a plaintext HTTP service on {target}")
     given = {"listen": ["127.0.0.1:0"], "target": [target], "cert": [str(files.certificate)], "key": [str(files.key)]}
     config = read(Mode.SERVER, {**given, "workers": "1"})
-    outcome = _Outcome()
+    outcome = _Outcome(is_once)
 
     def on_ready(bound: dict[str, tuple[str, ...]]) -> None:
         port = bound["server"][0].rpartition(":")[2]
@@ -65,26 +65,31 @@ def _demo(folder: Path, *, is_once: bool) -> int:
 class _Outcome:
     """How the round trip ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_once: bool) -> None:
+        self._is_once = is_once
         self.pid = 0
         self.status = 0
 
     def note(self, pid: int, status: int) -> None:
-        if pid == self.pid:
-            self.status = status
+        if pid == self.pid and (status > 0 or self._is_once):  # Ctrl-C ends it too, which is no failure of the demo
+            self.status = status if status >= 0 else 128 - status
 
 
 def _fork_round_trip(address: str, ca: str, *, is_once: bool) -> int:
     """Make the round trip in a process of its own: the supervisor speaks to no network."""
     supervisor = os.getpid()
+    # What comes for the child waits until the supervisor's handlers are gone: they would note it, and nobody look.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status = _round_trip(address, ca)
         if is_once:
             os.kill(supervisor, signal.SIGTERM)

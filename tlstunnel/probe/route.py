@@ -151,8 +151,8 @@ class Route:
 
     def stop(self) -> None:
         """End the connections there are, and open no more: the next one raises `OutOfTime`."""
-        self._is_over = True
         with self._lock:
+            self._is_over = True
             for sock in self._open:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
@@ -188,6 +188,9 @@ class Route:
         sock = self._connect()
         connected = time.monotonic()
         with self._lock:
+            if self._is_over:  # it was stopped while we connected, and nobody would end this one
+                sock.close()
+                raise OutOfTime("the time for the whole probe was over")
             self.connections += 1
             self._open.add(sock)
         wait = min(answer_s or self.limits.answer_s, self.limits.answer_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from tlstunnel.errors import TunnelError
+from tlstunnel.supervisor import signals
 from tlstunnel.supervisor.launch import forget_settings, receive
 from tlstunnel.supervisor.supervisor import run
 
@@ -18,6 +19,7 @@ def main() -> None:
         for line in str(exc).splitlines():
             sys.stderr.write(f"tlstunnel: {line}\n")
         status = exc.exit_code
+    signals.hold()  # the interpreter takes its handlers away before it ends
     sys.exit(status)
 
 

@@ -126,12 +126,16 @@ def fork(body: Callable[[], int]) -> int:
     gc.disable()
     gc.collect()
     gc.freeze()
+    # What comes for the child waits until it has its own handlers: the supervisor's would note it, and nobody look.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*_NOT_THEIRS, signal.SIGTERM))
     try:
         pid = os.fork()
     except OSError as exc:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         reason = os.strerror(exc.errno or 0).lower()
         raise StartupError(f"cannot start a process: {reason}; raise TasksMax= (or ulimit -u), or free memory") from exc
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
     status = EXIT_BOOT
     try:
@@ -141,6 +145,7 @@ def fork(body: Callable[[], int]) -> int:
             signal.signal(number, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status = body()
     except TunnelError as exc:
         sys.stderr.write(f"tlstunnel: {exc}\n")

@@ -11,6 +11,11 @@ from types import FrameType
 _NOTED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
+def hold() -> None:
+    """From now on none of them changes how this process ends."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _NOTED)
+
+
 class Signals:
     """While it is entered, signals only wake the loop.
 
@@ -29,6 +34,8 @@ class Signals:
         signal.set_wakeup_fd(self._wakeup_write.fileno(), warn_on_full_buffer=False)
         for number in (*_NOTED, signal.SIGCHLD):
             signal.signal(number, self._note)
+        # The command's entry point holds them back until somebody knows what they mean: those that waited come now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOTED)
         return self
 
     def __exit__(self, *_: object) -> None:
