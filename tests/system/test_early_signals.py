@@ -27,6 +27,8 @@ PATIENCE_S = 60.0
 CALLS = "openat,write,unlink,rename,link,mkdir,fsync,bind,listen,socketpair,connect,execve,clone,rt_sigaction"
 OURS = "tlstunnel/cli/__pycache__/signals."
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+TO_DAEMONS = (*SIGNALS, signal.SIGQUIT, signal.SIGUSR2)
+GO_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 TRACES = re.compile("Traceback|Exception ignored")
 EVERY = int(os.environ.get("TLSTUNNEL_TEST_MOMENTS", "1"))
 """Moments for each command and signal; more of them for whoever looks for a new fault."""
@@ -162,7 +164,7 @@ def calls_in(trace: Path) -> list[tuple[str, int]]:
 def moments(calls: list[tuple[str, int]], number: int) -> list[tuple[str, int]]:
     """Some of them, spread over the whole run; other ones for each signal."""
     step = len(calls) / EVERY
-    return [calls[int(step * (n + number / len(SIGNALS)))] for n in range(EVERY)]
+    return [calls[int(step * (n + number / len(TO_DAEMONS)))] for n in range(EVERY)]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -188,7 +190,7 @@ def test_a_signal_ends_a_command_at_any_moment(name: str, rig: Rig) -> None:
             assert rig.left() == [], what
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", TO_DAEMONS)
 @pytest.mark.parametrize("name", DAEMONS)
 def test_an_early_signal_means_the_same_to_a_daemon_as_a_late_one(name: str, number: signal.Signals, rig: Rig) -> None:
     words = DAEMONS[name].split()
@@ -201,7 +203,7 @@ def test_an_early_signal_means_the_same_to_a_daemon_as_a_late_one(name: str, num
             process.send_signal(signal.SIGTERM)
     assert ended(process) == 0
     calls = calls_in(rig.folder / "trace")
-    for call, n in moments(calls[: len(calls) * 3 // 4], SIGNALS.index(number)):
+    for call, n in moments(calls[: len(calls) * 3 // 4], TO_DAEMONS.index(number)):
         rig.fresh()
         process = rig.start(words, "-e", f"inject={call}:signal={number.name}:when={n}")
         said: list[str] = []
@@ -211,7 +213,7 @@ def test_an_early_signal_means_the_same_to_a_daemon_as_a_late_one(name: str, num
         for line in process.stdout:
             said.append(line)
             awaited.discard(next((word for word in awaited if word in line), ""))
-            if not awaited and not is_told and number in (signal.SIGHUP, signal.SIGUSR1):
+            if not awaited and not is_told and number in GO_ON:
                 is_told = True
                 process.send_signal(signal.SIGTERM)
         what = f"{number.name} at {call} {n}:\n{''.join(said)}"

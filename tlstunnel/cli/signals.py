@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-_HELD = (*_ENDING, signal.SIGALRM)
+_HELD = (*_ENDING, signal.SIGQUIT, signal.SIGUSR2, signal.SIGALRM)
 _AGAIN_S = 0.01
 
 

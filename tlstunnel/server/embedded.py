@@ -18,7 +18,7 @@ import trio
 _ECHO_CHUNK = 256 * 1024
 _PAGE = b"Hello through tlstunnel. This page left its service in plaintext and reached you in TLS.\n"
 _REQUEST_S = 10.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT, signal.SIGUSR2)
 
 
 async def echo(stream: trio.SocketStream) -> None:
