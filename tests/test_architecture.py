@@ -39,12 +39,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "observe",
     },
     "supervisor": {
-        "errors", "outcome", "address", "reading", "config", "tls", "observe", "server", "_version",
+        "errors", "outcome", "address", "reading", "config", "x509", "tls", "observe", "server", "_version",
     },
     "pki": {"errors", "lifetime", "reading", "x509"},
     "tls13": {"errors"},
-    "probe": {"errors", "lifetime", "address", "tls13", "pki", "starttls"},
-    "bench": {"errors", "outcome", "address", "_openssl", "relay", "tls", "tls13", "pki", "config.model"},
+    "probe": {"errors", "lifetime", "address", "x509", "tls13", "pki", "starttls"},
+    "bench": {"errors", "outcome", "address", "_openssl", "relay", "x509", "tls", "tls13", "pki", "config.model"},
 }  # fmt: skip
 
 # A library may be imported only below these places.

@@ -22,9 +22,9 @@ from tlstunnel.config.units import parse_duration, parse_rate
 from tlstunnel.errors import TunnelError
 from tlstunnel.observe.lines import quoted
 from tlstunnel.pki import constraints, index, names, readers
-from tlstunnel.tls.pem import SourceFile, parse_pem
 from tlstunnel.tls.policy import Policy, Rule, decide
 from tlstunnel.tls.reasons import alert_name
+from tlstunnel.x509.pem import SourceFile, parse_pem
 
 LENGTH = 100_000
 ONE_S = 4

@@ -26,10 +26,10 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 from tests.support import certificates as made
 from tests.support.material_files import SECRET, Place
 from tlstunnel.config.model import CertificateFiles
-from tlstunnel.tls.certificate import MAX_CHAIN
 from tlstunnel.tls.certificate_checks import covers
 from tlstunnel.tls.material import Credential, MaterialError, contents_digest, files_of, load_credential
 from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.x509.certificate import MAX_CHAIN
 
 KEY_TYPES = ["RSA 2048", "ECDSA P-256", "ECDSA P-384", "ECDSA P-521", "Ed25519", "Ed448"]
 KEY_TYPES += ["ML-DSA-44", "ML-DSA-65", "ML-DSA-87"]

@@ -18,9 +18,9 @@ from tlstunnel.config.model import CertificateFiles
 from tlstunnel.tls.certificate_checks import ca_warnings, crl_problems, warnings
 from tlstunnel.tls.material import Credential, MaterialError, load_ca, load_credential, load_crls
 from tlstunnel.tls.passphrase import VARIABLE, PassphraseSource
-from tlstunnel.tls.pem import SourceFile, read_file
 from tlstunnel.tls.permissions import is_open_to_others
 from tlstunnel.tls.private_key import decrypt
+from tlstunnel.x509.pem import SourceFile, read_file
 
 PAIR = made.server("www.example.org")
 ECDSA_SHA256 = bytes.fromhex("2a8648ce3d040302")

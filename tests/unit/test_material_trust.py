@@ -15,7 +15,7 @@ from tests.support import certificates as made
 from tests.support.material_files import Place
 from tlstunnel.tls.certificate_checks import ca_warnings
 from tlstunnel.tls.material import MaterialError, contents_digest, load_ca, load_crls, load_system_ca, system_ca_file
-from tlstunnel.tls.trust import signed_by
+from tlstunnel.x509.trust import signed_by
 
 ROOT, OTHER = made.ca(), made.ca("another root")
 
@@ -38,7 +38,7 @@ def test_a_ca_without_a_subject_is_still_called_something(tmp_path: Path) -> Non
 
 
 def test_the_systems_cas_are_found_where_this_system_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlstunnel.tls.trust.SYSTEM_CA_FILES", (Path("/nowhere/ca.pem"), ROOT.certificate))
+    monkeypatch.setattr("tlstunnel.x509.trust.SYSTEM_CA_FILES", (Path("/nowhere/ca.pem"), ROOT.certificate))
     assert system_ca_file({}) == ROOT.certificate
     bundle = load_system_ca({})
     assert (bundle.subjects, bundle.is_system) == (("CN=tlstunnel test CA",), True)

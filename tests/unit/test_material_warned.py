@@ -175,7 +175,7 @@ def test_a_file_that_is_no_full_revocation_list_is_refused_in_one_line(name: str
 
 
 def test_a_system_without_cas_is_told_how_to_get_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlstunnel.tls.trust.SYSTEM_CA_FILES", (tmp_path / "none.pem",))
+    monkeypatch.setattr("tlstunnel.x509.trust.SYSTEM_CA_FILES", (tmp_path / "none.pem",))
     said = []
     (tmp_path / "empty").mkdir()
     for environ in ({}, {"SSL_CERT_FILE": f"{tmp_path}/gone.pem"}, {"SSL_CERT_DIR": f"{tmp_path}/empty"},

@@ -25,7 +25,7 @@ from tlstunnel.reading import UnfitFileError, read_whole
 from tlstunnel.supervisor.reload import Poll, load_config, load_material
 from tlstunnel.tls.material import load_credential
 from tlstunnel.tls.passphrase import PassphraseSource
-from tlstunnel.tls.pem import read_file
+from tlstunnel.x509.pem import read_file
 
 LIMIT = 100_000
 

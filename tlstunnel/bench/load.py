@@ -21,7 +21,7 @@ from tlstunnel.bench.backend import COMMAND
 from tlstunnel.bench.refusals import group_name
 from tlstunnel.config.model import TLSSettings
 from tlstunnel.tls.context import Context, client_context
-from tlstunnel.tls.trust import CABundle
+from tlstunnel.x509.trust import CABundle
 
 BATCH = 16
 _CHUNK = 256 * 1024

@@ -36,11 +36,11 @@ from tlstunnel.supervisor.children import fork, signal_process
 from tlstunnel.supervisor.daemon import Daemon
 from tlstunnel.supervisor.workforce import Workforce, how_it_ended
 from tlstunnel.tls import ocsp
-from tlstunnel.tls.certificate import utc
 from tlstunnel.tls.material import Credential, MaterialError
 from tlstunnel.tls.ocsp import OCSPError, Staple, Staples
-from tlstunnel.tls.pem import printable, read_file
 from tlstunnel.tls.proofs import issuer_for, usable_responders
+from tlstunnel.x509.certificate import utc
+from tlstunnel.x509.pem import printable, read_file
 
 ANSWER_S = 20
 """A responder that takes longer is not asked any more this time."""

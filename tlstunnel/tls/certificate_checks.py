@@ -17,11 +17,11 @@ from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
 from tlstunnel.lifetime import Urgency, span, urgency
-from tlstunnel.tls import certificate as facts
 from tlstunnel.tls.material import Credential
-from tlstunnel.tls.pem import printable
 from tlstunnel.tls.private_key import is_rare, key_type, unfit_for_tls
-from tlstunnel.tls.trust import CRL, CABundle, signed_by
+from tlstunnel.x509 import certificate as facts
+from tlstunnel.x509.pem import printable
+from tlstunnel.x509.trust import CRL, CABundle, signed_by
 
 Use = Literal["server", "client"]
 

@@ -26,11 +26,11 @@ from tlstunnel import _openssl
 from tlstunnel.config.model import ClientAuth, TLSSettings
 from tlstunnel.outcome import CloseReason
 from tlstunnel.tls import ciphers, portable
-from tlstunnel.tls.certificate import load_certificate
 from tlstunnel.tls.material import CRL, CABundle, Credential
 from tlstunnel.tls.ocsp import Staples
 from tlstunnel.tls.peer import claim
 from tlstunnel.tls.policy import Decision
+from tlstunnel.x509.certificate import load_certificate
 
 DEFAULT_SUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 DEFAULT_CIPHERS = (

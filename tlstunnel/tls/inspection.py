@@ -35,9 +35,9 @@ from tlstunnel.tls.material import (
 )
 from tlstunnel.tls.ocsp import Staple
 from tlstunnel.tls.passphrase import PassphraseSource
-from tlstunnel.tls.pem import shown
 from tlstunnel.tls.proofs import load_staple, staple_warnings
 from tlstunnel.tls.store import Material, ServiceContexts
+from tlstunnel.x509.pem import shown
 
 T = TypeVar("T")
 Steps = tuple[str | int, ...]

@@ -26,9 +26,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 
 from tlstunnel.config.model import CertificateFiles
 from tlstunnel.reading import is_pipe
-from tlstunnel.tls import certificate as facts
 from tlstunnel.tls.passphrase import PassphraseSource, read_passphrase_file
-from tlstunnel.tls.pem import (
+from tlstunnel.tls.permissions import is_open_to_others
+from tlstunnel.tls.private_key import decrypt, key_type, load_private_key, pkcs8, spki, unfit_for_tls
+from tlstunnel.x509 import certificate as facts
+from tlstunnel.x509.pem import (
     Block,
     MaterialError,
     SourceFile,
@@ -38,9 +40,7 @@ from tlstunnel.tls.pem import (
     parse_pem,
     read_file,
 )
-from tlstunnel.tls.permissions import is_open_to_others
-from tlstunnel.tls.private_key import decrypt, key_type, load_private_key, pkcs8, spki, unfit_for_tls
-from tlstunnel.tls.trust import CRL, CABundle, load_ca, load_crls, load_system_ca, system_ca_file
+from tlstunnel.x509.trust import CRL, CABundle, load_ca, load_crls, load_system_ca, system_ca_file
 
 __all__ = [
     "CRL",

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tlstunnel.tls.certificate import PARSE_ERRORS, issued, load_certificate, utc
+from tlstunnel.x509.certificate import PARSE_ERRORS, issued, load_certificate, utc
 
 MAX_RESPONSE = 64 * 1024
 """Bytes. A response is one or two KiB, with the responder's certificate perhaps four."""

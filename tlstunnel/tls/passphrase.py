@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tlstunnel.tls.pem import MaterialError, SourceFile, read_file, shown
+from tlstunnel.x509.pem import MaterialError, SourceFile, read_file, shown
 
 VARIABLE = "TLSTUNNEL_KEY_PASSPHRASE"
 ATTEMPTS = 3

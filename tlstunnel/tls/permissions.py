@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from tlstunnel.tls.pem import SourceFile
+from tlstunnel.x509.pem import SourceFile
 
 
 def is_open_to_others(file: SourceFile) -> bool:

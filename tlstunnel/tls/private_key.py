@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tlstunnel.tls.passphrase import PassphraseSource
-from tlstunnel.tls.pem import Block, SourceFile
 from tlstunnel.x509 import private_key as x509
+from tlstunnel.x509.pem import Block, SourceFile
 
 MIN_RSA_BITS = 2048
 """OpenSSL's security level 2, its default, refuses less (112 bits of security)."""

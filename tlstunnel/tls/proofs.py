@@ -8,8 +8,8 @@ from pathlib import Path
 from tlstunnel.config.model import OCSPStaple
 from tlstunnel.tls.material import Credential
 from tlstunnel.tls.ocsp import MAX_RESPONSE, NotOursError, OCSPError, Staple, issuer_of, judge
-from tlstunnel.tls.pem import read_file
-from tlstunnel.tls.trust import CABundle
+from tlstunnel.x509.pem import read_file
+from tlstunnel.x509.trust import CABundle
 
 _NO_STAPLE = {
     OCSPStaple.OFF: 'set ocsp_staple to "auto"',

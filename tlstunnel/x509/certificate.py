@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
-from tlstunnel.tls.pem import Block, SourceFile, printable
+from tlstunnel.x509.pem import Block, SourceFile, printable
 
 MAX_CHAIN = 32
 """More certificates than any chain has; a file with more is a CA bundle in the wrong place."""

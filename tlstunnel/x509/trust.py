@@ -17,8 +17,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tlstunnel.tls import certificate as facts
-from tlstunnel.tls.pem import (
+from tlstunnel.x509 import certificate as facts
+from tlstunnel.x509.pem import (
     MAX_CA_BYTES,
     MAX_CRL_BYTES,
     Block,
