@@ -160,12 +160,14 @@ def test_versions_and_alpn_are_those_of_the_name(running: Services, authority: o
     assert running.record()["reason"] == "no_shared_alpn"
     assert curl(running, authority, "own.example") == "own"
     assert running.record()["alpn"] == "http/1.1"
-    for offered, agreed in (("http/1.0,http/1.1", "http/1.1"), ("http/1.0", "http/1.0"), ("h2", "")):
+    assert ask(port, ca, "-alpn", "h2", name="own.example").alert == NO_APPLICATION_PROTOCOL
+    assert running.record()["reason"] == "no_shared_alpn"
+    for offered, agreed in (("http/1.0,http/1.1", "http/1.1"), ("http/1.0", "http/1.0")):
         ask(port, ca, "-alpn", offered, name="own.example", waits=False)
         assert running.record()["alpn"] == agreed
     assert curl(running, authority, "own.example", "--no-alpn", "--tls-max", "1.2") == "own"
     record = running.record()
-    assert (record["alpn"], record["version"]) == (agreed, "TLSv1.2")
+    assert (record["alpn"], record["version"]) == ("", "TLSv1.2")
 
 
 def test_rules_are_those_of_the_name(authority: openssl_ca.Authority, tmp_path: Path) -> None:

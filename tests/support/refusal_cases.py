@@ -245,8 +245,15 @@ NEGOTIATION = {
         "a client that verifies no ECDSA", "", openssl("-tls1_3", "-sigalgs", "rsa_pss_rsae_sha256", ca=CA)
     ),
     "no_shared_alpn": Case(
-        "a client of HTTP/1.1 where alpn_required asks for another",
-        'alpn = ["h2"]\nalpn_required = true', openssl("-alpn", "http/1.1,http/1.0", ca=CA),
+        "a client of HTTP/1.1 where alpn has another",
+        'alpn = ["h2"]', openssl("-alpn", "http/1.1,http/1.0", ca=CA),
+    ),
+    "no_alpn": Case(
+        "a client without ALPN where alpn_required asks for it", 'alpn = ["h2"]\nalpn_required = true', openssl(ca=CA)
+    ),
+    "no_alpn_by_name": Case(
+        "the same on a service that looks for names", 'alpn = ["h2"]\nalpn_required = true\nsni_mismatch = "reject"',
+        openssl(ca=CA),
     ),
     "alert": Case(
         "a client that does not know our CA", "",

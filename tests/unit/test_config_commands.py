@@ -276,6 +276,7 @@ VALUES = {
     "--source-address": "127.0.0.2",
     "--ocsp-staple": "auto",
     "--crl-expired": "warning",
+    "--alpn-mismatch": "ignore",
 }
 """A value for each option that takes other than a file, a duration, a number, a name or an address."""
 VERIFIES = ["--client-auth", "required", "--client-ca", "FILE"]

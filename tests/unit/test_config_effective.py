@@ -14,6 +14,7 @@ from tlstunnel.config.effective import render_config
 from tlstunnel.config.load import load_file
 from tlstunnel.config.model import (
     Admin,
+    ALPNMismatch,
     BackendTLS,
     CertificateFiles,
     ClientAuth,
@@ -38,6 +39,7 @@ TIMES = Timeouts(handshake_s=0.5, connect_s=None, idle_s=90.0, half_close_s=7200
 TLS = TLSSettings(
     min_version="1.3", ciphers="A:B", ciphersuites="C", groups="D", alpn=("h2", 'odd "name"'), alpn_required=True
 )
+SERVER_TLS = dataclasses.replace(TLS, alpn_mismatch=ALPNMismatch.IGNORE)
 PIN = "sha256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 POLICY = Policy(
     allow=(Rule(cn='a "quoted" name'), Rule(ou="ops", uri="spiffe://example.org/ns/*/x"), Rule(spki_pin=PIN)),
@@ -94,7 +96,7 @@ def everything(folder: Path) -> Config:
         client_ca=file("clients-ca.pem"),
         crl=(file("c.crl"),),
         policy=POLICY,
-        tls=TLS,
+        tls=SERVER_TLS,
         sni=(
             ServerName(
                 names=("a.example.org", "*.a.example.org"),

@@ -20,7 +20,7 @@ from OpenSSL import SSL
 from tests.support import certificates, material_files, memory, mldsa_keys
 from tests.support.wire_peers import client_context, server_context
 from tlstunnel.address import parse_listen, parse_target
-from tlstunnel.config.model import BackendTLS, CertificateFiles, ClientAuth, Mode, Service, TLSSettings
+from tlstunnel.config.model import ALPNMismatch, BackendTLS, CertificateFiles, ClientAuth, Mode, Service, TLSSettings
 from tlstunnel.tls import context as contexts
 from tlstunnel.tls.certificate_checks import crl_problems
 from tlstunnel.tls.ciphers import settings_warnings, unusable_ciphers
@@ -335,18 +335,24 @@ def test_a_renewal_that_is_refused_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "required", "chosen"),
+    ("ours", "theirs", "mismatch", "chosen"),
     [
-        (("h2", "http/1.1"), ["http/1.1", "h2"], False, "h2"),
-        (("h2", "http/1.1"), ["http/1.1"], False, "http/1.1"),
-        (("h2",), ["http/1.1"], False, ""),
-        (("h2",), ["http/1.1"], True, None),
-        (("h2",), [], False, ""),
-        (("h2",), ["h2" * 20, "h", "h2x"], False, ""),
+        (("h2", "http/1.1"), ["http/1.1", "h2"], "ignore", "h2"),
+        (("h2", "http/1.1"), ["http/1.1"], "reject", "http/1.1"),
+        (("h2",), ["http/1.1"], "ignore", ""),
+        (("h2",), ["http/1.1"], "reject", None),
+        (("h2",), ["http/1.1"], "ignore, but one is required", None),
+        (("h2",), [], "reject", ""),
+        (("h2",), ["h2" * 20, "h", "h2x"], "ignore", ""),
+        (("h2",), ["h2" * 20, "h", "h2x"], "reject", None),
     ],
 )
-def test_alpn_is_our_first_that_they_offer(ours: Any, theirs: list[str], required: bool, chosen: str | None) -> None:
-    context = contexts.server_context(TLSSettings(alpn=ours, alpn_required=required), [our_credential()])
+def test_alpn_is_our_first_that_they_offer_and_who_offers_others_alone_is_refused_unless_that_is_ignored(
+    ours: Any, theirs: list[str], mismatch: str, chosen: str | None
+) -> None:
+    word, _, required = mismatch.partition(",")
+    settings = TLSSettings(alpn=ours, alpn_required=bool(required), alpn_mismatch=ALPNMismatch(word))
+    context = contexts.server_context(settings, [our_credential()])
     theirs_context = client_context()
     if theirs:
         theirs_context.set_alpn_protocols(theirs)

@@ -88,13 +88,14 @@ class _Registered:
             del self._table[self._key]
 
 
-def set_alpn_choice(context: SSL.Context, protocols: tuple[str, ...], *, is_required: bool) -> object:
-    """Server: choose the first of our protocols that the client offers (RFC 7301 section 3.2).
+def set_alpn_choice(context: SSL.Context, protocols: tuple[str, ...], *, rejects_others: bool) -> object:
+    """Server: choose the first of our protocols that the client offers (RFC 7301 section 3.2). Who offers others alone
+    gets an alert if it `rejects_others`; who offers none at all is nobody OpenSSL asks about.
 
     The object returned must live as long as the context.
     """
     ours = tuple((name.encode("ascii"), ctypes.create_string_buffer(name.encode("ascii"))) for name in protocols)
-    refusal = int(_lib.SSL_TLSEXT_ERR_ALERT_FATAL if is_required else _lib.SSL_TLSEXT_ERR_NOACK)
+    refusal = int(_lib.SSL_TLSEXT_ERR_ALERT_FATAL if rejects_others else _lib.SSL_TLSEXT_ERR_NOACK)
     number = next(_numbers)
     kept = _Registered(_protocols, number, _Protocols(ours, refusal))
     pointer = _pointer(_callbacks().choose, _lib.SSL_CTX_set_alpn_select_cb, 1)

@@ -133,6 +133,8 @@ PANELS = (
             Option("--groups", "groups", "Key-exchange groups, colon-separated.", "LIST"),
             Option("--alpn", "alpn", "Application protocols, best first, comma-separated.", "NAMES", Kind.COMMAS),
             Option("--alpn-required", "alpn_required", "Refuse peers without one of them.", "", _FLAG),
+            Option("--alpn-mismatch", "alpn_mismatch", "What clients get that offer others.", "reject|ignore",
+                   modes=_SERVER),
             Option("--unsafe-keylog", "unsafe_keylog", "Honour $SSLKEYLOGFILE: its readers read all traffic.", "",
                    _FLAG),
         ),

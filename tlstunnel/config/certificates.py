@@ -60,7 +60,7 @@ def _at(items: Sequence[T], at: int) -> T | None:
     return items[at] if at < len(items) else None
 
 
-def read_tls(table: Table, default: TLSSettings) -> TLSSettings:
+def read_tls(table: Table, default: TLSSettings, *, is_server: bool = True) -> TLSSettings:
     """What is offered in a handshake. OpenSSL's own judgement of the lists comes later, when contexts are made."""
     settings = TLSSettings(
         min_version=table.word("min_version", _VERSIONS, default.min_version),
@@ -70,6 +70,7 @@ def read_tls(table: Table, default: TLSSettings) -> TLSSettings:
         groups=table.string("groups", default.groups),
         alpn=table.each("alpn", _protocol, may_be_empty=True) if table.has("alpn") else default.alpn,
         alpn_required=table.boolean("alpn_required", default.alpn_required),
+        alpn_mismatch=table.choice("alpn_mismatch", default.alpn_mismatch) if is_server else default.alpn_mismatch,
     )
     if settings.min_version > settings.max_version:
         key = "min_version" if table.has("min_version") else "max_version"
@@ -95,7 +96,7 @@ def read_backend_tls(table: Table, targets: tuple[Target, ...]) -> BackendTLS:
         verify=read_server_policy(table),
         certificate=next(iter(_single(table)), None),
         crl=table.paths("crl"),
-        tls=read_tls(table, TLSSettings()),
+        tls=read_tls(table, TLSSettings(), is_server=False),
     )
     nameless = [target for target in targets if not isinstance(target, TCPAddress)]
     if nameless and not table.has("server_name"):

@@ -110,7 +110,9 @@ def _sni_keys(service: Service, entry: ServerName) -> Keys:
 def _backend_keys(backend: BackendTLS) -> Keys:
     own = () if backend.certificate is None else (backend.certificate,)
     rules = backend.verify.allow if backend.verify else ()
-    return _plain(backend) | _certificate_keys(own) | {"verify": _rules(rules) or None} | _plain(backend.tls)
+    settings = _plain(backend.tls)
+    del settings["alpn_mismatch"]  # is for servers
+    return _plain(backend) | _certificate_keys(own) | {"verify": _rules(rules) or None} | settings
 
 
 def _policy_keys(policy: Policy, auth: ClientAuth) -> Keys:

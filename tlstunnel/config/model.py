@@ -63,6 +63,13 @@ class SNIMismatch(enum.StrEnum):
     REJECT = "reject"
 
 
+class ALPNMismatch(enum.StrEnum):
+    """What a client gets that offers application protocols, but none of ours: an alert, or a session without one."""
+
+    REJECT = "reject"
+    IGNORE = "ignore"
+
+
 class CRLExpired(enum.StrEnum):
     """What a revocation list past its date is: an error that stops a start or a reload, or a warning."""
 
@@ -121,7 +128,10 @@ class TLSSettings:
     alpn: tuple[str, ...] = ()
     """Application protocols, in order of preference. Empty: the extension is not used."""
     alpn_required: bool = False
-    """Refuse a peer that has no protocol in common."""
+    """Refuse a peer that has no protocol in common, also one that knows no ALPN."""
+    alpn_mismatch: ALPNMismatch = ALPNMismatch.REJECT
+    """Server mode: what a client gets that offers protocols, but none of `alpn`: "reject" means the alert
+    no_application_protocol (RFC 7301 section 3.2), "ignore" a session without one. Who offers none at all goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,8 +43,8 @@ _Found = TypeVar("_Found")
 MAX_LOOK = 72 * 1024
 """As much as a ClientHello or a PROXY protocol header may need (`tls.firstbytes`, `proxy_protocol`)."""
 
-UNRECOGNIZED_NAME = 112
-"""The alert (RFC 6066 section 3)."""
+UNRECOGNIZED_NAME, NO_APPLICATION_PROTOCOL = 112, 120
+"""Alerts (RFC 6066 section 3, RFC 7301 section 3.2)."""
 
 
 def steps(connection: Connection) -> Steps:
@@ -83,6 +83,8 @@ def _accept_tls(connection: Connection, route: Route, client: TLSEnd) -> Steps:
     connection.route = route
     if connection.hello is None:
         yield from _meet(connection, client)
+    elif route.tls.alpn_required:
+        _require_alpn(connection)
     yield from _shake(connection, client)
     connection.note_handshake(client, route)
     record = connection.record
@@ -187,13 +189,30 @@ def _find_route(connection: Connection) -> Generator[None, None, Route]:
     return route
 
 
+def _require_alpn(connection: Connection) -> None:
+    """Refuse a client that offers no application protocol where one is required: OpenSSL asks only about offers.
+
+    Raises:
+        Refusal: it offers none.
+    """
+    hello = _read(connection.hello)
+    if hello is not None and not hello.alpn:
+        connection.say_alert(NO_APPLICATION_PROTOCOL)
+        raise Refusal(CloseReason.NO_SHARED_ALPN, "client offers none")
+
+
 def _name_in(first: hint.FirstMessage | None) -> str | None:
     """The server name in a client's first message: of a session that is resumed in TLS 1.2, OpenSSL does not say."""
-    try:
-        hello = clienthello.parse(first) if isinstance(first, bytes) else first
-    except HelloError:
-        return None  # what OpenSSL has accepted is not refused for the sake of a name
+    hello = _read(first)
     return None if hello is None else hello.server_name
+
+
+def _read(first: hint.FirstMessage | None) -> ClientHello | None:
+    """A client's first message, if it can be read: what OpenSSL is to judge is not refused here."""
+    try:
+        return clienthello.parse(first) if isinstance(first, bytes) else first
+    except HelloError:
+        return None
 
 
 def _meet(connection: Connection, client: TLSEnd) -> Steps:
@@ -214,6 +233,8 @@ def _meet(connection: Connection, client: TLSEnd) -> Steps:
                 break
             pieces = bytes(came)
     connection.note_hello(first)
+    if connection.route is not None and connection.route.tls.alpn_required:
+        _require_alpn(connection)
     if pieces:
         wire[: len(came)] = came
     client.handshake(len(came))

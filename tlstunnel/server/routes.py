@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tlstunnel.config.model import Service, SNIMismatch
+from tlstunnel.config.model import Service, SNIMismatch, TLSSettings
 from tlstunnel.server.dial import Dialer
 from tlstunnel.tls.certificate_checks import covers
 from tlstunnel.tls.policy import Policy
@@ -26,7 +26,12 @@ class Route:
     """The contexts; None where nothing is terminated."""
     policy: Policy
     dialers: tuple[Dialer, ...]
-    has_alpn: bool = False
+    tls: TLSSettings = TLSSettings()
+
+    @property
+    def has_alpn(self) -> bool:
+        """Whether an application protocol is agreed on."""
+        return bool(self.tls.alpn)
 
 
 class Routes:
@@ -36,13 +41,13 @@ class Routes:
         self._rejects = service.sni_mismatch is SNIMismatch.REJECT
         self._contexts = contexts
         self.default = Route(
-            contexts.server, service.policy, tuple(dialers[each] for each in service.targets), bool(service.tls.alpn)
+            contexts.server, service.policy, tuple(dialers[each] for each in service.targets), service.tls
         )
         self._exact: dict[str, list[Route]] = {}
         self._wildcard: dict[str, list[Route]] = {}
         for entry, side in zip(service.sni, contexts.sni, strict=True):
             targets = entry.targets or service.targets
-            route = Route(side, entry.policy, tuple(dialers[each] for each in targets), bool(entry.tls.alpn))
+            route = Route(side, entry.policy, tuple(dialers[each] for each in targets), entry.tls)
             for name in entry.names:
                 table = self._wildcard if name.startswith("*.") else self._exact
                 table.setdefault(name.removeprefix("*.").lower(), []).append(route)

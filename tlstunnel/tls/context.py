@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from tlstunnel import _openssl
-from tlstunnel.config.model import ClientAuth, TLSSettings
+from tlstunnel.config.model import ALPNMismatch, ClientAuth, TLSSettings
 from tlstunnel.outcome import CloseReason
 from tlstunnel.tls import ciphers, portable
 from tlstunnel.tls.material import CRL, CABundle, Credential
@@ -178,7 +178,8 @@ def server_context(
     if settings.alpn:
         if not is_fast:
             raise ContextError("alpn", "needs a cryptography release whose OpenSSL binding tlstunnel knows")
-        context.keep(_openssl.set_alpn_choice(raw, settings.alpn, is_required=settings.alpn_required))
+        rejects = settings.alpn_required or settings.alpn_mismatch is ALPNMismatch.REJECT
+        context.keep(_openssl.set_alpn_choice(raw, settings.alpn, rejects_others=rejects))
     if staples and is_fast:
         context.keep(_openssl.set_staple(raw, context.staple_for))
     _log_keys(raw, keylog)

@@ -44,7 +44,7 @@ OF_CLIENTS: dict[CloseReason, str] = {
     "add a certificate with an RSA key",
     CloseReason.NO_SHARED_GROUP: "update it, or allow one of its own with groups",
     CloseReason.NO_SHARED_SIGNATURE: "add a certificate with another kind of key, such as RSA beside ECDSA",
-    CloseReason.NO_SHARED_ALPN: "add one of its own to alpn, or set alpn_required = false",
+    CloseReason.NO_SHARED_ALPN: 'add one of its own to alpn, or set alpn_mismatch = "ignore", alpn_required = false',
     CloseReason.UNRECOGNIZED_NAME: 'list it in an sni entry, or set sni_mismatch = "default"',
     CloseReason.NO_CLIENT_CERTIFICATE: "give it one of a CA in client_ca, or admit it without (client_auth, anonymous)",
     CloseReason.UNKNOWN_CA: "give it one of a CA in client_ca, with its intermediates, or add its CA to client_ca",
