@@ -169,6 +169,14 @@ def main() -> None:
         for line in str(exc).splitlines():
             _say(f"tlstunnel: {line}")
         sys.exit(exc.exit_code)
+    except (ImportError, AttributeError) as exc:
+        from tlstunnel.cli import misfit
+
+        cause = misfit.explain(exc)
+        if cause is None:
+            raise
+        print(f"tlstunnel: {cause}", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:
         _leave_without_reader()
     except OSError as exc:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,12 +92,14 @@ def _fork_round_trip(address: str, ca: str, *, is_once: bool) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status = _round_trip(address, ca)
-        if is_once:
-            os.kill(supervisor, signal.SIGTERM)
-        else:
+        if not is_once:
             print("\nevery connection is logged below; Ctrl-C ends the demo", flush=True)
+    except Exception:  # noqa: BLE001 - an error of ours, which would end here unseen
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
+        if is_once:
+            os.kill(supervisor, signal.SIGTERM)
         os._exit(status)
 
 
