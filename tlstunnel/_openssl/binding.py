@@ -17,9 +17,10 @@ except (ImportError, AttributeError):  # another cryptography than we know: the 
 
 _NEEDED = (
     "BIO_free BIO_get_mem_data BIO_new BIO_new_mem_buf BIO_read BIO_s_mem BIO_set_mem_eof_return BIO_write "
-    "ERR_get_error ERR_reason_error_string OPENSSL_malloc SSL_CIPHER_get_name SSL_CTX_set1_curves_list "
-    "SSL_CTX_set_alpn_select_cb SSL_CTX_set_tlsext_status_arg SSL_CTX_set_tlsext_status_cb SSL_CTX_set_verify "
-    "SSL_SESSION_free SSL_TLSEXT_ERR_ALERT_FATAL SSL_TLSEXT_ERR_NOACK SSL_TLSEXT_ERR_OK SSL_do_handshake SSL_free "
+    "ERR_get_error ERR_reason_error_string EVP_PKEY_free OPENSSL_malloc PEM_read_bio_PrivateKey "
+    "PEM_write_bio_PrivateKey SSL_CIPHER_get_name SSL_CTX_set1_curves_list SSL_CTX_set_alpn_select_cb "
+    "SSL_CTX_set_tlsext_status_arg SSL_CTX_set_tlsext_status_cb SSL_CTX_set_verify SSL_SESSION_free "
+    "SSL_TLSEXT_ERR_ALERT_FATAL SSL_TLSEXT_ERR_NOACK SSL_TLSEXT_ERR_OK SSL_do_handshake SSL_free "
     "SSL_get0_alpn_selected SSL_get0_group_name SSL_get0_param SSL_get1_session SSL_get_certificate "
     "SSL_get_client_CA_list SSL_get_current_cipher SSL_get_error SSL_get_ex_data_X509_STORE_CTX_idx "
     "SSL_get_peer_certificate SSL_get_servername SSL_get_verify_result SSL_get_version SSL_new SSL_read "
@@ -28,7 +29,7 @@ _NEEDED = (
     "X509_CHECK_FLAG_NEVER_CHECK_SUBJECT X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS X509_STORE_CTX_get0_cert "
     "X509_STORE_CTX_get_current_cert X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth "
     "X509_STORE_CTX_get_ex_data X509_STORE_CTX_set_error X509_VERIFY_PARAM_set1_host X509_VERIFY_PARAM_set1_ip "
-    "X509_VERIFY_PARAM_set_hostflags X509_free i2d_X509_bio"
+    "X509_VERIFY_PARAM_set_hostflags X509_free i2d_PUBKEY_bio i2d_X509_bio"
 ).split()
 
 
