@@ -290,6 +290,10 @@ RULES = """A rule is a table, and matches a certificate when every field in it d
 `allow = [{ cn = "billing" }, { ou = "ops", uri = "spiffe://example.org/ns/*/admin" }]`. A rule in `deny` that matches
 refuses, whatever the others say.
 
+Rules that allow compare names as they are. Rules that deny refuse whatever could pass for the name they hold: other
+capitals, blanks or Unicode forms, a dot at the end of a host name, a certificate's wildcard that covers it, `xn--` and
+what it stands for, `%61` for `a`, `/../` and `//` in a path, a default port, IPv4 within IPv6.
+
 With `client_auth = "required"` there must be a rule, or `allow_any = true`. With `"optional"` and no rule every
 verified certificate is admitted, since clients without one are too; with `anonymous = "deny"`, or with a
 `fallback_target` for those without, there must be a rule again. With `"none"` a rule is an error, because nothing would

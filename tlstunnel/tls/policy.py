@@ -8,8 +8,8 @@ A certificate may hold several names where a rule's author thought of one. So th
 means where it matters. A rule that denies matches when any of the names is the one. A rule that allows matches a common
 name only if it is the certificate's only one, and a SPIFFE ID only if it is the only URI (which the X.509-SVID standard
 demands in section 2): whoever could add a second name to a request gains nothing by it. Organizational units, DNS
-names, other URIs and addresses are lists by nature; one of them is enough in either case. URIs are read strictly where
-they allow and generously where they deny.
+names, other URIs and addresses are lists by nature; one of them is enough in either case. All names are read as they
+are where they allow, and in every spelling (`likeness`) where they deny.
 
 Each pattern is parsed once, when its rule is made. Patterns are exact unless said otherwise, because one that matches
 more than its author thought lets strangers in.
@@ -26,6 +26,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
+
+from tlstunnel.tls import likeness
 
 if TYPE_CHECKING:  # reading a policy needs no certificates, and `cryptography` takes its time to load
     from tlstunnel.tls.peer import Identity
@@ -88,6 +90,7 @@ class Rule:
 
     _uri: _URIPattern | None = field(default=None, init=False, repr=False, compare=False)
     _network: IPv4Network | IPv6Network | None = field(default=None, init=False, repr=False, compare=False)
+    _denied: _Likeness | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self._set_fields():
@@ -102,6 +105,7 @@ class Rule:
                 raise RuleError(name, str(exc)) from exc
             # A frozen value may still be completed here: text takes its canonical form, the others are kept beside it.
             object.__setattr__(self, _KEPT_AS.get(name, name), parsed)
+        object.__setattr__(self, "_denied", _Likeness.of(self))
 
     def __str__(self) -> str:
         """Stable and for people: `cn=billing`, `cn=billing ou=finance`; printable, as every pattern is."""
@@ -116,15 +120,6 @@ class Rule:
                 return False
             if not any(map(self._uri.allows, identity.uris)):
                 return False
-        return self._matches_others(identity)
-
-    def denies(self, identity: Identity) -> bool:
-        """Whether a deny rule matches: any name of the kind will do, and a URI need only resemble the one meant."""
-        if self._uri is not None and not any(map(self._uri.denies, identity.uris)):
-            return False
-        return self._matches_others(identity)
-
-    def _matches_others(self, identity: Identity) -> bool:
         return (
             (self.cn is None or self.cn in identity.common_names)
             and (self.ou is None or self.ou in identity.organizational_units)
@@ -133,6 +128,11 @@ class Rule:
             and (self.dns is None or any(_dns_matches(self.dns, name) for name in identity.dns_names))
             and (self._network is None or any(address in self._network for address in identity.ip_addresses))
         )
+
+    def denies(self, identity: Identity) -> bool:
+        """Whether a deny rule matches: any name of the kind will do, and need only resemble the one meant."""
+        assert self._denied is not None  # noqa: S101 - set when the rule is made
+        return self._denied.matches(identity)
 
     def _set_fields(self) -> list[tuple[str, str]]:
         named = ((name, getattr(self, name)) for name in _PARSERS)
@@ -203,6 +203,55 @@ def refusal(decision: Decision, identity: Identity | None, *, is_server: bool = 
 
 
 @dataclass(frozen=True, slots=True)
+class _Likeness:
+    """The names of a rule in the form that all their spellings have in common; see `likeness`."""
+
+    cn: str | None
+    ou: str | None
+    dns: tuple[str, ...] | None
+    uris: tuple[_URIPattern, ...] | None
+    has_query: bool
+    networks: tuple[IPv4Network | IPv6Network, ...] | None
+    email: tuple[str, tuple[str, ...]] | None
+    spki_pin: str | None
+
+    @classmethod
+    def of(cls, rule: Rule) -> _Likeness:
+        uri, has_query = rule.uri, rule.uri is not None and ("?" in rule.uri or "#" in rule.uri)
+        return cls(
+            cn=None if rule.cn is None else likeness.of_text(rule.cn),
+            ou=None if rule.ou is None else likeness.of_text(rule.ou),
+            dns=None if rule.dns is None else likeness.of_dns(rule.dns),
+            uris=None if uri is None else tuple(map(_split, likeness.of_uri(uri, with_query=has_query))),
+            has_query=has_query,
+            networks=None if rule._network is None else likeness.of_network(rule._network),
+            email=None if rule.email is None else likeness.of_email(rule.email),
+            spki_pin=rule.spki_pin,
+        )
+
+    def matches(self, identity: Identity) -> bool:
+        return (
+            (self.cn is None or self.cn in map(likeness.of_text, identity.common_names))
+            and (self.ou is None or self.ou in map(likeness.of_text, identity.organizational_units))
+            and (self.email is None or self.email in map(likeness.of_email, identity.emails))
+            and (self.spki_pin is None or self.spki_pin == identity.spki_pin)
+            and (
+                self.dns is None
+                or any(likeness.dns_meet(self.dns, likeness.of_dns(name)) for name in identity.dns_names)
+            )
+            and (self.uris is None or any(map(self._resembles, identity.uris)))
+            and (self.networks is None or any(map(self._is_inside, identity.ip_addresses)))
+        )
+
+    def _resembles(self, uri: str) -> bool:
+        forms = likeness.of_uri(uri, with_query=self.has_query)
+        return any(pattern.covers(form) for pattern, form in zip(self.uris or (), forms, strict=True))
+
+    def _is_inside(self, address: likeness.Address) -> bool:
+        return any(one in network for one in likeness.of_address(address) for network in self.networks or ())
+
+
+@dataclass(frozen=True, slots=True)
 class _URIPattern:
     """A URI to be matched as a whole, or segment by segment where it holds wildcards."""
 
@@ -218,11 +267,9 @@ class _URIPattern:
         """Whether a URI is certainly one of those meant: valid if a SPIFFE ID, and nothing odd under a wildcard."""
         return (not self.is_spiffe or _is_spiffe_id(uri)) and self._matches(uri, _is_ordinary)
 
-    def denies(self, uri: str) -> bool:
-        """Whether a URI could pass for one of those meant: in any case, and with anything under a wildcard."""
-        before = self.before and tuple(segment.lower() for segment in self.before)
-        after = self.after and tuple(segment.lower() for segment in self.after)
-        return _URIPattern(self.prefix.lower(), before, after)._matches(uri.lower(), _is_anything)
+    def covers(self, uri: str) -> bool:
+        """Whether a URI is one of those meant, with anything under a wildcard."""
+        return self._matches(uri, _is_anything)
 
     def _matches(self, uri: str, fits_wildcard: Callable[[str], bool]) -> bool:
         if self.before is None:
@@ -259,7 +306,7 @@ def _parse_uri(text: str) -> _URIPattern:
             )
         if ":" not in text:
             raise ValueError(f'"{text}" has no scheme; write all of it, such as spiffe://example.org/billing')
-        return _URIPattern(text, is_spiffe=is_spiffe)
+        return _split(text, is_spiffe=is_spiffe)
 
     authority = _AUTHORITY.match(text)
     if authority is None or "*" in authority[0] or "?" in text or "#" in text:
@@ -273,6 +320,15 @@ def _parse_uri(text: str) -> _URIPattern:
         raise ValueError(
             f'"{text}" matches no SPIFFE ID; write spiffe://TRUST-DOMAIN/PATH, the trust domain lower case'
         )
+    return _split(text, is_spiffe=is_spiffe)
+
+
+def _split(text: str, *, is_spiffe: bool = False) -> _URIPattern:
+    """A pattern that is known to be one, or another spelling of it."""
+    authority = _AUTHORITY.match(text) if "*" in text else None
+    if authority is None:
+        return _URIPattern(text, is_spiffe=is_spiffe)
+    segments = text[authority.end() :].removeprefix("/").split("/")
     if "**" not in segments:
         return _URIPattern(authority[0], tuple(segments), is_spiffe=is_spiffe)
     place = segments.index("**")
