@@ -68,9 +68,23 @@ def _written_in_place(name: str, tree: ast.AST) -> Iterator[Use]:
             continue
         method, place = node.func.attr, f"{name}:{node.lineno}"
         if method in _ANCHORED | _SEARCHING:
-            assert isinstance(node.args[0], ast.Constant), f"{place}: the pattern is not written where it is used"
             assert not any(word.arg == "flags" for word in node.keywords), place
-            yield Use(place, re.compile(node.args[0].value), method in _SEARCHING)
+            yield Use(place, re.compile(_text_of(node.args[0], place)), method in _SEARCHING)
+
+
+def _text_of(node: ast.expr, place: str) -> Any:
+    """A pattern as it is written: one string, or strings put together with what `re.escape` makes of a value, and with
+    numbers for how often something stands there."""
+    match node:
+        case ast.Constant(value=str() | bytes() as text):
+            return text
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _text_of(left, place) + _text_of(right, place)
+        case ast.Call() if ast.unparse(node.func) == "re.escape":
+            return "value"
+        case ast.JoinedStr(values=values):
+            return "".join(str(value.value) if isinstance(value, ast.Constant) else "9" for value in values)
+    raise AssertionError(f"{place}: the pattern is not written where it is used")
 
 
 def test_every_pattern_takes_linear_time() -> None:
