@@ -51,9 +51,13 @@ class _Automaton:
         self.follows: list[list[int]] = []
         self.has_loop_in_repeated_assertion = False
         self._is_repeated = is_search  # what is read now may be tried at more than one place of a text
+        self.anywhere: int | None = None
+        self._has_assertion = False
         whole = self._sequence(tree)
+        # A search that has come here has found what it looks for, and tries no other place.
+        self.found = frozenset() if self._has_assertion else frozenset(whole.last)
         if is_search:
-            anywhere = self._state(frozenset(self._alphabet))
+            anywhere = self.anywhere = self._state(frozenset(self._alphabet))
             self._join([anywhere], [anywhere, *whole.first])
             whole = _Part([anywhere, *whole.first], whole.last, whole.empty)
         self.first = whole.first
@@ -96,6 +100,7 @@ class _Automaton:
             case "MAX_REPEAT" | "MIN_REPEAT":
                 return self._repeat(*argument)
             case "AT":
+                self._has_assertion = True
                 return _Part()
             case "ASSERT" | "ASSERT_NOT":
                 return self._assertion(argument[1])
@@ -115,6 +120,7 @@ class _Automaton:
         return _Part(part.first, part.last, min(part.empty + (least == 0), 2))
 
     def _assertion(self, body: Any) -> _Part:
+        self._has_assertion = True
         # It reads ahead each time it is met, so it must be short where that is more than once.
         before = len(self.reads)
         self._sequence(body)
@@ -203,6 +209,8 @@ def why_not_linear(pattern: re.Pattern[Any], *, is_search: bool) -> str | None:
                 return f"two ways around a loop read the same, such as {_some(automaton, state)}"
     for state, other in product(looping, looping):
         # Quadratic: a text that keeps both loops going, and leads from the one into the other.
+        if state == automaton.anywhere and other in automaton.found:
+            continue
         if state != other and other in after[state] and (state, other, other) in pairs.after((state, state, other)):
             return f"two loops behind each other read the same, such as {_some(automaton, other)}"
     return None

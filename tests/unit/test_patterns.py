@@ -138,6 +138,7 @@ SLOW = {
     "lazy before blanks": (r"\s*([\w.-]+)\s*=\s*([^\s\"'\[{#].*?)\s*(?:#.*)?", False),
     "one behind the other": (r"a*[ab]*c", False),
     "found anywhere": (r"a+b", True),
+    "found anywhere, but only there": (r"a+$", True),
     "an assertion in a loop": (r"(?:(?=[^x]*y)a)*", False),
 }
 QUICK = {
@@ -145,6 +146,7 @@ QUICK = {
     "told apart": (r"a*b*c", False),
     "labels": (r"[a-z](?:[a-z-]{0,61}[a-z])?(?:\.[a-z](?:[a-z-]{0,61}[a-z])?)*", False),
     "found anywhere": (r"-----BEGIN ([A-Z0-9 ]{1,60})-----", True),
+    "found at once": (r"[:, ]+", True),
     "in quotes": (r"'([^']*)'", True),
     "an assertion once": (r"(?=.{1,253}$)a*", False),
 }
