@@ -21,6 +21,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
     "lifetime": set(),
+    "patience": set(),
+    "clock": {"patience"},
     "reading": set(),
     "outcome": set(),
     "address": {"errors"},
@@ -34,13 +36,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tls.likeness": set(),
     "config": {"errors", "address", "reading", "config", "tls.policy"},
     "config.model": {"address", "tls.policy"},
-    "observe": {"errors", "lifetime", "outcome", "address", "reading", "config.model", "_version"},
+    "observe": {"errors", "clock", "lifetime", "outcome", "address", "reading", "config.model", "_version"},
     "server": {
-        "errors", "outcome", "address", "proxy_protocol", "_openssl", "relay", "tls", "starttls", "config.model",
-        "observe",
+        "errors", "outcome", "clock", "address", "proxy_protocol", "_openssl", "relay", "tls", "starttls",
+        "config.model", "observe",
     },
     "supervisor": {
-        "errors", "outcome", "address", "reading", "config", "x509", "tls", "observe", "server", "_version",
+        "errors", "patience", "outcome", "address", "reading", "config", "x509", "tls", "observe", "server",
+        "_version",
     },
     "pki": {"errors", "lifetime", "reading", "x509"},
     "tls13": {"errors"},
@@ -50,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # A library may be imported only below these places.
 LIBRARY_ONLY_IN: dict[str, set[str]] = {
-    "trio": {"server", "observe.admin"},
+    "trio": {"server", "observe.admin", "clock"},
     "typer": {"cli"},
     "rich": {"cli"},
     "prometheus_client": {"observe.metrics"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -207,3 +208,57 @@ def test_an_error_of_ours_at_a_deadline_ends_whoever_it_was_and_nobody_else():
     reactor.sweep()
     reactor.close()
     assert sorted(told) == ["one crashed: ZeroDivisionError", "two"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The reactor's, moved by hand."""
+    fake = SimpleNamespace(now=1000.0)
+    fake.monotonic = lambda: fake.now
+    monkeypatch.setattr("tlstunnel.relay.reactor.time", fake)
+    return fake
+
+
+def test_nobody_is_late_whose_bytes_have_been_waiting(clock, pair):
+    """As after SIGCONT: the deadline has passed, and what would have moved it has arrived before."""
+    reactor = Reactor()
+    noting = Noting(lambda: setattr(noting, "deadline", reactor.now + 60))
+    noting.deadline = 1060.0
+    reactor.watch(pair[0].fileno(), noting)
+    reactor.hold(noting)
+    pair[1].send(b"x")
+    clock.now = 5000.0
+    reactor.sweep()
+    assert len(noting.calls) == 1
+    assert noting.late == []
+    clock.now = 5061.0
+    reactor.sweep()
+    assert noting.late == [5061.0]
+    reactor.close()
+
+
+def test_nobody_is_late_who_has_asked_to_come_again(clock):
+    reactor = Reactor()
+    noting = [Noting(lambda n=number: setattr(noting[n], "deadline", 9000.0)) for number in range(3)]
+    for each in noting:
+        each.deadline = 1001.0
+        reactor.hold(each)
+        reactor.again(each)
+    clock.now = 5000.0
+    reactor.sweep()
+    assert [each.late for each in noting] == [[], [], []]
+    reactor.close()
+
+
+def test_who_is_always_busy_is_late_all_the_same(clock):
+    """A lifetime ends a flow that never pauses; a flood of others does not keep anybody's time from coming."""
+    reactor = Reactor()
+    busy = Noting(lambda: reactor.again(busy))
+    busy.deadline = 1001.0
+    reactor.hold(busy)
+    reactor.again(busy)
+    clock.now = 1002.0
+    reactor.sweep()
+    assert busy.late == [1002.0]
+    assert 1 <= len(busy.calls) <= 2
+    reactor.close()

@@ -11,7 +11,9 @@ The price of edges: whoever stops before the kernel said EAGAIN, or gave less th
 itself (`again`). Such a link is served once in each turn, after everything that the kernel reported, so a bulk flow
 delays a small exchange by one chunk at most.
 
-Deadlines are attributes, not timers: a sweep tells whoever is held and has one in the past. Activity is a store.
+Deadlines are attributes, not timers: a sweep tells whoever is held and has one in the past. Activity is a store. What
+had arrived before the sweep looked at the clock is served before anybody is told, so that a process that was stopped
+does not call those silent whose bytes were waiting.
 
 An event can be stale: its descriptor was closed, perhaps reused, earlier in the batch. To handlers that is EAGAIN.
 """
@@ -137,8 +139,14 @@ class Reactor:
         return bool(self._again)
 
     def sweep(self) -> None:
-        """Tell everybody held whose deadline has passed."""
+        """Tell everybody held whose deadline has passed and who has nothing waiting."""
         now = self.now = time.monotonic()
+        if not any(held.deadline <= now for held in self.held):
+            return
+        # Enough for all that is ready and, one in a turn, for all who asked to come again; a flood is not waited out.
+        for _ in range(1 + len(self._handlers) // MAX_EVENTS + len(self._again)):
+            if not self.turn():
+                break
         for held in [held for held in self.held if held.deadline <= now]:
             try:
                 held.on_deadline(now)

@@ -16,6 +16,7 @@ import trio
 
 from tlstunnel._openssl import CHUNK, Engine, Scratch, TLSError, probe
 from tlstunnel.address import Target, TCPAddress
+from tlstunnel.clock import PatientClock
 from tlstunnel.config.model import Service
 from tlstunnel.errors import TunnelError
 from tlstunnel.outcome import CloseReason
@@ -255,7 +256,7 @@ def run(main: Callable[[], Awaitable[int]]) -> int:
         OSError: what one of our own streams said; what the network says is a SessionError.
     """
     try:
-        return trio.run(main)
+        return trio.run(main, clock=PatientClock())
     except BaseExceptionGroup as group:
         expected, other = group.split((SessionError, OSError))
         if expected is None or other is not None:

@@ -23,6 +23,7 @@ from enum import Enum
 
 import trio
 
+from tlstunnel.clock import PatientClock
 from tlstunnel.config.model import Config
 from tlstunnel.observe.board import Row
 from tlstunnel.observe.listing import answer
@@ -89,7 +90,7 @@ class Plan:
 
 def main(plan: Plan) -> int:
     """Run until drained; the exit status."""
-    return trio.run(_Run(plan).run)
+    return trio.run(_Run(plan).run, clock=PatientClock())
 
 
 class _Run:

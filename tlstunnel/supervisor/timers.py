@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+
+from tlstunnel.patience import Patience
 
 
 class Timers:
     """Appointments by name; making one again moves it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self._read = clock
+        self._patience = Patience()
         self._due: dict[str, tuple[float, Callable[[], None]]] = {}
+
+    def _clock(self) -> float:
+        return self._patience.look(self._read())
 
     def after(self, delay_s: float, name: str, action: Callable[[], None]) -> None:
         """Call `action` once, when `delay_s` have passed."""
@@ -23,10 +30,13 @@ class Timers:
 
     @property
     def wait_s(self) -> float | None:
-        """Seconds until something is due; None when nothing ever is."""
+        """Seconds until something is due; None when nothing ever is. Ask only to wait for just that long."""
         if not self._due:
+            self._patience.sleep_until(math.inf)
             return None
-        return max(0.0, min(when for when, _ in self._due.values()) - self._clock())
+        first, now = min(when for when, _ in self._due.values()), self._clock()
+        self._patience.sleep_until(max(now, first))
+        return max(0.0, first - now)
 
     def run(self) -> None:
         """Do what is due. What that makes due at once waits for the next time."""

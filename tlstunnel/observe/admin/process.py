@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import trio
 
+from tlstunnel.clock import PatientClock
 from tlstunnel.observe.admin.http import serve
 from tlstunnel.observe.admin.routes import AdminSources, Routes
 
@@ -34,7 +35,7 @@ def run_admin(sources: AdminSources, sockets: Sequence[socket.socket], tls: ssl.
     for number in _NOT_OURS:
         signal.signal(number, signal.SIG_IGN)
     sources.log.begin_in_child()
-    trio.run(_run, sources, sockets, tls)
+    trio.run(_run, sources, sockets, tls, clock=PatientClock())
     sources.log.finish(_LOG_ENDING_S)
 
 
