@@ -161,28 +161,28 @@ def encode_v1(source: End, destination: End) -> bytes:
 def encode_v2(source: End, destination: End, tlvs: TLVs | None = None, *, crc32c: bool = False) -> bytes:
     """A header of version 2 for a client's connection.
 
-    Unless both ends are IP addresses or both unix sockets, it is LOCAL and empty, which is what HAProxy writes then; it
-    refuses PROXY without a family. What is refused elsewhere: unix addresses by HAProxy 2.6, and more than 107 bytes by
-    nginx 1.22, so send TLVs only where they are asked for.
+    Unless both ends are IP addresses or both unix sockets, it is LOCAL, without addresses but with its TLVs. HAProxy
+    writes that, too, and refuses PROXY without a family. What is refused elsewhere: unix addresses by HAProxy 2.6, and
+    more than 107 bytes by nginx 1.22, so send TLVs only where they are asked for.
 
     Raises:
         ValueError: a host is not an IP literal, a port is none, or something is longer than its field.
     """
     if isinstance(source, Endpoint) and isinstance(destination, Endpoint):
         family, hosts = _in_one_family(source, destination)
-        kind = 0x11 if family == socket.AF_INET else 0x21
+        command, kind = 0x21, 0x11 if family == socket.AF_INET else 0x21
         addresses = b"".join(hosts) + _pack_ports(source, destination)
     elif isinstance(source, UnixEndpoint) and isinstance(destination, UnixEndpoint):
         if max(len(source.path), len(destination.path)) > _UNIX:
             raise ValueError(f"a unix socket's path is longer than {_UNIX} bytes")
-        kind = 0x31
+        command, kind = 0x21, 0x31
         addresses = source.path.ljust(_UNIX, b"\0") + destination.path.ljust(_UNIX, b"\0")
     else:
-        return _HEAD.pack(_V2_SIGNATURE, 0x20, 0, 0)
+        command, kind, addresses = 0x20, 0, b""
     following = addresses + (_encode_tlvs(tlvs) if tlvs else b"") + (_tlv(_CRC32C, bytes(4)) if crc32c else b"")
     if len(following) > MAX_HEADER - 16:
         raise ValueError(f"PROXY protocol header is longer than {MAX_HEADER} bytes")
-    header = _HEAD.pack(_V2_SIGNATURE, 0x21, kind, len(following)) + following
+    header = _HEAD.pack(_V2_SIGNATURE, command, kind, len(following)) + following
     if crc32c:
         header = header[:-4] + checksum(header).to_bytes(4, "big")
     return header

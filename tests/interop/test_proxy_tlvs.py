@@ -9,10 +9,16 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.x509.oid import NameOID
 
 from tests.support import backends, openssl_ca, services
 from tests.support.interop import require
@@ -60,8 +66,9 @@ def running(tmp_path_factory: pytest.TempPathFactory, authority: Authority, head
         f'client_auth = "optional"\nallow_any = true\nclient_ca = "{authority.certificate}"'
     )
     with backends.serve(headers) as backend:
-        cases = {"web": case, "six": f'{case}\nlisten = "[::1]:0"'}
-        with services.run(tmp_path_factory.mktemp("web"), backend.port, cases) as found:
+        folder = tmp_path_factory.mktemp("web")
+        cases = {"web": case, "six": f'{case}\nlisten = "[::1]:0"', "unix": f'{case}\nlisten = "unix:{folder}/front"'}
+        with services.run(folder, backend.port, cases) as found:
             yield found
 
 
@@ -149,3 +156,49 @@ def test_ipv6_addresses_are_told_as_such(
     found = dissected(headers.kept[-1], tmp_path, "src.ipv6", "dst.ipv6", "srcport", "dstport")
     assert (found["src.ipv6"], found["dst.ipv6"]) == (["::1"], ["::1"])
     assert (found["srcport"], found["dstport"]) == ([str(here[1])], [str(running.at("six"))])
+
+
+def test_of_a_client_on_a_unix_socket_everything_but_an_address_is_told(
+    running: Services, authority: Authority, headers: Headers, tmp_path: Path
+) -> None:
+    """LOCAL and without a family, as HAProxy 2.6 writes it: a family of unix sockets it refuses."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(60)
+    sock.connect(str(running.config.parent / "front"))
+    with ssl.create_default_context(cafile=authority.certificate).wrap_socket(sock, server_hostname="localhost") as tls:
+        assert tls.recv(100).startswith(GREETING.encode())
+    record = running.record()
+    header = headers.kept[-1]
+    assert header[12:14] == b"\x20\0"
+    # Wireshark reads no TLVs of a header that is LOCAL; as one of IPv4 it does.
+    told = header[:12] + b"\x21\x11" + (len(header) - 4).to_bytes(2, "big") + bytes(12) + header[16:]
+    found = dissected(told, tmp_path, "v2.tlv.value", *TLS)
+    kinds = [int(kind, 0) for kind in found["v2.tlv.type"]]
+    assert [kind for kind in kinds if kind <= OF_SSL] == [AUTHORITY, UNIQUE_ID, OF_SSL]
+    assert found["v2.tlv.ssl.version"] == [record["version"]]
+
+
+@pytest.mark.parametrize(("size", "is_told"), [(1000, True), (2000, False), (60_000, False)])
+def test_a_common_name_that_no_header_can_hold_is_left_out_and_that_is_in_the_log(
+    running: Services, authority: Authority, headers: Headers, tmp_path: Path, size: int, is_told: bool
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.load_pem_x509_certificate(authority.certificate.read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is too long, indeed
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "n" * size, _validate=False)])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(issuer.subject).public_key(key.public_key())
+    builder = builder.not_valid_before(issuer.not_valid_before_utc).not_valid_after(issuer.not_valid_after_utc)
+    signer = load_pem_private_key((authority.folder / "ca.key").read_bytes(), None)
+    signed = builder.serial_number(7).sign(signer, hashes.SHA256())  # type: ignore[arg-type]
+    pair = openssl_ca.Pair(tmp_path / "long.pem", tmp_path / "long.key")
+    pair.certificate.write_bytes(signed.public_bytes(Encoding.PEM))
+    pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    assert GREETING in ask(running.at("web"), authority.certificate, pair=pair).text
+    record = running.record()
+    assert record["stage"] == "link"
+    found = dissected(headers.kept[-1], tmp_path, *TLS)
+    assert found["v2.tlv.ssl.cn"] == (["n" * size] if is_told else [])
+    assert int(found["v2.tlv.ssl.verify"][0], 0) == 0
+    detail = f"its common name of {size} characters is too long to be handed to the target"
+    assert record["detail"] == (None if is_told else detail)

@@ -21,6 +21,7 @@ from tests.support import certificates, material_files, memory, mldsa_keys
 from tests.support.wire_peers import client_context, server_context
 from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config.model import ALPNMismatch, BackendTLS, CertificateFiles, ClientAuth, Mode, Service, TLSSettings
+from tlstunnel.outcome import CloseReason
 from tlstunnel.tls import context as contexts
 from tlstunnel.tls.certificate_checks import crl_problems
 from tlstunnel.tls.ciphers import settings_warnings, unusable_ciphers
@@ -206,6 +207,31 @@ def test_the_list_of_a_ca_that_only_the_peer_sends_is_used(version: str) -> None
         assert (made.error is None) is is_good, made.error
         if made.error is not None:
             assert made.error.verify_code == 23  # revoked
+        made.engine.free()
+
+
+@pytest.mark.parametrize("engine", ["fast", "portable"])
+@pytest.mark.parametrize("version", ["1.3", "1.2"])
+def test_a_client_certificate_that_fits_into_no_ticket_is_refused_by_its_own_reason(
+    version: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL would make an error of ours of it; the portable engine gives no tickets to clients with certificates."""
+    if engine == "portable":
+        monkeypatch.setenv("TLSTUNNEL_PORTABLE_TLS", "1")
+    make = memory._openssl.Engine if engine == "fast" else PortableEngine
+    rules = service(client_auth=ClientAuth.REQUIRED, policy=Policy(allow_any=True))
+    side = ServiceContexts(rules, material(client_ca=CA)).server
+    assert side is not None
+    for count, is_good in ((600, True), (680, engine == "portable")):
+        pair = certificates.client("long", uris=tuple(f"urn:{number:0>93}" for number in range(count)))
+        assert (len(pair.leaf_der) > 60 * 1024) is (count == 680)
+        made = memory.shake(memory.engine_of(side.current, make=make), memory.Peer(client_context(version, pair)))
+        assert (made.error is None) is is_good, made.error
+        assert made.peer.is_done is is_good or version == "1.3"
+        if not is_good:
+            assert side.objection is not None
+            assert side.objection.reason is CloseReason.BAD_CERTIFICATE
+            assert "bytes, and at most 61440 fit into a session ticket" in side.objection.detail
         made.engine.free()
 
 

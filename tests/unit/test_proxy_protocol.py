@@ -292,9 +292,9 @@ class TestWriting:
         ("source", "destination"), [(None, None), (CLIENT, UnixEndpoint(b"/run/a")), (CLIENT, None), (None, SERVER)]
     )
     def test_ends_that_cannot_be_told_make_a_local_header(self, source: Endpoint, destination: Endpoint) -> None:
-        """With everything left out, as a receiver has to discard it."""
+        """Whatever else is in it, a receiver has to discard it, and we do."""
         header = read(encode_v2(source, destination, EVERYTHING, crc32c=True))
-        assert (header.is_local, header.tlvs, header.size) == (True, TLVs(), 16)
+        assert (header.is_local, header.source, header.tlvs) == (True, None, TLVs())
 
     @pytest.mark.parametrize("encode", [encode_v1, encode_v2])
     @pytest.mark.parametrize(
@@ -346,3 +346,16 @@ def test_what_is_no_header_is_missing_one(start: bytes) -> None:
 
 def test_nothing_yet_needs_more() -> None:
     assert parse(b"") is None
+
+    def test_without_addresses_it_is_local_and_keeps_what_is_known_of_tls(self) -> None:
+        """As HAProxy 2.6 writes it for a client on a unix socket."""
+        bare = encode_v2(None, None)
+        assert bare[12:] == b"\x20\0\0\0"
+        told = encode_v2(None, None, TLVs(authority="localhost", ssl=SSLInfo(version="TLSv1.3")))
+        assert told[12:] == bytes.fromhex("200000210200096c6f63616c686f737420000f0100000001210007544c5376312e33")
+        whole = encode_v2(None, None, TLVs(authority="localhost"), crc32c=True)
+        assert int.from_bytes(whole[-4:], "big") == checksum(whole[:-4] + bytes(4))
+        for header in (bare, told, whole):
+            found = parse(header)
+            assert found is not None
+            assert (found.is_local, found.size) == (True, len(header))

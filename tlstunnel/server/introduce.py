@@ -14,6 +14,10 @@ from tlstunnel.server.connection import Connection
 from tlstunnel.server.refusal import Refusal
 from tlstunnel.tls.firstbytes import HANDSHAKE
 
+MAX_COMMON_NAME = 1024
+"""Bytes. Names should have 64 characters (RFC 5280 appendix A.1), and a certificate can have 60,000; nginx takes
+headers of 4 KiB, HAProxy of 16."""
+
 
 def check_trust(connection: Connection, service: Service) -> None:
     """Whether this peer may say who its clients are. Unix sockets may: their permissions say so.
@@ -48,7 +52,8 @@ def header_for(connection: Connection) -> bytes:
     source = connection.source or _end(connection.family, connection.address)
     destination = connection.destination or _end(connection.family, connection.client.sock.getsockname())
     if not (isinstance(source, Endpoint) and isinstance(destination, Endpoint)):
-        # Of unix sockets there is nothing to tell that anybody would take: HAProxy and nginx refuse such addresses.
+        # Of unix sockets there is no address to tell that anybody would take: HAProxy refuses that family. What is
+        # known of TLS is told all the same, as HAProxy does.
         source = destination = None
     if service.proxy_protocol is ProxyProtocol.V1:
         return proxy_protocol.encode_v1(source, destination)
@@ -58,7 +63,11 @@ def header_for(connection: Connection) -> bytes:
 
 def _tlvs(connection: Connection) -> TLVs:
     record = connection.record
-    ssl = None
+    ssl, name = None, connection.common_name
+    if len(name.encode()) > MAX_COMMON_NAME:
+        # A part of it could be somebody else's name.
+        record.detail = f"its common name of {len(name)} characters is too long to be handed to the target"
+        name = ""
     if connection.runtime.service.mode is Mode.SERVER:
         has_certificate = record.identity is not None
         ssl = SSLInfo(
@@ -66,7 +75,7 @@ def _tlvs(connection: Connection) -> TLVs:
             has_session_certificate=has_certificate,
             verify=0 if has_certificate else 1,
             version=record.version,
-            cn=connection.common_name or None,
+            cn=name or None,
             cipher=record.cipher,
         )
     return TLVs(

@@ -155,6 +155,9 @@ def server_context(
     raw.set_timeout(SESSION_LIFETIME_S)
     raw.set_session_id(hashlib.sha256(b"tlstunnel" + session_scope).digest())
     if client_auth is not ClientAuth.NONE and client_ca is not None:
+        if not is_fast:
+            # Nobody can refuse a client's certificate in time that is too long for a ticket (`store`): there are none.
+            raw.set_options(SSL.OP_NO_TICKET)
         mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if client_auth is ClientAuth.REQUIRED else 0)
         raw.set_verify(mode)
         if not is_fast and forgives_expired_lists:

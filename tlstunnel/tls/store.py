@@ -19,6 +19,10 @@ from tlstunnel.tls.ocsp import Staple, Staples
 from tlstunnel.tls.peer import UnusableCertificateError, identity
 from tlstunnel.tls.policy import Policy, decide, refusal
 
+MAX_CLIENT_CERTIFICATE = 60 * 1024
+"""Bytes. A session ticket holds the client's certificate and has 64 KiB at most (RFC 8446 section 4.6.1); OpenSSL ends
+the session by internal_error where it does not fit. Ordinary certificates have one or two KiB."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
@@ -188,6 +192,9 @@ def _judge(policy: Policy, *, is_server: bool = False) -> Judge:
     who_is = "backend " if is_server else ""
 
     def judge(certificate: bytes) -> Objection | None:
+        if len(certificate) > MAX_CLIENT_CERTIFICATE and not is_server:
+            size = f"it has {len(certificate)} bytes, and at most {MAX_CLIENT_CERTIFICATE} fit into a session ticket"
+            return Objection(CloseReason.BAD_CERTIFICATE, size)
         try:
             who = identity(certificate)
         except UnusableCertificateError as exc:
