@@ -78,13 +78,14 @@ def _by_suite(*, is_resumed: bool) -> Callable[[], list[Step]]:
     return steps
 
 
-def _without(work: str, having: str, **variants: str) -> Callable[[], list[Step]]:
-    """The daemon as it is, and without a trick; labels with underscores for spaces."""
+def _without(work: str, having: str, *, workers: int = 1, **variants: str) -> Callable[[], list[Step]]:
+    """The daemon as it is, and without a trick or with another setting; labels with underscores for spaces."""
 
     def steps() -> list[Step]:
-        found: list[Step] = [Served(having, work, "worker")]
+        found: list[Step] = [Served(having, work, "worker", workers=workers)]
         return found + [
-            Served(label.replace("_", " "), work, "worker", variant=name) for label, name in variants.items()
+            Served(label.replace("_", " "), work, "worker", variant=name, workers=workers)
+            for label, name in variants.items()
         ]
 
     return steps
@@ -155,6 +156,11 @@ RUNGS = (
          trick="tls.context: DEFAULT_SUITES"),
     Rung("tickets", "full handshakes, tickets sent with the first bytes", _US,
          _without("full", "withheld", sent_at_once="eager-tickets"), trick=_TICKETS),
+    # What it costs to count over all workers.
+    Rung("limits", "full handshakes by limits", _US,
+         _without("full", "none", max_connections="max-connections", and_per_address="per-address")),
+    Rung("limits-workers", f"the same, {_WORKERS} workers", _US,
+         _without("full", "none", workers=_WORKERS, max_connections="max-connections", and_per_address="per-address")),
     # What the portable engine costs, which uses public methods alone.
     Rung("portable-down", "download by engine", _GIB, _without("download", "fast", portable="portable")),
     Rung("portable-up", "upload by engine", _GIB, _without("upload", "fast", portable="portable")),

@@ -111,6 +111,16 @@ def _portable() -> None:
     os.environ[PORTABLE_VARIABLE] = "1"
 
 
+def _limited(keys: str) -> Callable[[], None]:
+    """The service with limits that it does not reach."""
+
+    def apply() -> None:
+        files = "certificate=(_files(arguments),),"
+        _edit(sys.modules["__main__"], "_daemon", files, f"{files} {keys},")
+
+    return apply
+
+
 VARIANTS: dict[str, Callable[[], None]] = {
     "copied-wire": _copied_wire,
     "two-reads": _two_reads,
@@ -126,5 +136,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "kept-buffers": _kept_buffers,
     "eager-tickets": _eager_tickets,
     "portable": _portable,
+    "max-connections": _limited("max_connections=9000"),
+    "per-address": _limited("max_connections=9000, max_connections_per_ip=9000"),
 }
 """By the name that `subject --variant` takes."""

@@ -15,10 +15,11 @@ from tlstunnel.server.accept import Acceptor
 @pytest.fixture
 def runtime() -> Any:
     return SimpleNamespace(
-        worker=SimpleNamespace(reactor=Reactor()),
+        worker=SimpleNamespace(reactor=Reactor(), waiting={}, ledger=None),
         admission=SimpleNamespace(has_rules=False),
         service=SimpleNamespace(accept_proxy_protocol=False),
-        is_full=False,
+        is_counted=False,
+        room=lambda most: most,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from ipaddress import ip_network
 from typing import Any
 
@@ -10,13 +9,29 @@ import pytest
 
 from tlstunnel.address import TCPAddress
 from tlstunnel.config.model import Mode, Rate, Service
+from tlstunnel.observe.board import Board, Layout
 from tlstunnel.outcome import CloseReason
-from tlstunnel.server.admission import MAX_ADDRESSES, Admission, is_in
+from tlstunnel.server.admission import Admission, is_in
+from tlstunnel.server.ledger import Ledger
+
+ROWS = 8
 
 
-def admission(slots: int = 1, **settings: Any) -> Admission:
+@pytest.fixture
+def ledger() -> Ledger:
+    board = Board(Layout(1), ROWS)
+    for row in range(ROWS):
+        board.row(row)
+    return Ledger(board)
+
+
+def admission(in_: Ledger | None = None, row: int = 1, number: int = 5, **settings: Any) -> Admission:
     here = (TCPAddress("127.0.0.1", 1),)
-    return Admission(Service(name="x", mode=Mode.SERVER, listen=here, targets=here, **settings), slots)
+    if in_ is None:
+        board = Board(Layout(1), ROWS)
+        board.row(row)
+        in_ = Ledger(board)
+    return Admission(Service(name="x", mode=Mode.SERVER, listen=here, targets=here, **settings), in_, number, row)
 
 
 def networks(*texts: str) -> tuple[Any, ...]:
@@ -79,21 +94,18 @@ def test_a_unix_socket_has_no_address_to_ask_about() -> None:
 
 def test_an_address_has_its_limit_and_gets_a_place_back_when_it_leaves() -> None:
     made = admission(max_connections_per_ip=2)
-    keys = [made.admit("192.0.2.1", 0.0) for _ in range(2)]
-    assert keys == [(None, "192.0.2.1")] * 2
+    places = [made.admit("192.0.2.1", 0.0)[1] for _ in range(2)]
+    assert places[0] == places[1] is not None
     assert made.admit("192.0.2.1", 0.0) == (CloseReason.REJECT_PER_IP, None)
     assert refused(made, "192.0.2.2") is None
-    made.leave("192.0.2.1")
+    made.leave(places[0])
     assert refused(made, "192.0.2.1") is None
-    for _ in range(2):
-        made.leave("192.0.2.1")
-    made.leave("192.0.2.2")
-    assert made._open == {}  # nobody is remembered who is not here
+    assert refused(made, "192.0.2.1") is CloseReason.REJECT_PER_IP
 
 
 def test_ipv6_clients_are_counted_by_their_64_and_mapped_ones_as_ipv4() -> None:
     made = admission(max_connections_per_ip=1)
-    assert made.admit("2001:db8:1:2:3::4", 0.0) == (None, "20010db800010002::/64")
+    assert refused(made, "2001:db8:1:2:3::4") is None
     assert refused(made, "2001:db8:1:2:ffff::1") is CloseReason.REJECT_PER_IP
     assert refused(made, "2001:db8:1:3::1") is None
     assert refused(made, "192.0.2.1") is None
@@ -120,40 +132,65 @@ def test_handshakes_have_a_rate_over_all_addresses() -> None:
 
 
 def test_who_is_refused_is_not_counted_as_open() -> None:
-    made = admission(max_connections_per_ip=5, handshake_rate=Rate(count=1, per_s=60, burst=1))
-    assert made.admit("192.0.2.1", 0.0) == (None, "192.0.2.1")
-    assert made.admit("192.0.2.1", 0.0) == (CloseReason.REJECT_HANDSHAKE_RATE, None)
-    assert made._open == {"192.0.2.1": 1}
+    made = admission(max_connections_per_ip=2, handshake_rate=Rate(count=1, per_s=60, burst=1))
+    assert refused(made, "192.0.2.1", 0.0) is None
+    for _ in range(5):
+        assert refused(made, "192.0.2.1", 0.0) is CloseReason.REJECT_HANDSHAKE_RATE
+    assert refused(made, "192.0.2.1", 60.0) is None
+    assert refused(made, "192.0.2.1", 120.0) is CloseReason.REJECT_PER_IP
 
 
-def test_workers_share_limits_and_rates() -> None:
-    """The kernel spreads an address's connections over the workers; together they let in what one would."""
-    made = admission(4, max_connections_per_ip=8, connection_rate_per_ip=Rate(count=400, per_s=1, burst=40))
-    said = [refused(made, "192.0.2.1") for _ in range(3)]
-    assert said == [None, None, CloseReason.REJECT_PER_IP]
-    made = admission(4, connection_rate_per_ip=Rate(count=400, per_s=1, burst=40))
-    assert [refused(made, "192.0.2.1") for _ in range(11)].count(None) == 10
-    assert [refused(made, "192.0.2.1", 0.1) for _ in range(41)].count(None) == 10
-    # A share below one would let nobody in.
-    made = admission(4, max_connections_per_ip=1, handshake_rate=Rate(count=1, per_s=1, burst=1))
-    assert refused(made, "192.0.2.1") is None
+@pytest.mark.parametrize("workers", [1, 2, 4, 7])
+def test_all_workers_together_let_in_what_is_written(ledger: Ledger, workers: int) -> None:
+    each = [admission(ledger, row, max_connections_per_ip=10) for row in range(1, workers + 1)]
+    places = []
+    for number in range(10):
+        reason, place = each[number % workers].admit("192.0.2.1", 0.0)
+        assert reason is None
+        places.append((number % workers, place))
+    assert {refused(made, "192.0.2.1") for made in each} == {CloseReason.REJECT_PER_IP}
+    for worker, place in places:
+        each[worker].leave(place)
+        assert refused(each[(worker + 1) % workers], "192.0.2.1") is None, "a place is free for whoever asks"
+        assert {refused(made, "192.0.2.1") for made in each} == {CloseReason.REJECT_PER_IP}
 
 
-def test_a_flood_of_addresses_is_remembered_within_bounds_and_forgets_the_quietest() -> None:
-    made = admission(connection_rate_per_ip=Rate(count=1, per_s=60, burst=1))
-    assert refused(made, "10.255.255.255") is None
-    assert refused(made, "10.255.255.254") is None
-    tracemalloc.start()
-    for number in range(MAX_ADDRESSES - 1):
-        refused(made, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-        if number == 1000:
-            assert refused(made, "10.255.255.254") is CloseReason.REJECT_CONNECTION_RATE  # and so is not the quietest
-    size, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert len(made._buckets) == MAX_ADDRESSES
-    assert size < 24 << 20
-    assert refused(made, "10.255.255.255") is None  # forgotten, and so forgiven
-    assert refused(made, "10.255.255.254") is CloseReason.REJECT_CONNECTION_RATE
+@pytest.mark.parametrize("workers", [1, 2, 4, 7])
+def test_all_workers_together_keep_a_rate(ledger: Ledger, workers: int) -> None:
+    burst = Rate(count=10, per_s=1, burst=5)
+    for settings in ({"connection_rate_per_ip": burst}, {"handshake_rate": burst}):
+        each = [admission(ledger, row, **settings) for row in range(1, workers + 1)]
+        said = [refused(each[number % workers], "192.0.2.1", 50.0) for number in range(20)]
+        assert said.count(None) == 5
+        said = [refused(each[number % workers], "192.0.2.1", 50.3001) for number in range(20)]
+        assert said.count(None) == 3
+
+
+def test_a_worker_that_died_has_nothing_open_any_more(ledger: Ledger) -> None:
+    dead, living = (admission(ledger, row, max_connections_per_ip=4) for row in (1, 2))
+    assert [refused(made, "192.0.2.1") for made in (dead, dead, dead, living)] == [None] * 4
+    assert refused(living, "192.0.2.1") is CloseReason.REJECT_PER_IP
+    ledger.clear(1)
+    assert [refused(living, "192.0.2.1") for _ in range(4)] == [None] * 3 + [CloseReason.REJECT_PER_IP]
+
+
+def test_services_count_for_themselves(ledger: Ledger) -> None:
+    one, other = (admission(ledger, number=number, max_connections_per_ip=1) for number in (5, 6))
+    assert refused(one, "192.0.2.1") is refused(other, "192.0.2.1") is None
+    assert refused(one, "192.0.2.1") is refused(other, "192.0.2.1") is CloseReason.REJECT_PER_IP
+
+
+def test_a_flood_of_addresses_neither_forgives_nor_refuses_others(ledger: Ledger) -> None:
+    """Those before it and those within it: 60,000 addresses that used up their rate, and later as many again."""
+    made = admission(ledger, connection_rate_per_ip=Rate(count=1, per_s=60, burst=1))
+    assert refused(made, "11.0.0.1") is None
+    for flood in range(2):
+        hosts = [f"10.{flood}.{number >> 8}.{number & 255}" for number in range(60_000)]
+        for host in hosts:
+            assert refused(made, host, flood * 100.0) is None
+        for host in hosts[::1000]:
+            assert refused(made, host, flood * 100.0) is CloseReason.REJECT_CONNECTION_RATE
+        assert (refused(made, "11.0.0.1", flood * 100.0) is None) is (flood > 0)
 
 
 def test_membership_in_networks() -> None:

@@ -115,6 +115,14 @@ def test_services_that_fit_alone_but_not_together_are_refused() -> None:
     assert descriptor_budget(config(400, 400, overall=450), limit=1024, listeners=2, workers=1).max_connections == 450
 
 
+def test_room_for_no_connection_at_all_is_refused() -> None:
+    with pytest.raises(StartupError) as caught:
+        descriptor_budget(config(None), limit=8, listeners=3, workers=1)
+    assert str(caught.value).startswith("8 file descriptors leave room for no connection; raise LimitNOFILE= ")
+    assert "to 10 at least" in str(caught.value)
+    assert descriptor_budget(config(None), limit=10, listeners=3, workers=1).connections == 1
+
+
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
     program = (
         "import resource\n"

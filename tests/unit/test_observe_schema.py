@@ -28,7 +28,7 @@ from tlstunnel.tls.policy import Policy, Reason
 
 def cells_of(series: ServiceSeries) -> list[int]:
     """Every cell of a service."""
-    cells = [series.active, series.bytes_forward, series.bytes_reverse, series.staple_failures]
+    cells = [series.active, series.bytes_forward, series.bytes_reverse, series.staple_failures, series.taken]
     cells += series.handshakes.values()
     for table in (series.results, series.rejected, series.handshake_failures, series.connect_failures):
         cells += table.values()

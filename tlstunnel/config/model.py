@@ -296,7 +296,7 @@ class Process:
     group: str | None = None
     """Run the workers as this group; else as the user's own."""
     max_connections: int | None = None
-    """Over all services."""
+    """Over all services, in all workers together, as every limit."""
     reload_poll_s: float | None = 30.0
     """How often the content of certificate and key files is looked at; None: only on SIGHUP."""
 

@@ -94,7 +94,7 @@ class Board:
         rows: the supervisor's and one for each worker that may live at the same time, drained generations included.
     """
 
-    __slots__ = ("_capacity", "_header", "_memory", "_stride", "_view", "layout", "rows")
+    __slots__ = ("_capacity", "_cells", "_header", "_memory", "_stride", "_view", "layout", "rows")
 
     def __init__(self, layout: Layout, rows: int) -> None:
         page = mmap.PAGESIZE
@@ -105,6 +105,7 @@ class Board:
         self._memory = mmap.mmap(-1, page + rows * self._stride)
         self._view = memoryview(self._memory)
         self._header = self._view[:page].cast("q")
+        self._cells = self._view[page:].cast("q")
 
     def row(self, index: int) -> Row:
         """A row to write to. Called by the supervisor before it forks the row's owner, so that readers see the row."""
@@ -125,6 +126,16 @@ class Board:
                 "restart tlstunnel instead of reloading it"
             )
         self.layout = layout
+
+    @property
+    def rows_used(self) -> int:
+        """How many rows have been handed out so far."""
+        return self._header[0]
+
+    def total(self, cell: int) -> int:
+        """The sum of one cell over all rows, as it is now."""
+        capacity = self._capacity
+        return sum(self._cells[cell : self._header[0] * capacity : capacity])
 
     def snapshot(self) -> Snapshot:
         """A copy of all rows handed out so far."""

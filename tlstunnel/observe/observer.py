@@ -64,6 +64,10 @@ class Observer:
         series = self._services[service_index]
         return series.bytes_forward, series.bytes_reverse
 
+    def place_cells(self, service_index: int) -> tuple[int, int]:
+        """The cells of `row.cells` in which places of max_connections are counted: the service's, the daemon's."""
+        return self._services[service_index].taken, self.process.taken
+
     def opened(self, service_index: int, client: str) -> ConnectionRecord:
         """A connection was accepted and will be set up. Its record must reach `closed`, whatever happens."""
         series = self._services[service_index]

@@ -117,6 +117,8 @@ class ServiceSeries:
     staple_failures: int
     targets_resting: dict[str, int]
     """Gauges: 1 while this worker rests the target because it failed."""
+    taken: int
+    """A gauge, as the process has one."""
 
     def handshake_cell(self, version: str | None, cipher: str | None, group: str | None, resumed: bool) -> int:
         """Where a handshake is counted; what is not on our lists is "other"."""
@@ -143,6 +145,8 @@ class ProcessSeries:
     """A gauge: log lines that are lost, and no line has said so yet. Read by the supervisor when a worker has ended."""
     log_waiting: int
     """A gauge: log lines that the log's reader has not taken yet."""
+    taken: int
+    """A gauge: how many places of max_connections are taken. Not shown: some are, for a moment, by nobody yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +277,7 @@ def _process_series(cells: _Cells) -> ProcessSeries:
         log_suppressed=cells.one(),
         log_unsaid=cells.gauge(),
         log_waiting=cells.gauge(),
+        taken=cells.gauge(),
     )
 
 
@@ -301,6 +306,7 @@ def _service_series(cells: _Cells, service: Service, known: ServiceSeries | None
         duration=cells.histogram(CONNECTION_BUCKETS),
         staple_failures=cells.one(),
         targets_resting={name: cells.gauge() for name in names},
+        taken=cells.gauge(),
     )
 
 

@@ -28,6 +28,7 @@ class Farewell:
         self.deadline = reactor.now + LINGER_S
         reactor.hand_over(end.fd, self)
         reactor.hold(self)
+        reactor.farewells += 1
         end.is_readable = end.is_writable = True  # look once, whatever the last edges said
         self.on_ready(-1, 0)
 
@@ -65,6 +66,7 @@ class Farewell:
         end, self._end = self._end, None  # type: ignore[assignment]
         if end is not None:
             self._reactor.release(self)
+            self._reactor.farewells -= 1
             self._reactor.forget(end.fd)
             end.close()
             self._on_closed()

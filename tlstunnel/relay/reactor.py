@@ -66,6 +66,8 @@ class Reactor:
         self._handlers: dict[int, MethodType] = {}
         self._again: OrderedDict[Handler, None] = OrderedDict()
         self.held: set[Held] = set()
+        self.farewells = 0
+        """Ends whose links are gone and whose descriptors are not, see `farewell`."""
         self.on_first_held: Callable[[], None] | None = None
         self.now = time.monotonic()
 

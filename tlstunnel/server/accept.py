@@ -1,9 +1,12 @@
 """Accepting: a batch for each edge of a listening socket, and what happens when the machine says no.
 
 A listener is watched level-triggered: what one batch leaves in the queue is reported again. Two conditions pause it,
-which takes it out of the epoll so that a full queue cannot spin: max_connections (until a connection ends), and running
-out of descriptors or memory (for PAUSE_S). Connections wait in the kernel's queue meanwhile, as they do with every
-server that is busy.
+which takes it out of the epoll so that a full queue cannot spin: no room (until a connection ends somewhere, in another
+worker perhaps: `ledger`), and running out of descriptors or memory (for PAUSE_S). Connections wait in the kernel's
+queue meanwhile, as they do with every server that is busy.
+
+Where something is counted over all workers, a batch is accepted and counted under the ledger's lock. What takes longer
+comes after it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ import errno
 import select
 import socket
 from collections.abc import Callable
+from typing import Any
 
+from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.server.connection import Connection
 from tlstunnel.server.establish import steps
@@ -21,12 +26,18 @@ from tlstunnel.server.runtime import ServiceRuntime, describe
 BATCH = 32
 _STREAM = int(socket.SOCK_STREAM)
 PAUSE_S = 0.25
+"""After this a paused listener looks again, also one that waits to be told."""
+TRIES = 20
+"""For the ledger's lock, a turn for each; between them links are served."""
 _OUT_OF = {
     errno.EMFILE: "descriptors",
     errno.ENFILE: "descriptors",
     errno.ENOBUFS: "memory",
     errno.ENOMEM: "memory",
 }
+
+_Accepted = tuple[socket.SocketType, Any, CloseReason | None, int | None]
+"""A socket, its address, why it is refused if it is, and the place of its address."""
 
 
 class Acceptor:
@@ -36,12 +47,15 @@ class Acceptor:
         "_accept",
         "_family",
         "_is_closed",
+        "_is_counted",
         "_is_guarded",
         "_is_paused",
+        "_is_waiting",
         "_reactor",
         "_runtime",
         "_say",
         "_sock",
+        "_tries",
         "deadline",
     )
 
@@ -55,10 +69,14 @@ class Acceptor:
         self._accept = sock._accept  # type: ignore[attr-defined]
         self._is_paused = True
         self._is_closed = False
+        self._tries = 0
+        self._is_waiting = False
+        """Whether it has found no room, and none since."""
         # Behind a proxy the client's own address comes with the header, and is asked about then.
         self._is_guarded = (
             runtime.admission.has_rules and sock.family != socket.AF_UNIX and not runtime.service.accept_proxy_protocol
         )
+        self._is_counted = runtime.is_counted or (self._is_guarded and runtime.admission.is_counting)
         self.deadline = 0.0
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
@@ -68,67 +86,128 @@ class Acceptor:
         self._resume()
 
     def on_ready(self, fd: int, events: int) -> None:
-        runtime, family = self._runtime, self._family
+        runtime = self._runtime
+        ledger = runtime.worker.ledger
+        if self._is_counted and not ledger.enter():
+            self._tries += 1
+            if self._tries == TRIES:
+                self._tries = 0
+                self._pause()  # somebody was stopped in the middle of it, and the supervisor will notice
+            return
+        self._tries = 0
+        batch: list[_Accepted] = []
+        try:
+            room = runtime.room(BATCH)
+            for _ in range(room):
+                accepted = self._take()
+                if accepted is None:
+                    break
+                batch.append(accepted)
+        finally:
+            if self._is_counted:
+                ledger.leave()
+        if room <= 0:
+            self._wait_for_room()
+            return
+        self._is_waiting = False
+        for each in batch:
+            try:
+                self._begin(*each)
+            except Exception as exc:  # noqa: BLE001 - our own bug ends one connection, not the rest of the batch
+                self.on_crash(exc)
+
+    def _take(self) -> _Accepted | None:
+        """Accept one connection, and count it; None when there is none now."""
+        runtime = self._runtime
         for _ in range(BATCH):
-            if runtime.is_full:
-                self._pause("max_connections")
-                runtime.wait_for_room(self._resume)
-                return
             try:
                 fd, address = self._accept()
             except BlockingIOError:
-                return
+                return None
             except OSError as exc:
                 if exc.errno in _OUT_OF:
-                    self._pause(_OUT_OF[exc.errno])
-                    self.deadline = self._reactor.now + PAUSE_S
-                    self._reactor.hold(self)
-                    return
+                    self._tell(_OUT_OF[exc.errno])
+                    self._pause()
+                    return None
                 if exc.errno == errno.EINVAL:
                     self.close()  # nobody listens on it any more: we are told to drain in a moment
-                    return
+                    return None
                 # The connection was gone before we took it (accept(2) lists the errors of this kind): take the next.
                 continue
-            accepted = socket.SocketType(family, _STREAM, 0, fd)
-            key = None
+            runtime.take()
+            reason = place = None
             if self._is_guarded:
-                reason, key = runtime.admission.admit(address[0], self._reactor.now)
-                if reason is not None:
-                    runtime.worker.observer.rejected(runtime.index, describe(family, address), reason)
-                    accepted.close()
-                    continue
-            try:
-                connection = Connection(runtime, accepted, family, address, key)
-            except BaseException:
-                accepted.close()
-                if key is not None:
-                    runtime.admission.leave(key)
-                raise
-            connection.start(steps(connection))
+                reason, place = runtime.admission.admit(address[0], self._reactor.now)
+            return socket.SocketType(self._family, _STREAM, 0, fd), address, reason, place
+        return None
+
+    def _begin(self, accepted: socket.SocketType, address: Any, reason: CloseReason | None, place: int | None) -> None:
+        """Refuse a connection, or set it up."""
+        runtime = self._runtime
+        if reason is not None:
+            runtime.worker.observer.rejected(runtime.index, describe(self._family, address), reason)
+            accepted.close()
+            runtime.leave()
+            return
+        try:
+            connection = Connection(runtime, accepted, self._family, address, place)
+        except BaseException:
+            accepted.close()
+            runtime.leave()
+            if place is not None:
+                runtime.admission.leave(place)
+            raise
+        connection.start(steps(connection))
 
     def on_crash(self, error: Exception) -> None:
         self._runtime.worker.on_crash(error)
 
     def on_deadline(self, now: float) -> None:
-        self._reactor.release(self)
-        self._resume()
+        if self in self._runtime.worker.waiting:
+            self.deadline = now + PAUSE_S
+            self.retry()
+        else:
+            self._resume()
+
+    def retry(self) -> None:
+        """There may be room now: accept again, or else wait to be told."""
+        worker = self._runtime.worker
+        worker.ledger.ask()  # before the look, so that a place given back from here on is told of
+        if self._runtime.room(1) > 0:
+            self._resume()
+        else:
+            worker.waiting[self] = None
 
     def close(self) -> None:
         """Accept nothing more. The queue stays for whoever else holds the socket."""
         if not self._is_closed:
             self._is_closed = True
             self._reactor.release(self)
+            self._runtime.worker.waiting.pop(self, None)
             if not self._is_paused:
                 self._reactor.pause(self._sock.fileno())
             self._sock.close()
 
-    def _pause(self, reason: str) -> None:
-        self._is_paused = True
-        self._reactor.pause(self._sock.fileno())
+    def _wait_for_room(self) -> None:
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._tell("max_connections" if self._runtime.worker.spare > 0 else "descriptors")
+        self._pause()
+        self.retry()
+
+    def _tell(self, reason: str) -> None:
         self._runtime.worker.observer.accept_paused(reason)
         self._say(self._runtime.service.name, reason)
 
+    def _pause(self) -> None:
+        self._is_paused = True
+        self._reactor.pause(self._sock.fileno())
+        self.deadline = self._reactor.now + PAUSE_S
+        self._reactor.hold(self)
+
     def _resume(self) -> None:
+        self._runtime.worker.waiting.pop(self, None)
+        self._reactor.release(self)
         if self._is_paused and not self._is_closed:
             self._is_paused = False
             self._reactor.watch(self._sock.fileno(), self, select.EPOLLIN)

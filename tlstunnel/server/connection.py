@@ -18,6 +18,8 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
+import trio
+
 from tlstunnel._openssl import TLSEngine, TLSError
 from tlstunnel.outcome import CloseReason, Stage
 from tlstunnel.proxy_protocol import End
@@ -33,21 +35,24 @@ from tlstunnel.server.sessions import TargetEnd
 from tlstunnel.tls.context import Context
 from tlstunnel.tls.firstbytes import NO_ALERT, HelloError
 
+_MOMENT_S = 0.01
+"""Before another try for the ledger's lock, whose holder does not go on."""
+
 
 class Connection:
     """An accepted socket on its way to being a link. Handler and held of the reactor until then."""
 
     __slots__ = (
-        "_admitted_as", "_answer", "_backend_edges", "_backend_sock", "_dial_began", "_dial_ends", "_is_dialing",
-        "_is_over", "_late", "_shake_began", "_started", "_steps", "address", "backend", "backend_context", "client",
+        "_answer", "_backend_edges", "_backend_sock", "_dial_began", "_dial_ends", "_is_dialing", "_is_over", "_late",
+        "_place", "_shake_began", "_started", "_steps", "address", "backend", "backend_context", "client",
         "common_name", "deadline", "destination", "dialer", "expected", "family", "hello", "host", "is_late", "link",
         "record", "route", "runtime", "source",
     )  # fmt: skip
 
     def __init__(
-        self, runtime: ServiceRuntime, sock: socket.SocketType, family: int, address: Any, admitted_as: str | None
+        self, runtime: ServiceRuntime, sock: socket.SocketType, family: int, address: Any, place: int | None
     ) -> None:
-        """`admitted_as` is the key under which admission counts the client, if it does."""
+        """It has a place of the service's, and `place` where admission counts its address; both are given back."""
         worker = runtime.worker
         reactor = worker.reactor
         self.runtime = runtime
@@ -63,7 +68,7 @@ class Connection:
         self.backend: PlainEnd | None = None
         self.link: Link | None = None
         self.is_late = False
-        self._admitted_as = admitted_as
+        self._place = place
         self._backend_sock: socket.SocketType | None = None
         self._answer: Any = None
         self.backend_context: Context | None = None
@@ -79,19 +84,25 @@ class Connection:
         reactor.watch(self.client.fd, self)
         # Nothing below can fail: what is counted as open from here on is closed by `_report`.
         self.record = worker.observer.opened(runtime.index, describe(family, address))
-        runtime.open += 1
         worker.open_connections.add(self)
         reactor.hold(self)
 
     # What the steps do with it.
 
-    def admit(self) -> None:
+    def admit(self) -> Generator[None, None, None]:
         """Ask the service's admission about the client that a PROXY header named.
 
         Raises:
             Refusal: it is not let in.
         """
-        reason, self._admitted_as = self.runtime.admission.admit(self.host, self.runtime.worker.reactor.now)
+        worker, admission = self.runtime.worker, self.runtime.admission
+        while admission.is_counting and not worker.ledger.enter():
+            yield from self.ask(_a_moment)
+        try:
+            reason, self._place = admission.admit(self.host, worker.reactor.now)
+        finally:
+            if admission.is_counting:
+                worker.ledger.leave()
         if reason is not None:
             raise Refusal(reason)
 
@@ -389,9 +400,15 @@ class Connection:
             record.detail = detail
         runtime.worker.open_connections.discard(self)
         runtime.worker.observer.closed(record)
-        if self._admitted_as is not None:
-            runtime.admission.leave(self._admitted_as)
+        if self._place is not None:
+            runtime.admission.leave(self._place)
         runtime.leave()
+
+
+async def _a_moment() -> BlockingIOError:
+    """What `ask` is asked for where there is nothing to know but that time has passed."""
+    await trio.sleep(_MOMENT_S)
+    return BlockingIOError()
 
 
 def _nothing() -> None:

@@ -166,7 +166,7 @@ def _hear_proxy(connection: Connection) -> Steps:
         record.real_client = str(TCPAddress(header.source.host, header.source.port))
     if not header.is_local:  # the proxy's own health check is nobody's client
         # A client the proxy does not know stands under the proxy's own address (section 2.1 of the specification).
-        connection.admit()
+        yield from connection.admit()
 
 
 def _find_route(connection: Connection) -> Generator[None, None, Route]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from tlstunnel import _openssl
 from tlstunnel._openssl import Scratch, TLSEngine
@@ -15,18 +16,26 @@ from tlstunnel.relay.reactor import Reactor
 from tlstunnel.server.admission import Admission
 from tlstunnel.server.bridge import Bridge, seconds
 from tlstunnel.server.dial import Dialer
+from tlstunnel.server.ledger import PER_CONNECTION, Ledger
 from tlstunnel.server.routes import Route, Routes
 from tlstunnel.server.sessions import Sessions
 from tlstunnel.tls.portable import PortableEngine
 from tlstunnel.tls.store import Material, ServiceContexts
 
 
+class Waiting(Protocol):
+    """Who accepts nothing until there is room."""
+
+    def retry(self) -> None:
+        """There may be some."""
+
+
 class Worker:
-    """What all services of a worker share."""
+    """What all services of a worker share. It is the reactor's handler of the ledger's descriptor."""
 
     __slots__ = (
-        "bridge", "make_engine", "max_connections", "observer", "on_crash", "open_connections", "reactor", "scratch",
-        "waiting",
+        "_descriptors", "bridge", "ledger", "make_engine", "max_connections", "observer", "on_crash",
+        "open_connections", "reactor", "scratch", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -35,29 +44,46 @@ class Worker:
         bridge: Bridge,
         observer: Observer,
         on_crash: Callable[[Exception], None],
-        max_connections: int | None = None,
+        ledger: Ledger,
+        *,
+        max_connections: int | None,
+        capacity: int,
     ) -> None:
-        """`max_connections` is this worker's share of those of the whole daemon."""
+        """`max_connections` are those of the whole daemon; `capacity` of them this worker has descriptors for."""
         self.reactor, self.bridge, self.observer, self.on_crash = reactor, bridge, observer, on_crash
+        self.ledger = ledger
+        self._descriptors = capacity * PER_CONNECTION
         self.scratch = Scratch()
         self.open_connections: set[Any] = set()
         self.max_connections = max_connections
-        self.waiting: list[tuple[ServiceRuntime, Callable[[], None]]] = []
-        """Who accepts nothing until there is room, and how to tell them."""
+        self.waiting: dict[Waiting, None] = {}
         # The fast engine, or the portable one where the binding is not the one we know (design notes, TLS engine).
         self.make_engine: Callable[..., TLSEngine] = _openssl.Engine if _openssl.probe() is None else PortableEngine
+        reactor.watch(ledger.told, self, select.EPOLLIN | select.EPOLLET)
+
+    @property
+    def spare(self) -> int:
+        """For how many connections more there are descriptors, a client's and a backend's for each. Those whose last
+        words are still being heard have theirs, too."""
+        used = PER_CONNECTION * len(self.open_connections) + self.reactor.farewells
+        return (self._descriptors - used) // PER_CONNECTION
+
+    def on_ready(self, fd: int, events: int) -> None:
+        """Some worker has given a place back."""
+        for each in list(self.waiting):
+            each.retry()
 
 
 class ServiceRuntime:
     """One service in one worker."""
 
     __slots__ = (
-        "_next_target", "admission", "connect_s", "contexts", "dialers", "fallback", "forward_cell", "handshake_s",
-        "index", "is_server", "is_tls_at_once", "limits", "max_connections", "max_lifetime_s", "must_look_first",
-        "open", "reverse_cell", "routes", "service", "sessions", "worker",
+        "_cells", "_next_target", "_taken", "_taken_of_all", "admission", "connect_s", "contexts", "dialers",
+        "fallback", "forward_cell", "handshake_s", "index", "is_counted", "is_server", "is_tls_at_once", "limits",
+        "max_lifetime_s", "must_look_first", "reverse_cell", "routes", "service", "sessions", "worker",
     )  # fmt: skip
 
-    def __init__(self, worker: Worker, index: int, service: Service, contexts: ServiceContexts, slots: int = 1) -> None:
+    def __init__(self, worker: Worker, index: int, service: Service, contexts: ServiceContexts) -> None:
         self.worker, self.index, self.service, self.contexts = worker, index, service, contexts
         self.is_server = service.mode is Mode.SERVER
         timeouts = service.timeouts
@@ -75,11 +101,13 @@ class ServiceRuntime:
         self.routes = Routes(service, contexts, self.dialers)
         self.must_look_first = service.accept_proxy_protocol or self.routes.is_needed
         self.is_tls_at_once = self.is_server and not self.must_look_first
-        self.admission = Admission(service, slots)
+        self._cells = worker.observer.row.cells
+        self._taken, self._taken_of_all = worker.observer.place_cells(index)
+        self.admission = Admission(service, worker.ledger, self._taken, worker.observer.row.index)
         self._next_target = 0
         self.forward_cell, self.reverse_cell = worker.observer.byte_cells(index)
-        self.max_connections = share(service.max_connections, slots)
-        self.open = 0
+        self.is_counted = service.max_connections is not None or worker.max_connections is not None
+        """Whether there may be no place: whoever takes one then holds the ledger's lock."""
         self.sessions = Sessions()
 
     def renew(self, material: Material) -> None:
@@ -92,29 +120,29 @@ class ServiceRuntime:
         self.routes = Routes(self.service, self.contexts, self.dialers)
         self.sessions.forget()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether max_connections are open, of this service or of all together."""
-        if self.max_connections is not None and self.open >= self.max_connections:
-            return True
+    def room(self, most: int) -> int:
+        """How many connections more may be accepted now, as far as this asks: none when max_connections are open, of
+        this service or of all together, or when descriptors run out."""
         worker = self.worker
-        return worker.max_connections is not None and len(worker.open_connections) >= worker.max_connections
+        room = min(most, worker.spare)
+        if self.service.max_connections is not None:
+            room = min(room, self.service.max_connections - worker.ledger.total(self._taken))
+        if worker.max_connections is not None:
+            room = min(room, worker.max_connections - worker.ledger.total(self._taken_of_all))
+        return room
 
-    def wait_for_room(self, resume: Callable[[], None]) -> None:
-        """Call this when it is not full any more."""
-        self.worker.waiting.append((self, resume))
+    def take(self) -> None:
+        """A connection takes a place."""
+        self._cells[self._taken] += 1
+        self._cells[self._taken_of_all] += 1
 
     def leave(self) -> None:
         """A connection's place is free again."""
-        self.open -= 1
-        worker = self.worker
-        if worker.waiting:
-            waiting, worker.waiting = worker.waiting, []
-            for runtime, resume in waiting:
-                if runtime.is_full:
-                    runtime.wait_for_room(resume)
-                else:
-                    resume()
+        self._cells[self._taken] -= 1
+        self._cells[self._taken_of_all] -= 1
+        ledger = self.worker.ledger
+        if ledger.is_asked:
+            ledger.tell()
 
     def dial_order(self, dialers: tuple[Dialer, ...]) -> tuple[Dialer, ...]:
         """The targets in the order in which to try them: those that rest come last, as a last hope."""
@@ -152,11 +180,6 @@ class ServiceRuntime:
         context = self.contexts.backend
         assert context is not None  # noqa: S101 - a service with backend_tls has one
         return self.worker.make_engine(context.raw, self.worker.scratch, is_server=False)
-
-
-def share(limit: int | None, slots: int) -> int | None:
-    """A worker's part of a limit: nobody has to ask the others at every accept. At least one."""
-    return None if limit is None else max(1, limit // slots)
 
 
 def describe(family: int, address: Any) -> str:

@@ -52,8 +52,9 @@ from tlstunnel.server.channel import (
     parse_order,
     report_bytes,
 )
+from tlstunnel.server.ledger import Ledger
 from tlstunnel.server.names import Names
-from tlstunnel.server.runtime import ServiceRuntime, Worker, share
+from tlstunnel.server.runtime import ServiceRuntime, Worker
 from tlstunnel.tls.store import ServiceContexts
 
 EXIT_CUT = 1
@@ -85,7 +86,10 @@ class Plan:
     channel: socket.socket
     listing: socket.socket | None
     """Where the admin process asks for open connections."""
-    slots: int
+    ledger: Ledger
+    """What connections are counted by, over all workers."""
+    capacity: int
+    """How many connections there are descriptors for."""
 
 
 def main(plan: Plan) -> int:
@@ -102,8 +106,15 @@ class _Run:
         self._reactor = Reactor()
         self._bridge = Bridge(self._reactor, self._log.flush)
         observer = Observer(plan.schema, plan.row, self._log)
-        limit = share(plan.config.process.max_connections, plan.slots)
-        self._worker = Worker(self._reactor, self._bridge, observer, self._on_crash, limit)
+        self._worker = Worker(
+            self._reactor,
+            self._bridge,
+            observer,
+            self._on_crash,
+            plan.ledger,
+            max_connections=plan.config.process.max_connections,
+            capacity=plan.capacity,
+        )
         self._state = State.STARTING
         self._is_leaving = trio.Event()
         self._is_hastened = trio.Event()
@@ -135,7 +146,7 @@ class _Run:
         plan = self._plan
         acceptors = []
         for index, service in enumerate(plan.config.services):
-            runtime = ServiceRuntime(self._worker, index, service, plan.contexts[index], plan.slots)
+            runtime = ServiceRuntime(self._worker, index, service, plan.contexts[index])
             self._runtimes.append(runtime)
             acceptors += [Acceptor(runtime, sock, self._on_pause) for sock in plan.sockets[service.name]]
         return acceptors

@@ -85,6 +85,7 @@ class Daemon:
         for child in self.children.values():
             child.channel.close()
         if is_admin:
+            self.rows.ledger.close_in_child()
             for end in self.rows.worker_ends.values():
                 end.close()
         else:

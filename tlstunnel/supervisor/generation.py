@@ -40,6 +40,8 @@ class Generation:
     log: Log
     admin_tls: ssl.SSLContext | None
     """What the admin endpoint is served with, if with TLS."""
+    capacity: int
+    """How many connections each worker has descriptors for."""
     workers: dict[int, Child] = field(default_factory=dict)
     """By slot."""
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tlstunnel.config.model import MAX_WORKERS, Config
 from tlstunnel.errors import StartupError
+from tlstunnel.server.ledger import PER_CONNECTION
 
-PER_CONNECTION = 2
 OVERHEAD = 64
 """Descriptors of a worker that are neither listeners nor connections: standard streams, channel, epolls, trio's own,
 the DNS lookups and the second attempts of happy eyeballs under way. Counted: about 15 at rest."""
@@ -39,7 +39,8 @@ class DescriptorBudget:
 
     @property
     def connections_per_worker(self) -> int:
-        return max(0, (self.limit - OVERHEAD - self.listeners) // PER_CONNECTION)
+        overhead = min(OVERHEAD, self.limit // 2)  # where there are very few, fewer are kept back
+        return max(0, (self.limit - overhead - self.listeners) // PER_CONNECTION)
 
     @property
     def connections(self) -> int:
@@ -50,7 +51,8 @@ class DescriptorBudget:
     def needed(self) -> int:
         """The limit each worker needs for its share of `max_connections`."""
         share = math.ceil((self.max_connections or 0) / self.workers)
-        return share * PER_CONNECTION + OVERHEAD + self.listeners
+        used = share * PER_CONNECTION + self.listeners
+        return used + min(OVERHEAD, used)
 
     def notice(self) -> str | None:
         """One line for an operator whom the machine gives room for few connections; None where that will not matter:
@@ -99,6 +101,12 @@ def descriptor_budget(config: Config, *, limit: int, listeners: int, workers: in
             problems.append(_refusal(f"{config.source}: {where}", budget))
     if problems:
         raise StartupError("\n".join(problems))
+    if DescriptorBudget(limit, listeners, workers, None).connections_per_worker == 0:
+        least = 2 * (listeners + PER_CONNECTION)
+        raise StartupError(
+            f"{limit} file descriptors leave room for no connection; raise LimitNOFILE= in the unit (or ulimit -n) to "
+            f"{least} at least, two more for each connection"
+        )
     budget = DescriptorBudget(limit, listeners, workers, _allowed(config))
     if budget.max_connections is not None and budget.needed > limit:
         raise StartupError(_refusal(f"{config.source}: max_connections of all services", budget))

@@ -188,7 +188,7 @@ class Reloads:
         )
         try:
             count = len(list(listeners))
-            descriptor_budget(config, limit=raise_descriptor_limit(), listeners=count, workers=slots)
+            budget = descriptor_budget(config, limit=raise_descriptor_limit(), listeners=count, workers=slots)
             schema = schema_for(config, extends=old.schema)
             self._board.grow(schema.layout)
             log = old.log if config.log == old.config.log else open_log(config.log)
@@ -196,7 +196,15 @@ class Reloads:
             old.listeners.retire(listeners)
             raise
         daemon.arriving = Generation(
-            old.number + 1, config, loaded.inventory, time.time(), listeners, schema, log, loaded.admin_tls
+            old.number + 1,
+            config,
+            loaded.inventory,
+            time.time(),
+            listeners,
+            schema,
+            log,
+            loaded.admin_tls,
+            budget.connections_per_worker,
         )
         self._arriving_poll = loaded.poll
         self._await(State.ARRIVING, [])

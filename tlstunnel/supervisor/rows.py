@@ -11,16 +11,22 @@ import socket
 from tlstunnel.errors import StartupError
 from tlstunnel.observe import listing
 from tlstunnel.observe.board import Board, Row
+from tlstunnel.server.ledger import Ledger
 
 MAX_ROWS = 512
 """Workers that may live at the same time, those of old generations included. Rows nobody used cost no memory."""
 
 
 class Rows:
-    """Hands out the rows of a board; row 0 is the supervisor's own."""
+    """Hands out the rows of a board; row 0 is the supervisor's own.
+
+    Raises:
+        StartupError: the machine has no room for what connections are counted by.
+    """
 
     def __init__(self, board: Board) -> None:
         self._board = board
+        self.ledger = Ledger(board)
         self._free: list[int] = []
         self._next = 1
         self.admin_ends: dict[int, socket.socket] = {}
@@ -48,6 +54,7 @@ class Rows:
     def give_back(self, row: Row) -> None:
         """Its worker has ended: its counters stay, its gauges describe nothing any more."""
         row.clear_gauges()
+        self.ledger.clear(row.index)
         self._free.append(row.index)
 
     def open_channels(self, more: int) -> None:

@@ -111,7 +111,17 @@ class _Supervisor:
         schema = schema_for(config)
         board = Board(schema.layout, MAX_ROWS)
         row = board.row(SUPERVISOR_ROW)
-        generation = Generation(1, config, loaded.inventory, time.time(), listeners, schema, log, loaded.admin_tls)
+        generation = Generation(
+            1,
+            config,
+            loaded.inventory,
+            time.time(),
+            listeners,
+            schema,
+            log,
+            loaded.admin_tls,
+            self._budget.connections_per_worker,
+        )
         self._daemon = Daemon(
             generation=generation,
             inherited=inherited,

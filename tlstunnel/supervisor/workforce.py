@@ -82,7 +82,8 @@ class Workforce:
                         log=generation.log,
                         channel=theirs,
                         listing=listing,
-                        slots=generation.slots,
+                        ledger=daemon.rows.ledger,
+                        capacity=generation.capacity,
                     )
                 )
             except Exception as exc:  # noqa: BLE001 - whatever it is, the supervisor is told and says it
