@@ -176,11 +176,6 @@ def pkcs7_der(place: Place) -> CertificateFiles:
 
 
 @refused
-def trusted_certificate(place: Place) -> CertificateFiles:
-    return place.pair(LEAF.certificate.read_bytes().replace(b" CERTIFICATE", b" TRUSTED CERTIFICATE"), LEAF.key)
-
-
-@refused
 def revocation_list(place: Place) -> CertificateFiles:
     return place.pair(made.crl(), LEAF.key)
 

@@ -147,7 +147,6 @@ def test_a_client_certificate_needs_the_purpose_but_no_name(tmp_path: Path) -> N
 
 CA_REFUSED: dict[str, bytes | Path] = {
     "key": made.ca().key,
-    "der": made.ca().leaf_der,
     "crl": made.crl(),
     "damaged": made.ca().certificate.read_bytes().replace(b"MIIB", b"MIIC", 1),
 }

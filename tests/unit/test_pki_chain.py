@@ -202,7 +202,7 @@ def test_a_system_store_with_a_damaged_certificate_is_still_of_use(
     broken = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
     store.write_bytes(broken + authority.to_pem(root.certificate) + broken)
     monkeypatch.setenv("SSL_CERT_FILE", str(store))
-    assert chain.load_system_store() == (store, (root.certificate,))
+    assert chain.load_trust(None) == (str(store), (root.certificate,))
 
 
 def test_a_strangers_names_cannot_move_the_cursor() -> None:
@@ -293,14 +293,14 @@ def test_a_bundle_without_certificate_is_refused() -> None:
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"", "this is an empty file"),
-        (b"hello world", "this is neither PEM nor DER"),
-        (b"-----BEGIN CERTIFICATE-----\nMIIB", "damaged or truncated certificate"),
-        (b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "not a valid certificate"),
-        (b"-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n", "this is a private key"),
+        (b"", "is empty"),
+        (b"hello world", "is not PEM"),
+        (b"-----BEGIN CERTIFICATE-----\nMIIB", "the file is cut short"),
+        (b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "line 1: CERTIFICATE is damaged"),
+        (b"-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n", "holds a private key but no certificate"),
         (b"-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n", "a certificate request"),
-        (b"-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n", "this is a revocation list"),
-        (b"\x30\x82\x01\x00", "not a valid certificate"),
+        (b"-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n", "holds X509 CRL but no certificate"),
+        (b"\x30\x82\x01\x00", "is cut short"),
     ],
 )
 def test_what_is_no_certificate_is_refused_by_name(data: bytes, what: str) -> None:

@@ -224,7 +224,11 @@ WRONG = {
     "empty": (("show", "/dev/null"), 2, "/dev/null: is a device; name a file"),
     "directory": (("show", "ca"), 2, "ca: is a directory; name a file in it"),
     "bad port": (("show", "localhost:http"), 2, '"http" is not a port'),
-    "bad store": (("show", "ca/ca.pem", "--ca", "ca/ca.key"), 2, "this is a private key"),
+    "bad store": (
+        ("show", "ca/ca.pem", "--ca", "ca/ca.key"),
+        2,
+        "holds a private key but no certificate; a CA needs no key here",
+    ),
     "revoke a stranger": (("revoke", "AABB", "--ca", "ca"), 2, "issued no certificate with serial AABB"),
     "revoke nothing": (("revoke", "missing.pem", "--ca", "ca"), 1, "missing.pem: no such file"),
     "bad reason": (("revoke", "AABB", "--ca", "ca", "--reason", "why"), 2, "write one of"),

@@ -139,7 +139,7 @@ def with_server(offer: Offer, visit: Visit) -> Story:
     handshake_s = _duration("--handshake-timeout", visit.handshake_timeout)
     host = visit.server_name or (address.host if isinstance(address, TCPAddress) else "")
     sent_name = host if _is_name(host) else ""
-    anchors = readers.load_certificates(visit.ca) if visit.ca else chains.load_system_store()[1]
+    anchors = chains.load_trust(visit.ca)[1]
     config = ClientConfig(
         server_name=sent_name, cipher_suites=offer.suites, groups=offer.groups, alpn=offer.alpn,
         credential=_credential(visit), verify=_verifier(anchors, host or None),

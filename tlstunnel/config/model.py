@@ -158,7 +158,7 @@ class BackendTLS:
     """How TLS is originated: always in client mode, in server mode with target_tls."""
 
     ca: Path | None = None
-    """PEM: the CAs that may have issued the server's certificate. None: the system's."""
+    """PEM, or a folder: the CAs that may have issued the server's certificate. None: the system's."""
     server_name: str | None = None
     """Sent as SNI and verified, instead of the target's host."""
     verify: Policy | None = None
@@ -218,7 +218,8 @@ class Service:
     client_auth: ClientAuth = ClientAuth.NONE
     """Whether clients are asked for a certificate: not at all, asked, or refused without one."""
     client_ca: Path | None = None
-    """PEM: the CAs that may have issued the clients' certificates. Never the system's: those certify anybody."""
+    """PEM, or a folder: the CAs that may have issued the clients' certificates. Never the system's: those certify
+    anybody."""
     crl: tuple[Path, ...] = ()
     """PEM: revocation lists the peer's certificate is checked against."""
     crl_expired: CRLExpired = CRLExpired.ERROR

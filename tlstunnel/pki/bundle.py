@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from tlstunnel.errors import UsageError
 from tlstunnel.pki import authority, chain, encryption, files, keys, names, readers
 from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.x509.pem import is_cut_short
 
 PKCS12_ROUNDS = 100_000
 """For the key and the certificates; NSS and Java refuse much larger figures. The library has no way to set the rounds
@@ -73,6 +74,8 @@ def parse_pkcs12(data: bytes, *, where: str, passphrase: Passphrase | None = Non
     """
     if data[:1] != b"\x30":
         raise UsageError(where, f"this is {readers.kind_of(data)}; give a PKCS#12 file (.p12 or .pfx)")
+    if looks_like_pkcs12(data) and is_cut_short(data):
+        raise UsageError(where, "is PKCS#12 that is cut short; copy it anew")
     encryption.check_cost(data, where=where)
     # "No passphrase" is written in two ways: none at all, and the empty one (RFC 7292 appendix B.1).
     candidates = (passphrase.reveal(),) if passphrase is not None else (None, b"")

@@ -12,26 +12,25 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
-import ssl
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
 from cryptography.x509 import verification
 
-from tlstunnel.pki import authority, constraints, files, keys, names, readers
+from tlstunnel.pki import authority, constraints, keys, names
 from tlstunnel.pki.profile import Use
+from tlstunnel.x509 import certificate as facts
+from tlstunnel.x509 import trust
 
 MAX_DEPTH = 10
 MAX_SIGNATURE_CHECKS = 100
 """A file of cross-signed CAs must not make us try every path through it."""
 
-_SYSTEM_STORES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 _NOT_ON_THE_WEB = (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
 _KNOWN_CRITICAL = {
     x509.BasicConstraints.oid,
@@ -61,20 +60,16 @@ class Verdict:
         return self.trusted and not self.problems
 
 
-def system_store() -> Path | None:
-    """The file of CAs this machine trusts, or None."""
-    candidates = (os.environ.get("SSL_CERT_FILE"), *_SYSTEM_STORES, ssl.get_default_verify_paths().cafile)
-    return next((Path(path) for path in candidates if path and os.path.exists(path)), None)
-
-
-def load_system_store() -> tuple[Path | None, tuple[x509.Certificate, ...]]:
-    """The CAs this machine trusts and the file they are in. Those we cannot read are left out.
+def load_trust(path: Path | None) -> tuple[str | None, tuple[x509.Certificate, ...]]:
+    """The CAs to verify against, and where they are from: a file, a folder, or None for what this machine trusts.
 
     Raises:
-        StartupError: the file cannot be read.
+        MaterialError: they cannot be read.
     """
-    path = system_store()
-    return path, () if path is None else readers.readable_certificates(files.read(path))
+    if path is None and not trust.has_system_ca():
+        return None, ()
+    bundle = trust.load_ca(path) if path is not None else trust.load_system_ca()
+    return bundle.source, tuple(facts.load_certificate(der) for der in bundle.certificates_der)
 
 
 def verify(
@@ -136,9 +131,7 @@ class _Walk:
         if self._checks_left == 0:
             return False
         self._checks_left -= 1
-        try:
-            certificate.verify_directly_issued_by(issuer)
-        except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        if not facts.issued(issuer, certificate):
             self.bad_signature = True
             return False
         return True
@@ -161,6 +154,8 @@ def _problems_of(
         found.append(f"{who} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC")
     if when > certificate.not_valid_after_utc:
         found.append(f"{who} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC")
+    if (digest := facts.weak_digest(certificate)) is not None:
+        found.append(f"{who} is signed with {digest}, which can be forged")
     found += [
         f"{who} has a critical extension we do not know ({extension.oid.dotted_string})"
         for extension in certificate.extensions

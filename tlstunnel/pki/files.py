@@ -64,6 +64,8 @@ def unreadable(path: Path, exc: OSError) -> StartupError:
         errno.EISDIR: "this is a directory; name a file in it",
         errno.ENOTDIR: "a part of the path is not a directory; check the path",
     }.get(exc.errno or 0, (exc.strerror or "cannot be read").lower())
+    if exc.errno == errno.ENOENT and path.is_symlink():
+        hint = "is a symbolic link to a file that does not exist; link it to another"
     return StartupError(f"{path}: {hint}")
 
 

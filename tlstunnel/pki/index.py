@@ -18,6 +18,7 @@ from cryptography import x509
 
 from tlstunnel.errors import UsageError
 from tlstunnel.pki import files, names
+from tlstunnel.x509 import certificate as facts
 
 MAX_INDEX_BYTES = 256 << 20
 """About two million certificates."""
@@ -56,7 +57,7 @@ class Entry:
 
 def entry_for(certificate: x509.Certificate) -> Entry:
     """The entry of a certificate that was just issued."""
-    serial = certificate.serial_number
+    serial = facts.serial(certificate)
     return Entry(
         serial=serial,
         not_after=certificate.not_valid_after_utc,

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 from tlstunnel.errors import UsageError
 from tlstunnel.pki import encryption, files, readers
 from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.x509.pem import is_encrypted_der
 from tlstunnel.x509.private_key import ExpandedKey, load_private_key
 
 PrivateKey: TypeAlias = CertificateIssuerPrivateKeyTypes
@@ -154,8 +155,9 @@ def write(path: Path, key: PrivateKey, passphrase: Passphrase | None = None, *, 
 
 
 def is_encrypted(data: bytes) -> bool:
-    """Whether a PEM key says that it is encrypted: PKCS#8 in its label, the older form in a header (RFC 1421)."""
-    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in data or b"Proc-Type: 4,ENCRYPTED" in data
+    """Whether a key says that it is encrypted: PKCS#8 in its label or DER, the older form in a header (RFC 1421)."""
+    is_pem = b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in data or b"Proc-Type: 4,ENCRYPTED" in data
+    return is_pem or is_encrypted_der(data)
 
 
 def load(path: Path, passphrase: Passphrase | None = None) -> PrivateKey:

@@ -21,9 +21,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from tlstunnel.errors import UsageError
 from tlstunnel.pki import files
-
-MAX_CERTIFICATES = 10_000
-"""More than any trust store holds."""
+from tlstunnel.x509 import certificate as facts
+from tlstunnel.x509.pem import CERTIFICATE_LABELS, SourceFile, is_encrypted_der
 
 Certificate: TypeAlias = x509.Certificate
 """For callers that hand certificates on without looking into them."""
@@ -108,7 +107,7 @@ def guess(data: bytes) -> str:
     Certificates win over what stands beside them. Binary files are told apart by trying.
     """
     labels = {label for label, _ in blocks(data)}
-    if b"CERTIFICATE" in labels or b"-----BEGIN CERTIFICATE-----" in data:
+    if any(b"-----BEGIN " + label.encode() + b"-----" in data for label in CERTIFICATE_LABELS):
         return "certificate"
     if any(label.endswith(b"CERTIFICATE REQUEST") for label in labels):
         return "request"
@@ -122,6 +121,8 @@ def guess(data: bytes) -> str:
         return "bundle"  # PFX begins with its version, 3 (RFC 7292 section 4)
     if b"\x02\x01\x00\x30" in data[2:12] or b"\x02\x01\x01\x04" in data[2:12]:
         return "key"  # PrivateKeyInfo, ECPrivateKey
+    if is_encrypted_der(data):
+        return "key"
     for kind, load in (
         ("certificate", x509.load_der_x509_certificate),
         ("request", x509.load_der_x509_csr),
@@ -145,36 +146,11 @@ def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
 
 
 def certificates(data: bytes, *, where: str) -> tuple[x509.Certificate, ...]:
-    """The certificates in these bytes; see `load_certificates`."""
-    found = [block for label, block in blocks(data) if label == b"CERTIFICATE"]
-    if data.count(b"-----BEGIN CERTIFICATE-----") != len(found):
-        raise UsageError(where, "a damaged or truncated certificate; fetch the file again")
-    if len(found) > MAX_CERTIFICATES:
-        raise UsageError(where, f"more than {MAX_CERTIFICATES} certificates; give a smaller file")
-    if not found and data[:1] == b"\x30":
-        return (_parse(x509.load_der_x509_certificate, data, where=where, what="certificate", probe=_touch),)
-    if not found:
-        raise UsageError(where, f"this is {kind_of(data)}; give a PEM or DER file with a certificate")
-    return tuple(
-        _parse(x509.load_pem_x509_certificate, block, where=where, what="certificate", probe=_touch) for block in found
-    )
+    """The certificates in these bytes; see `load_certificates`. Their keys may be of a kind that is not known here."""
+    return tuple(facts.read_certificates(SourceFile(Path(where), data, 0), is_key_needed=False)[0])
 
 
-def readable_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
-    """Those certificates of a PEM file that can be read; a system's trust store need not be perfect to be of use."""
-    found: list[x509.Certificate] = []
-    for label, block in blocks(data):
-        if label == b"CERTIFICATE":
-            with contextlib.suppress(UsageError):
-                found += certificates(block, where="")
-    return tuple(found)
-
-
-def serial(certificate: x509.Certificate) -> int:
-    """The serial number, without a word about one that is zero or negative (RFC 5280 section 4.1.2.2 forbids both)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return certificate.serial_number
+serial = facts.serial
 
 
 def request(data: bytes, *, where: str) -> x509.CertificateSigningRequest:

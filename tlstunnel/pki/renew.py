@@ -101,7 +101,7 @@ def _check_issued(ca: Authority, old: x509.Certificate, *, where: str) -> None:
         what = f"not issued by the CA in {ca.folder}; name the folder of the CA that issued it"
         raise UsageError(where, what) from exc
     for entry in index.load(ca.folder / "index.txt"):
-        if entry.serial == old.serial_number and entry.revoked_at is not None:
+        if entry.serial == readers.serial(old) and entry.revoked_at is not None:
             raise UsageError(where, f"revoked on {entry.revoked_at:%Y-%m-%d}; issue a new one instead")
 
 

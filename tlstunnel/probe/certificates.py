@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -69,19 +68,6 @@ def judge(
     )
 
 
-def trust(path: Path | None) -> tuple[str | None, tuple[x509.Certificate, ...]]:
-    """The CAs to verify against, and the file they are in: a file, a CA's folder, or what the system trusts.
-
-    Raises:
-        TunnelError: the file cannot be read.
-    """
-    if path is None:
-        store, anchors = chain.load_system_store()
-        return (None if store is None else str(store)), anchors
-    chosen = authority.anchor_of(path) if path.is_dir() else path
-    return str(chosen), readers.load_certificates(chosen)
-
-
 def staple_facts(staple: bytes, leaf: x509.Certificate) -> dict[str, Any]:
     """What an OCSP response says (RFC 6960): `status` is good, revoked, unknown, or why there is none.
 
@@ -96,7 +82,7 @@ def staple_facts(staple: bytes, leaf: x509.Certificate) -> dict[str, Any]:
         facts["status"] = single.certificate_status.name.lower()
         facts["this_update"] = _time(single.this_update_utc)
         facts["next_update"] = _time(single.next_update_utc)
-        facts["is_for"] = single.serial_number == leaf.serial_number
+        facts["is_for"] = single.serial_number == readers.serial(leaf)
     except (ValueError, UnsupportedAlgorithm, StopIteration):
         return facts
     return facts

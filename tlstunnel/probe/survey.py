@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tlstunnel.address import Target, TCPAddress
 from tlstunnel.errors import StartupError
+from tlstunnel.pki.chain import load_trust
 from tlstunnel.probe import certificates, findings, questions, sessions, summary
 from tlstunnel.probe.answer import Answer
 from tlstunnel.probe.ask import Asker, ask_ssl2, refusal, sni_of
@@ -106,7 +107,7 @@ class _Survey:
     def run(self) -> Findings:
         start = time.monotonic()
         found = self._found
-        found.store, anchors = certificates.trust(self._request.ca)
+        found.store, anchors = load_trust(self._request.ca)
         first = self._meet()
         self._ask_versions(first)
         self._shake_hands()

@@ -36,11 +36,12 @@ from tlstunnel.x509.pem import (
     SourceFile,
     digest,
     identify,
+    is_cut_short,
     is_p12,
     parse_pem,
     read_file,
 )
-from tlstunnel.x509.trust import CRL, CABundle, load_ca, load_crls, load_system_ca, system_ca_file
+from tlstunnel.x509.trust import CRL, CABundle, files_of_ca, load_ca, load_crls, load_system_ca, system_ca_file
 
 __all__ = [
     "CRL",
@@ -135,7 +136,8 @@ def contents_digest(paths: Sequence[Path], limit: int = 64 << 20) -> str:
     Raises:
         MaterialError: one cannot be read, as in the middle of being replaced.
     """
-    return digest(read_file(path, limit) for path in paths if not is_pipe(path))
+    every = [path for named in paths for path in files_of_ca(named)]
+    return digest(read_file(path, limit) for path in every if not is_pipe(path))
 
 
 def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: PassphraseSource) -> Credential:
@@ -143,6 +145,8 @@ def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: Passphra
         raise file.error("is PEM, not PKCS#12; name it with certificate and key instead of p12")
     if not is_p12(file.data):
         raise file.error(identify(file.data, "PKCS#12"))
+    if is_cut_short(file.data):
+        raise file.error("is PKCS#12 that is cut short; copy it anew")
     exposed = _exposed(secret, "the passphrase")
     try:
         # Many are made without a passphrase; asking for one would be a riddle.
@@ -228,7 +232,7 @@ class _Parts:
             has_san=named.has_san,
             subject=facts.subject(leaf),
             issuer=facts.issuer(leaf),
-            serial=leaf.serial_number,
+            serial=facts.serial(leaf),
             not_before=leaf.not_valid_before_utc,
             not_after=leaf.not_valid_after_utc,
             fingerprint=hashlib.sha256(der).hexdigest(),

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tlstunnel.x509.certificate import PARSE_ERRORS, issued, load_certificate, utc
+from tlstunnel.x509.certificate import PARSE_ERRORS, issued, load_certificate, serial, utc
 
 MAX_RESPONSE = 64 * 1024
 """Bytes. A response is one or two KiB, with the responder's certificate perhaps four."""
@@ -127,7 +127,7 @@ def _find(
 ) -> ocsp.OCSPSingleResponse:
     """The part of the response that is about the certificate."""
     for single in response.responses:
-        if single.serial_number != certificate.serial_number:
+        if single.serial_number != serial(certificate):
             continue
         wanted = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, single.hash_algorithm).build()
         hashed = (single.issuer_name_hash, single.issuer_key_hash)

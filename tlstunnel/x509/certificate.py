@@ -9,9 +9,10 @@ from datetime import datetime
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
-from tlstunnel.x509.pem import Block, SourceFile, printable
+from tlstunnel.x509.pem import Block, SourceFile, identify, is_cut_short, parse_pem, printable
 
 MAX_CHAIN = 32
 """More certificates than any chain has; a file with more is a CA bundle in the wrong place."""
@@ -45,8 +46,11 @@ class Names:
         return bool(self.dns or self.ip or self.others)
 
 
-def load_certificate(der: bytes) -> x509.Certificate:
+def load_certificate(der: bytes, *, is_key_needed: bool = True) -> x509.Certificate:
     """Parse a certificate and everything in it that is looked at later; parsing is lazy in cryptography.
+
+    Args:
+        is_key_needed: whether a key of a kind that is not known here is an error.
 
     Raises:
         one of PARSE_ERRORS: it is damaged, or not a certificate.
@@ -55,7 +59,11 @@ def load_certificate(der: bytes) -> x509.Certificate:
         # Deprecations of odd certificates are no concern of the operator; what matters is judged below.
         warnings.simplefilter("ignore")
         certificate = x509.load_der_x509_certificate(der)
-        certificate.public_key()
+        try:
+            certificate.public_key()
+        except UnsupportedAlgorithm:
+            if is_key_needed:
+                raise
         subject(certificate)
         names(certificate)
         issuer(certificate)
@@ -64,20 +72,53 @@ def load_certificate(der: bytes) -> x509.Certificate:
     return certificate
 
 
-def load_certificates(file: SourceFile, blocks: Sequence[Block]) -> list[x509.Certificate]:
+def load_certificates(
+    file: SourceFile, blocks: Sequence[Block], *, is_key_needed: bool = True
+) -> list[x509.Certificate]:
     """The certificates among the blocks of a file.
 
     Raises:
-        MaterialError: one is damaged; the message gives its line.
+        MaterialError: one is damaged; the message gives its line, and which of them it is.
     """
-    loaded = []
-    for block in blocks:
-        if block.is_certificate:
-            try:
-                loaded.append(load_certificate(block.der))
-            except PARSE_ERRORS as exc:
-                raise file.error(f"line {block.line}: {block.label} {reason(exc)}") from exc
+    loaded: list[x509.Certificate] = []
+    found = [block for block in blocks if block.is_certificate]
+    for number, block in enumerate(found, 1):
+        try:
+            loaded.append(load_certificate(block.der, is_key_needed=is_key_needed))
+        except PARSE_ERRORS as exc:
+            which = block.label if len(found) == 1 else f"{block.label} {number} of {len(found)}"
+            raise file.error(f"line {block.line}: {which} {reason(exc)}") from exc
     return loaded
+
+
+def read_certificates(file: SourceFile, *, is_key_needed: bool = True) -> tuple[list[x509.Certificate], list[Block]]:
+    """The certificates of a PEM file and all of its blocks, or the one certificate of a DER file.
+
+    Raises:
+        MaterialError: there is none, or one is damaged.
+    """
+    if file.data[:1] == b"0":
+        try:
+            return [load_certificate(file.data, is_key_needed=is_key_needed)], []
+        except PARSE_ERRORS as exc:
+            what = identify(file.data)
+            if is_cut_short(file.data):
+                what = "is DER that is cut short; copy it anew"
+            elif what.startswith("is a certificate in DER"):
+                what = f"is a certificate in DER that {reason(exc)}"
+            raise file.error(what) from exc
+    blocks = parse_pem(file)
+    found = load_certificates(file, blocks, is_key_needed=is_key_needed)
+    if not found:
+        raise file.error(no_certificate(blocks))
+    return found, blocks
+
+
+def serial(certificate: x509.Certificate) -> int:
+    """The serial number, without a word about one that is zero or negative (RFC 5280 section 4.1.2.2 forbids both)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return certificate.serial_number
 
 
 def no_certificate(blocks: Sequence[Block]) -> str:
@@ -89,8 +130,6 @@ def no_certificate(blocks: Sequence[Block]) -> str:
         return "holds a certificate request; the certificate is what the CA made of it"
     if label in ("PKCS7", "CMS"):
         return "holds PKCS#7; convert it with openssl pkcs7 -print_certs"
-    if label == "TRUSTED CERTIFICATE":
-        return "holds an OpenSSL TRUSTED CERTIFICATE; convert it with openssl x509"
     return f"holds {label} but no certificate; name another file"
 
 
@@ -118,7 +157,7 @@ def label(certificate: x509.Certificate) -> str:
         return text
     found = names(certificate)
     every = found.dns + found.ip
-    return printable(every[0]) if every else f"serial {certificate.serial_number:x}"
+    return printable(every[0]) if every else f"serial {serial(certificate):x}"
 
 
 def names(certificate: x509.Certificate) -> Names:
@@ -189,11 +228,29 @@ def issued(parent: x509.Certificate, child: x509.Certificate) -> bool:
     """Whether `parent` signed `child`; of a signature that cannot be checked, the names are believed."""
     if parent.subject != child.issuer:
         return False
-    try:
-        child.verify_directly_issued_by(parent)
-    except (ValueError, TypeError, InvalidSignature):
-        return signature_digest(child) == "?"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if signature_digest(child) in _WEAK_DIGESTS:
+                _verify_weak(parent.public_key(), child)  # which the library refuses to look at
+            else:
+                child.verify_directly_issued_by(parent)
+        except InvalidSignature:
+            return False
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            return signature_digest(child) == "?"
     return True
+
+
+def _verify_weak(key: object, child: x509.Certificate) -> None:
+    digest = child.signature_hash_algorithm
+    assert digest is not None  # noqa: S101 - that is how it came here
+    if isinstance(key, rsa.RSAPublicKey):
+        key.verify(child.signature, child.tbs_certificate_bytes, padding.PKCS1v15(), digest)
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        key.verify(child.signature, child.tbs_certificate_bytes, ec.ECDSA(digest))
+    else:
+        raise InvalidSignature
 
 
 def order_chain(

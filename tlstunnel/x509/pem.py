@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tlstunnel.errors import Problem, TunnelError
+from tlstunnel.errors import UsageError
 from tlstunnel.reading import UnfitFileError, read_whole
 
 MAX_CREDENTIAL_BYTES = 1 << 20
@@ -32,26 +32,30 @@ KEY_LABELS = frozenset(
     {"PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "DSA PRIVATE KEY"}
     | {"OPENSSH PRIVATE KEY"}
 )
-CERTIFICATE_LABELS = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
+TRUSTED = "TRUSTED CERTIFICATE"
+"""OpenSSL's own: a certificate, and after it what its owner trusts it for."""
+CERTIFICATE_LABELS = frozenset({"CERTIFICATE", "X509 CERTIFICATE", TRUSTED})
 
 _SHOWN = 160
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,60})-----")
 _BLANKS = b" \t\r\n\v\f"
 
 
-class MaterialError(TunnelError):
+class MaterialError(UsageError):
     """A certificate, key, CA or CRL file that cannot be used. The message never holds anything of a key.
 
     Exit code 1 where the machine refused (unreadable, missing), 2 where the content is wrong.
     """
 
     def __init__(self, where: str, what: str, is_unreadable: bool = False) -> None:
-        self.problem = Problem(where, what)
+        super().__init__(where, what)
         self.exit_code = 1 if is_unreadable else 2
-        super().__init__(where, what, is_unreadable)
+        self.args = where, what, is_unreadable
 
-    def __str__(self) -> str:
-        return str(self.problem)
+    @property
+    def where(self) -> str:
+        """The file."""
+        return self.problems[0].where
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class Block:
     der: bytes = field(repr=False)
     text: bytes = field(repr=False)
     is_encrypted: bool
+    is_limited: bool = False
+    """Whether it is a certificate that somebody trusts for some purposes only, or distrusts for some."""
 
     @property
     def is_key(self) -> bool:
@@ -145,6 +151,8 @@ def parse_pem(file: SourceFile) -> list[Block]:
 
 def identify(data: bytes, wanted: str = "PEM") -> str:
     """What a file is that is not `wanted` (PEM or PKCS#12), and what to do about it."""
+    if not data.strip():
+        return "is empty; write it anew"
     head = data[:512].lstrip(_BLANKS + b"\xef\xbb\xbf")
     for start, answer in _STARTS:
         if head.startswith(start):
@@ -183,6 +191,8 @@ _STARTS = (
 # What follows the outer SEQUENCE of DER. PKCS#12 and a key begin with a version number, PKCS#7 with its own
 # identifier, a certificate or request with another SEQUENCE.
 _P12_VERSION = b"\x02\x01\x03"
+_ENCRYPTION = (bytes.fromhex("06092a864886f70d0105"), bytes.fromhex("060a2a864886f70d010c01"))
+"""PKCS#5 and PKCS#12."""
 
 
 def _identify_der(data: bytes, wanted: str) -> str:
@@ -193,13 +203,40 @@ def _identify_der(data: bytes, wanted: str) -> str:
         return f"is a private key in DER, not {wanted}; convert it with openssl pkey -inform DER"
     if body.startswith(b"\x06"):
         return f"is PKCS#7 in DER, not {wanted}; convert it with openssl pkcs7 -inform DER -print_certs"
+    if is_encrypted_der(data):
+        return f"is an encrypted private key in DER, not {wanted}; convert it with openssl pkcs8 -topk8 -inform DER"
     return f"is a certificate in DER, not {wanted}; convert it with openssl x509 -inform DER"
+
+
+def is_cut_short(data: bytes) -> bool:
+    """Whether DER says that it is longer than it is."""
+    size = _der_size(data)
+    return size is not None and size > len(data)
+
+
+def is_encrypted_der(data: bytes) -> bool:
+    """Whether DER is an encrypted PKCS#8 key (RFC 5958 section 3): it begins with an algorithm that encrypts."""
+    inner = _der_body(data)
+    return inner[:1] == b"\x30" and _der_body(inner).startswith(_ENCRYPTION)
+
+
+def _der_size(data: bytes) -> int | None:
+    """Of the first element, with its head; None where it does not say (the indefinite form)."""
+    if len(data) < 2 or data[1] == 0x80:
+        return None
+    count = data[1] & 0x7F if data[1] & 0x80 else 0
+    return 2 + count + (int.from_bytes(data[2 : 2 + count], "big") if count else data[1])
+
+
+def _split(data: bytes) -> tuple[bytes, bytes]:
+    size = _der_size(data) or len(data)
+    return data[:size], data[size:]
 
 
 def _der_body(data: bytes) -> bytes:
     """What follows the tag and the length (X.690 section 8.1.3; the indefinite form has one length byte as well)."""
     length = data[1] if len(data) > 1 else 0
-    return data[2 + (length & 0x7F if length & 0x80 else 0) :][:16]
+    return data[2 + (length & 0x7F if length & 0x80 else 0) :][:24]
 
 
 def _parse_block(file: SourceFile, begin: re.Match[bytes]) -> tuple[Block, int]:
@@ -227,8 +264,13 @@ def _parse_block(file: SourceFile, begin: re.Match[bytes]) -> tuple[Block, int]:
         raise file.error(f"line {line}: {label} is empty; copy it anew")
     lines = b"\n".join(part.strip(_BLANKS) for part in headers.strip(_BLANKS).splitlines())
     text = b"".join((begin.group(), b"\n", lines + b"\n\n" if lines else b"", _folded(encoded), end, b"\n"))
+    is_limited = False
+    if label == TRUSTED:
+        der, rest = _split(der)
+        # CertAux is a sequence that begins with the purposes trusted, then those rejected ([0]), if there are any.
+        is_limited = _der_body(rest)[:1] in (b"\x30", b"\xa0")
     is_encrypted = b"ENCRYPTED" in headers or label == "ENCRYPTED PRIVATE KEY"
-    return Block(label, line, der, text, is_encrypted), stop + len(end)
+    return Block(label, line, der, text, is_encrypted, is_limited), stop + len(end)
 
 
 def _headers(body: bytes) -> bytes:

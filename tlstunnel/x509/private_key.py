@@ -19,8 +19,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from tlstunnel._openssl import read_key
-
 # AlgorithmIdentifier of ML-DSA-44, -65 and -87 (RFC 9881 section 2) up to the last byte, which tells them apart.
 _MLDSA = bytes.fromhex("300b06096086480165030403")
 _SEED, _OCTETS, _SEQUENCE = 0x80, 0x04, 0x30
@@ -57,6 +55,8 @@ def load_private_key(data: bytes, passphrase: bytes | None) -> Any:
         try:
             return load_pem_private_key(data, passphrase) if is_pem else load_der_private_key(data, passphrase)
         except ValueError:
+            from tlstunnel._openssl import read_key  # noqa: PLC0415 - the TLS library, which few keys need
+
             label = "PRIVATE KEY" if passphrase is None else "ENCRYPTED PRIVATE KEY"
             found = read_key(data if is_pem else _to_pem(label, data), passphrase)
             if found is None or _MLDSA not in found[0][:32]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from tlstunnel.x509.pem import (
     digest,
     parse_pem,
     read_file,
+    shown,
 )
 
 # Where systems keep their CAs in one file: the OpenSSL we use was built elsewhere and looks where nothing is.
@@ -75,22 +76,34 @@ class CRL:
 
 
 def load_ca(path: Path) -> CABundle:
-    """Read the CAs of a PEM file.
+    """Read the CAs of a PEM file, the one of a DER file, those of a folder that `openssl rehash` was run on, or the one
+    that `tlstunnel cert ca` has made in a folder.
 
     Raises:
-        MaterialError: unreadable, not PEM, no certificate in it, or one is damaged.
+        MaterialError: unreadable, no certificate in it, or one is damaged.
     """
+    if path.is_dir():
+        return _from_ca_folder(path)
     file = read_file(path, MAX_CA_BYTES)
-    blocks = parse_pem(file)
-    certificates = facts.load_certificates(file, blocks)
-    if not certificates:
-        raise file.error(
-            facts.no_certificate(blocks).replace("are certificate and key swapped?", "a CA needs no key here")
-        )
+    try:
+        certificates, blocks = facts.read_certificates(file)
+    except MaterialError as exc:
+        what = exc.problems[0].what.replace("are certificate and key swapped?", "a CA needs no key here")
+        raise file.error(what) from exc
+    for block in blocks:
+        _refuse_limited(file, block)
     remarks = []
     if any(block.is_key for block in blocks):
         remarks.append(f"{file.where}: holds a private key, which is not needed to trust a CA; keep it elsewhere")
     return _bundle(certificates, file.where, remarks, [file])
+
+
+def files_of_ca(path: Path) -> list[Path]:
+    """The files that `load_ca` reads."""
+    if not path.is_dir():
+        return [path]
+    made = _of_our_ca(path)
+    return _hashed(path) if made is None else [made]
 
 
 def load_system_ca(environ: Mapping[str, str] | None = None) -> CABundle:
@@ -108,6 +121,12 @@ def load_system_ca(environ: Mapping[str, str] | None = None) -> CABundle:
     if not certificates:
         raise file.error("holds no certificate that can be read; name a file with ca")
     return _bundle(certificates, file.where, remarks, [file], is_system=True)
+
+
+def has_system_ca() -> bool:
+    """Whether this machine names or has CAs that it trusts."""
+    named = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+    return bool(named) or any(path.is_file() for path in SYSTEM_CA_FILES)
 
 
 def system_ca_file(environ: Mapping[str, str] | None = None) -> Path:
@@ -180,10 +199,33 @@ def _bundle(
     )
 
 
+def _refuse_limited(file: SourceFile, block: Block) -> None:
+    if block.is_limited:
+        what = "is trusted for some purposes only, which is not looked at here; write it without them (openssl x509)"
+        raise file.error(f"line {block.line}: {block.label} {what}")
+
+
+def _from_ca_folder(folder: Path) -> CABundle:
+    if (made := _of_our_ca(folder)) is not None:
+        return load_ca(made)
+    bundle = _from_folders([folder], "")
+    return replace(bundle, is_system=False)
+
+
+def _of_our_ca(folder: Path) -> Path | None:
+    # Of an intermediate CA, peers trust the root.
+    return next((folder / name for name in ("root.pem", "ca.pem") if (folder / name).exists()), None)
+
+
+def _hashed(folder: Path) -> list[Path]:
+    return [folder / entry for entry in sorted(os.listdir(folder)) if _HASHED.fullmatch(entry)]
+
+
 def _tolerant(file: SourceFile, blocks: list[Block]) -> tuple[list[x509.Certificate], list[str]]:
     certificates, remarks = [], []
     for block in blocks:
         try:
+            _refuse_limited(file, block)
             certificates += facts.load_certificates(file, [block])
         except MaterialError as exc:
             remarks.append(f"{exc}; skipped")
@@ -195,18 +237,18 @@ def _from_folders(folders: list[Path], variable: str) -> CABundle:
     files = []
     for folder in folders:
         try:
-            entries = sorted(entry for entry in os.listdir(folder) if _HASHED.fullmatch(entry))
+            found = _hashed(folder)
         except OSError as exc:
-            raise MaterialError(
-                f"{variable}={folder}", f"cannot be read: {(exc.strerror or '').lower()}; correct the variable", True
-            ) from exc
-        files += [read_file(folder / entry, MAX_CA_BYTES) for entry in entries]
+            what = f"cannot be read: {(exc.strerror or '').lower()}; correct the {'variable' if variable else 'path'}"
+            raise MaterialError(f"{variable}={folder}" if variable else shown(folder), what, True) from exc
+        files += [read_file(path, MAX_CA_BYTES) for path in found]
     certificates, remarks = [], []
     for file in files:
         more, said = _tolerant(file, parse_pem(file))
         certificates += more
         remarks += said
-    where = f"{variable}={os.pathsep.join(map(str, folders))}"
+    named = os.pathsep.join(map(shown, folders))
+    where = f"{variable}={named}" if variable else named
     if not certificates:
         raise MaterialError(where, "holds no certificates with hashed names; run openssl rehash on it")
     return _bundle(certificates, where, remarks, files, is_system=True)

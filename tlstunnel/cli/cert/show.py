@@ -130,13 +130,9 @@ def _certificates(found: Sequence[Certificate]) -> list[Facts]:
 
 
 def _chain(found: Sequence[Certificate], ca: Path | None, host: str | None) -> Facts:
-    from tlstunnel.pki import authority, chain, describe, names, readers
+    from tlstunnel.pki import authority, chain, describe, names
 
-    if ca is None:
-        store, anchors = chain.load_system_store()
-    else:
-        store = authority.anchor_of(ca) if ca.is_dir() else ca
-        anchors = readers.load_certificates(store)
+    store, anchors = chain.load_trust(ca)
     verdict = chain.verify(found[0], found[1:], anchors, host=host)
     strict = None
     if verdict.verifies and not authority.is_ca(found[0]):
@@ -144,7 +140,7 @@ def _chain(found: Sequence[Certificate], ca: Path | None, host: str | None) -> F
     return {
         "verifies": verdict.verifies,
         "trusted": verdict.trusted,
-        "store": None if store is None else str(store),
+        "store": store,
         "name": host,
         "path": [names.text_of(certificate.subject) for certificate in verdict.path],
         "problems": list(verdict.problems),

@@ -1,0 +1,202 @@
+"""What one command makes of a file, every command makes of it: the same verdict, in the same words."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    pkcs7,
+)
+
+from tests.support import certificates as made
+from tests.support.material_files import Place
+from tests.support.mldsa_keys import elements, tlv
+from tlstunnel.cli.cert import show
+from tlstunnel.errors import TunnelError
+from tlstunnel.pki import bundle, chain, describe, keys, readers
+from tlstunnel.pki.encryption import to_pem
+from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.tls.material import contents_digest, load_credential
+from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.tls.peer import identity
+from tlstunnel.x509.trust import load_ca, load_system_ca
+
+PAIR, CA = made.server("localhost"), made.ca()
+PEM = PAIR.certificate.read_bytes()
+ISSUER = CA.certificate.read_bytes()
+AUX = bytes.fromhex("300c300a06082b06010505070301")
+"""Trusted for servers only (serverAuth)."""
+
+
+def relabel(label: str, pem: bytes = PEM) -> bytes:
+    return pem.replace(b" CERTIFICATE-", f" {label}-".encode())
+
+
+def trusted(der: bytes, aux: bytes) -> bytes:
+    return to_pem("TRUSTED CERTIFICATE", der + aux)
+
+
+FILES = {
+    "plain": PEM,
+    "x509 label": relabel("X509 CERTIFICATE"),
+    "trusted label": relabel("TRUSTED CERTIFICATE"),
+    "trusted with purposes": trusted(PAIR.leaf_der, AUX),
+    "byte order mark": b"\xef\xbb\xbf" + PEM,
+    "windows line ends": PEM.replace(b"\n", b"\r\n"),
+    "indented": b"".join(b"    " + line for line in PEM.splitlines(keepends=True)),
+    "text around": b"subject=CN\n" + PEM + b"\nthe end",
+    "joined without a line break": PEM.rstrip(b"\n") + ISSUER,
+    "cut short": PEM[:-40],
+    "cut short before another": PEM[:200] + b"\n" + ISSUER,
+    "wrong end": PEM.replace(b"END CERT", b"END X509 CERT"),
+    "not base64": PEM.replace(b"MII", b"M!I", 1),
+    "damaged": PEM.replace(b"MIIB", b"MIIC", 1),
+    "second damaged": ISSUER + PEM.replace(b"MIIB", b"MIIC", 1),
+    "empty": b"",
+    "empty block": b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+    "text": b"hello world\n",
+    "html": b"<!doctype html><p>404",
+    "pkcs7": relabel("PKCS7"),
+    "pkcs7 der": pkcs7.serialize_certificates([PAIR.leaf], Encoding.DER),
+    "other key": CA.key.read_bytes(),
+}
+
+
+@pytest.mark.parametrize("content", [pytest.param(content, id=name) for name, content in FILES.items()])
+def test_tunnel_and_cert_show_agree_about_a_file_of_certificates(content: bytes, tmp_path: Path) -> None:
+    files = Place(tmp_path).pair(content, PAIR.key)
+    assert files.certificate is not None
+    verdicts = []
+    for read in (
+        lambda: load_credential(files, PassphraseSource()).certificate_der,
+        lambda: readers.load_certificates(files.certificate)[0],
+        lambda: show._read(files.certificate, show.Source())[0],
+    ):
+        try:
+            found = read()  # type: ignore[no-untyped-call]
+            verdicts.append("good" if found else "")
+        except TunnelError as exc:
+            verdicts.append(str(exc))
+    if content == FILES["other key"]:  # which `cert show` shows as such
+        verdicts.pop()
+    assert len(set(verdicts)) == 1, verdicts
+
+
+@pytest.mark.parametrize("content", [pytest.param(content, id=name) for name, content in FILES.items()])
+def test_every_command_agrees_about_a_file_of_cas(content: bytes, tmp_path: Path) -> None:
+    path = Place(tmp_path).put("ca.pem", content)
+    verdicts = []
+    for read in (load_ca, chain.load_trust):  # of check, connect --ca; of cert show --ca, probe --ca, explain --ca
+        try:
+            read(path)
+            verdicts.append("good")
+        except TunnelError as exc:
+            verdicts.append(str(exc))
+    assert len(set(verdicts)) == 1, verdicts
+
+
+def test_a_ca_that_is_trusted_for_some_purposes_only_is_not_trusted_for_all(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    assert load_ca(place.put("all.pem", trusted(CA.leaf_der, b""))).certificates_der == (CA.leaf_der,)
+    with pytest.raises(TunnelError, match="line 1: TRUSTED CERTIFICATE is trusted for some purposes only"):
+        load_ca(place.put("some.pem", trusted(CA.leaf_der, AUX)))
+
+
+def test_a_ca_may_be_der_and_a_folder_may_be_hashed_or_a_cas_own(tmp_path: Path) -> None:
+    hashed, own = tmp_path / "hashed", tmp_path / "own"
+    hashed.mkdir()
+    own.mkdir()
+    (hashed / "0a1b2c3d.0").write_bytes(ISSUER)
+    (hashed / "README").write_text("not looked at")
+    (own / "ca.pem").write_bytes(ISSUER)
+    der = Place(tmp_path).put("ca.der", CA.leaf_der)
+    for path in (hashed, own, der):
+        assert load_ca(path).certificates_der == (CA.leaf_der,)
+        assert chain.load_trust(path)[1] == (CA.leaf,)
+    before = contents_digest([hashed])
+    (hashed / "0a1b2c3d.1").write_bytes(PEM)
+    assert contents_digest([hashed]) != before
+
+
+def test_the_systems_trust_is_the_same_for_every_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "0a1b2c3d.0").write_bytes(ISSUER)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    source, anchors = chain.load_trust(None)
+    assert (source, anchors) == (f"SSL_CERT_DIR={tmp_path}", (CA.leaf,))
+    assert load_system_ca().certificates_der == (CA.leaf_der,)
+
+
+def test_a_broken_certificate_in_a_bundle_is_named(tmp_path: Path) -> None:
+    broken = PEM.replace(b"MIIB", b"MIIC", 1)
+    path = Place(tmp_path).put("bundle.pem", [ISSUER] * 86 + [broken] + [ISSUER] * 65)
+    line = 86 * ISSUER.count(b"\n") + 1
+    for read in (load_ca, readers.load_certificates):
+        with pytest.raises(TunnelError, match=f"line {line}: CERTIFICATE 87 of 152 is damaged; copy it anew"):
+            read(path)
+
+
+def test_pkcs12_that_is_cut_short_is_not_called_a_wrong_passphrase(tmp_path: Path) -> None:
+    content = made.p12(PAIR, "secret").read_bytes()[:-40]
+    with pytest.raises(TunnelError, match="cut short"):
+        load_credential(Place(tmp_path).p12(content, b"secret"), PassphraseSource())
+    with pytest.raises(TunnelError, match="cut short"):
+        bundle.parse_pkcs12(content, where="x.p12", passphrase=Passphrase("secret"))
+
+
+def test_an_encrypted_key_in_der_is_not_called_a_certificate(tmp_path: Path) -> None:
+    der = PAIR.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    path = Place(tmp_path).put("key.der", der)
+    for read in (load_ca, readers.load_certificates):
+        with pytest.raises(TunnelError, match="is an encrypted private key in DER"):
+            read(path)
+    assert readers.guess(der) == "key"
+    assert keys.is_encrypted(der)
+    assert keys.public_bytes(keys.load(path, Passphrase("secret"))) == keys.public_bytes(PAIR.private_key)
+    plain = PAIR.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    assert not keys.is_encrypted(plain)
+
+
+def test_a_serial_number_of_zero_is_no_reason_for_a_warning_of_the_library(tmp_path: Path) -> None:
+    ((_, certificate),) = elements(PAIR.leaf_der)
+    to_be_signed, *signature = elements(certificate)
+    version, _, *rest = elements(to_be_signed[1])
+    fields = b"".join(tlv(tag, content) for tag, content in (version, (0x02, b"\0"), *rest))
+    whole = tlv(0x30, tlv(0x30, fields) + b"".join(tlv(tag, content) for tag, content in signature))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        files = Place(tmp_path).pair(to_pem("CERTIFICATE", whole), PAIR.key)
+        credential = load_credential(files, PassphraseSource())
+        assert credential.serial == 0
+        assert identity(credential.certificate_der).serial == 0
+        [found] = readers.load_certificates(tmp_path / "server.pem")
+        assert describe.certificate(found)["serial"] == "00"
+
+
+def test_a_leaf_signed_with_sha_1_keeps_its_intermediate_and_verifies_nowhere(tmp_path: Path) -> None:
+    parent = made.intermediate(name="an old CA", key_type="RSA 2048")
+    pair = made.issue("old", dns=("old.example.org",), under=parent)
+    ((_, certificate),) = elements(pair.leaf_der)
+    version, serial, _, *rest = elements(elements(certificate)[0][1])
+    algorithm = tlv(0x30, bytes.fromhex("06092a864886f70d0101050500"))  # sha1WithRSAEncryption
+    fields = b"".join(tlv(tag, content) for tag, content in (version, serial))
+    fields = tlv(0x30, fields + algorithm + b"".join(tlv(tag, content) for tag, content in rest))
+    signature = parent.private_key.sign(fields, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
+    leaf = tlv(0x30, fields + algorithm + tlv(0x03, b"\0" + signature))
+    files = Place(tmp_path).pair([to_pem("CERTIFICATE", leaf), parent.certificate], pair.key)
+    assert load_credential(files, PassphraseSource()).chain_der == (parent.leaf_der,)
+    found = readers.load_certificates(tmp_path / "server.pem")
+    verdict = chain.verify(found[0], found[1:], [CA.leaf], now=made.NOW)
+    assert len(verdict.path) == 3
+    assert verdict.problems == ("the certificate is signed with SHA-1, which can be forged",)
+    forged = leaf[:-1] + bytes([leaf[-1] ^ 1])
+    files = Place(tmp_path).pair([to_pem("CERTIFICATE", forged), parent.certificate], pair.key)
+    assert load_credential(files, PassphraseSource()).chain_der == ()
