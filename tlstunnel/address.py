@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 MAX_NAME = 253
 """Characters of a host name without its final dot: 255 bytes on the wire (RFC 1035 section 3.1)."""
 MAX_LABEL = 63
 """Characters between two dots of it (RFC 1035 section 2.3.4)."""
 _MAX_SHOWN = 80
+_UNIX = "unix:"
 _LABEL = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _NUMBER = re.compile(r"[0-9]+|0[Xx][0-9A-Fa-f]*", re.ASCII)
 _ZONE = re.compile(r"[!-$&-.0-9;-~]{1,15}", re.ASCII)  # IFNAMSIZ is 16 with the NUL; netdevice(7)
@@ -137,8 +140,12 @@ def shown(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
-def parse_listen(text: str) -> Listen:
+def parse_listen(text: str, base: Path | None = None) -> Listen:
     """Parse an address to listen on. A name stands for all its addresses; `:PORT` for every interface.
+
+    Args:
+        text: what was written.
+        base: the folder that the path of a unix socket may be relative to; without one it may not.
 
     Raises:
         AddressError: the text is no such address.
@@ -148,23 +155,25 @@ def parse_listen(text: str) -> Listen:
         if not _DESCRIPTOR_NAME.fullmatch(name):
             raise AddressError(f'"{text}" names no descriptor; write systemd:NAME with the FileDescriptorName')
         return SystemdAddress(name)
-    return _parse(text, listening=True)
+    return _parse_unix(text, base) if text.startswith(_UNIX) else _parse(text, listening=True)
 
 
-def parse_target(text: str) -> Target:
+def parse_target(text: str, base: Path | None = None) -> Target:
     """Parse an address to connect to. It needs a host, and a port other than 0.
+
+    Args:
+        text: what was written.
+        base: as for `parse_listen`.
 
     Raises:
         AddressError: the text is no such address.
     """
     if text.startswith("systemd:"):
         raise AddressError(f'"{text}" is an address to listen on; write HOST:PORT or unix:/path')
-    return _parse(text, listening=False)
+    return _parse_unix(text, base) if text.startswith(_UNIX) else _parse(text, listening=False)
 
 
-def _parse(text: str, *, listening: bool) -> Target:
-    if text.startswith("unix:"):
-        return _parse_unix(text)
+def _parse(text: str, *, listening: bool) -> TCPAddress:
     form = "HOST:PORT, :PORT, [V6]:PORT or unix:/path" if listening else "HOST:PORT, [V6]:PORT or unix:/path"
     _refuse_url(text, form, listening=listening)
     if any(character.isspace() for character in text):
@@ -233,12 +242,15 @@ def _parse_port(text: str, port_text: str, *, listening: bool) -> int:
     return port
 
 
-def _parse_unix(text: str) -> UnixAddress:
-    path = text.removeprefix("unix:")
-    if not path.startswith("/"):
-        raise AddressError(f'"{text}" is not an absolute path; write unix:/path/to/socket')
+def _parse_unix(text: str, base: Path | None) -> UnixAddress:
+    path = text.removeprefix(_UNIX)
     if "\0" in path:
         raise AddressError("a unix socket's path cannot hold a NUL")
-    if len(path.encode()) > MAX_UNIX_PATH:
-        raise AddressError(f'"{text}" is longer than the {MAX_UNIX_PATH} bytes the kernel allows; write a shorter path')
+    if path.startswith("@"):
+        raise AddressError(f'"{text}" would have no file, and so no permissions; write unix:/path/to/socket')
+    if not path or (base is None and not path.startswith("/")):
+        raise AddressError(f'"{text}" is not an absolute path; write unix:/path/to/socket')
+    path = path if base is None else str(base / path)
+    if len(os.fsencode(path)) > MAX_UNIX_PATH:
+        raise AddressError(f'"{path}" is longer than the {MAX_UNIX_PATH} bytes the kernel allows; write a shorter path')
     return UnixAddress(path)

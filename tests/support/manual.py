@@ -263,7 +263,8 @@ An unknown key is an error that names the nearest known one, and so is a key tha
 
 - **Addresses**: `"HOST:PORT"`, `":PORT"` for all interfaces with IPv4 and IPv6, `"[V6]:PORT"`, `"unix:/path"`; to
   listen on also `"systemd:NAME"` for sockets that systemd opened, by their `FileDescriptorName=`. Port 0 takes a free
-  port, which the line `ready: ...` names. Where several addresses are allowed, one string or an array of strings.
+  port, which the line `ready: ...` names. A unix socket's path may be relative, as any file's (below). Where several
+  addresses are allowed, one string or an array of strings.
 - **Durations**: a number and a unit, `"500ms"`, `"10s"`, `"5m"`, `"1h"`, `"7d"`; or `"never"`. A bare number is an
   error, and zero never means infinite.
 - **Counts**: whole numbers from 1 on, or `"unlimited"`.

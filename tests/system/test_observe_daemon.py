@@ -203,6 +203,8 @@ def test_a_log_file_is_opened_again_at_sigusr1_by_every_process(tmp_path: Path, 
     with site.run() as daemon:
         talk(daemon.port, 10, client_context())
         site.until(lambda _: ids(path), "the first record in the file")
+        said = [json.loads(line).get("message", "") for line in path.read_text().splitlines()]
+        assert f"ready: web listening on 127.0.0.1:{daemon.port} -> 127.0.0.1:{backend.port}" in said
         path.rename(rotated)
         daemon.process.send_signal(signal.SIGUSR1)
         site.until(lambda _: path.exists(), "a new file")

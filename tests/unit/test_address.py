@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +114,7 @@ REFUSED = [
     "[fe80::1%sixteencharacters]:80",
     "unix:",
     "unix:relative",
+    "unix:@abstract",
     "unix:/a\0b",
     "unix:/" + "x" * MAX_UNIX_PATH,
     "systemd:",
@@ -180,6 +183,16 @@ def test_the_password_of_a_url_is_not_repeated(host: str) -> None:
 @pytest.mark.parametrize("text", [*BOTH, *LISTEN_ONLY])
 def test_an_address_is_printed_as_it_is_read(text: str) -> None:
     assert str(parse_listen(text)) == text
+
+
+def test_the_path_of_a_unix_socket_may_be_relative_to_a_folder() -> None:
+    base = Path("/etc/tlstunnel")
+    for parse in (parse_listen, parse_target):
+        assert parse("unix:u.sock", base) == UnixAddress("/etc/tlstunnel/u.sock")
+        assert parse("unix:/run/u.sock", base) == UnixAddress("/run/u.sock")
+        for text in ("unix:", "unix:@abstract", "unix:a\0b", "unix:" + "x" * MAX_UNIX_PATH):
+            with pytest.raises(AddressError):
+                parse(text, base)
 
 
 @given(st.text(max_size=80))

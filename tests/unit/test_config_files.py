@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.config_texts import SERVER, Load, loader, service
+from tlstunnel.address import UnixAddress
 from tlstunnel.config.files import FileTroubleError, find_file, is_hidden
 from tlstunnel.config.load import load_file
 from tlstunnel.config.source import FilesError
@@ -30,6 +31,14 @@ def test_relative_paths_start_at_the_file_not_at_the_current_folder(
     assert files.certificate is not None
     assert files.certificate.is_absolute()
     assert files.certificate.samefile(tmp_path / "server.pem")
+
+
+def test_relative_unix_sockets_start_at_the_file_too(load: Load, tmp_path: Path) -> None:
+    text = SERVER.replace(":8443", "unix:in.sock").replace("127.0.0.1:8080", "unix:run/out.sock")
+    config = load(f'[admin]\nlisten = "unix:admin.sock"\n[services.web]\n{text}')
+    assert service(config).listen == (UnixAddress(f"{tmp_path}/in.sock"),)
+    assert service(config).targets == (UnixAddress(f"{tmp_path}/run/out.sock"),)
+    assert config.admin.listen == UnixAddress(f"{tmp_path}/admin.sock")
 
 
 def test_a_symlink_to_a_file_is_not_resolved_so_that_it_can_be_swapped(load: Load, tmp_path: Path) -> None:

@@ -52,12 +52,17 @@ def test_a_plaintext_target_elsewhere_must_be_called_unsafe(load: Load, target: 
     assert service(load(text + "unsafe_target = true")).unsafe_target
 
 
-@pytest.mark.parametrize("listen", [":1", "0.0.0.0:1", "[::]:1", "192.0.2.1:1", "systemd:db", "db.example.org:1"])
+@pytest.mark.parametrize("listen", [":1", "0.0.0.0:1", "[::]:1", "192.0.2.1:1", "db.example.org:1"])
 def test_a_plaintext_listener_for_others_must_be_called_unsafe(load: Load, listen: str) -> None:
     text = f"[services.db]\n{CLIENT}".replace("127.0.0.1:5432", listen)
     with pytest.raises(ConfigError, match="reachable from other machines"):
         load(text)
     assert service(load(text + "unsafe_listen = true")).unsafe_listen
+
+
+def test_where_a_descriptor_is_bound_is_not_known_before_the_start(load: Load) -> None:
+    text = f'[admin]\nlisten = "systemd:admin"\n[services.db]\n{CLIENT}'.replace("127.0.0.1:5432", "systemd:db")
+    assert not service(load(text)).unsafe_listen
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import stat
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.listeners import Opener, accepts, config, opener, refusal
-from tlstunnel.address import Listen, TCPAddress
+from tlstunnel.address import Listen, SystemdAddress, TCPAddress
+from tlstunnel.config.model import Admin, Config, Mode, Service
 from tlstunnel.supervisor.activation import Inherited
 
 
@@ -129,6 +131,48 @@ def test_inherited_sockets_serve_every_slot_and_are_named_with_their_address(ope
     (listener,) = listeners
     assert listener.bound == f"systemd:web (127.0.0.1:{given.sockets['web'][0].getsockname()[1]})"
     assert [listeners.for_slot(slot)["web"] for slot in range(3)] == [given.sockets["web"]] * 3
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "unix"])
+def test_an_inherited_plaintext_listener_may_stay_on_this_machine(opened: Opener, tmp_path: Path, host: str) -> None:
+    given = bound(host, tmp_path)
+    plain = Service(name="db", mode=Mode.CLIENT, listen=(SystemdAddress("db"),), targets=())
+    assert len(list(opened(Config(services=(plain,)), inherited=given))) == 1
+    admin = Config(services=(), admin=Admin(listen=SystemdAddress("db")))
+    assert len(list(opened(admin, inherited=given))) == 1
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_inherited_plaintext_listener_for_others_must_be_called_unsafe(
+    opened: Opener, tmp_path: Path, host: str
+) -> None:
+    given = bound(host, tmp_path)
+    plain = Service(name="db", mode=Mode.CLIENT, listen=(SystemdAddress("db"),), targets=())
+    assert (
+        "is reachable from other machines; let the socket unit listen on loopback or a path, or set unsafe_listen"
+        in (refusal(Config(services=(plain,)), inherited=given))
+    )
+    assert opened(Config(services=(dataclasses.replace(plain, unsafe_listen=True),)), inherited=given)
+    tls = dataclasses.replace(plain, mode=Mode.SERVER)
+    assert opened(Config(services=(tls,)), inherited=given)
+    admin = Admin(listen=SystemdAddress("db"))
+    assert "or unsafe_admin" in refusal(Config(services=(), admin=admin), inherited=given)
+    pem = Path("a.pem")
+    half = dataclasses.replace(admin, certificate=pem)
+    assert "or unsafe_admin" in refusal(Config(services=(), admin=half), inherited=given)
+    for safe in (dataclasses.replace(admin, unsafe_admin=True), dataclasses.replace(half, client_ca=pem)):
+        assert opened(Config(services=(), admin=safe), inherited=given)
+
+
+def bound(host: str, folder: Path) -> Inherited:
+    if host == "unix":
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(folder / "s"))
+        sock.listen()
+    else:
+        sock = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.setblocking(False)
+    return Inherited({"db": (sock,)})
 
 
 def test_an_inherited_socket_that_nobody_takes_or_that_is_missing_is_named() -> None:

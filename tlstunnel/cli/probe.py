@@ -114,7 +114,7 @@ def _target(text: str) -> Target:
     from tlstunnel.address import AddressError, parse_target
 
     try:
-        return parse_target(text)
+        return parse_target(text, Path.cwd())
     except AddressError as exc:
         raise UsageError("HOST:PORT", str(exc)) from exc
 

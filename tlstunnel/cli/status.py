@@ -68,7 +68,7 @@ def parse_admin(text: str) -> Any:
     from tlstunnel.errors import UsageError
 
     try:
-        return parse_target(text)
+        return parse_target(text, Path.cwd())
     except AddressError as exc:
         raise UsageError("--admin", str(exc)) from exc
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 import re
 import tomllib
@@ -149,7 +150,7 @@ def _account(text: str) -> str | None:
 
 def _read_admin(table: Table) -> Admin:
     admin = Admin(
-        listen=table.one("listen", _admin_listen, _ADMIN.listen),
+        listen=table.one("listen", functools.partial(_admin_listen, table.base), _ADMIN.listen),
         certificate=table.path("certificate", _ADMIN.certificate),
         key=table.path("key", _ADMIN.key),
         client_ca=table.path("client_ca", _ADMIN.client_ca),
@@ -161,8 +162,10 @@ def _read_admin(table: Table) -> Admin:
             table.require("certificate", right, because=f"{table.spell(key)} is of no use without one")
     if table.has("certificate"):
         table.require("listen", f"write {table.spell('listen', ':9464')}", because="nothing is served without it")
-    if admin.listen is not None and not admin.listen.is_loopback and not admin.unsafe_admin:
-        _check_exposed_admin(table, admin.listen)
+    # Where a descriptor of systemd's is bound is seen when it is there, at the start.
+    written = None if isinstance(admin.listen, SystemdAddress) else admin.listen
+    if written is not None and not written.is_loopback and not admin.unsafe_admin:
+        _check_exposed_admin(table, written)
     table.finish()
     return admin
 
@@ -178,8 +181,8 @@ def _check_exposed_admin(table: Table, listen: Listen) -> None:
         table.problem("listen", f"{what}, whoever they are; write {ca} to serve only those it vouches for, or {unsafe}")
 
 
-def _admin_listen(text: str) -> Listen | None:
-    return parse_listen(text)
+def _admin_listen(base: Path, text: str) -> Listen | None:
+    return parse_listen(text, base)
 
 
 def _read_log(table: Table, base: Path) -> Log:

@@ -70,6 +70,11 @@ class Table:
         self._missing: dict[str, str] = {}
 
     @property
+    def base(self) -> Path:
+        """The folder that relative paths start from."""
+        return self._report.source.base
+
+    @property
     def known(self) -> tuple[str, ...]:
         """Every key asked for so far, in that order."""
         return tuple(self._known)
@@ -252,13 +257,11 @@ class Table:
 
     def paths(self, key: str) -> tuple[Path, ...]:
         """One file or several, each of which exists and can be read."""
-        base = self._report.source.base
-        return self.each(key, lambda text: find_file(text, base))
+        return self.each(key, lambda text: find_file(text, self.base))
 
     def folder(self, key: str) -> Path | None:
         """A folder that exists and can be written to."""
-        base = self._report.source.base
-        return self.one(key, lambda text: find_folder(text, base), None)
+        return self.one(key, lambda text: find_folder(text, self.base), None)
 
     def is_boolean(self, key: str) -> bool:
         """Whether `true` or `false` is written."""

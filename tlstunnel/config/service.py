@@ -63,9 +63,9 @@ def _read_common(table: Table, name: str, mode: Mode) -> Service:
     service = Service(
         name=name,
         mode=mode,
-        listen=table.each("listen", parse_listen),
+        listen=table.each("listen", functools.partial(parse_listen, base=table.base)),
         unix_mode=table.one("unix_mode", parse_unix_mode, _SERVICE.unix_mode),
-        targets=table.each("target", parse_target),
+        targets=_targets(table, "target"),
         failover=table.choice("failover", _SERVICE.failover),
         source_address=read_source_address(table),
         timeouts=Timeouts(
@@ -91,6 +91,10 @@ def _read_common(table: Table, name: str, mode: Mode) -> Service:
         proxy_tlvs=read_proxy_tlvs(table, service.proxy_protocol),
         proxy_trusted=read_proxy_trusted(table, service.accept_proxy_protocol),
     )
+
+
+def _targets(table: Table, key: str) -> tuple[Target, ...]:
+    return table.each(key, functools.partial(parse_target, base=table.base))
 
 
 def _read_server(table: Table, service: Service) -> Service:
@@ -144,12 +148,13 @@ def _read_client(table: Table, service: Service) -> Service:
         unsafe_listen=table.boolean("unsafe_listen", _SERVICE.unsafe_listen),
         unsafe_keylog=table.boolean("unsafe_keylog", _SERVICE.unsafe_keylog),
     )
-    exposed = next((listen for listen in service.listen if not listen.is_loopback), None)
+    # Where a descriptor of systemd's is bound is seen when it is there, at the start.
+    written = (listen for listen in service.listen if not isinstance(listen, SystemdAddress))
+    exposed = next((listen for listen in written if not listen.is_loopback), None)
     if exposed is not None and not service.unsafe_listen:
-        what = "may be reachable" if isinstance(exposed, SystemdAddress) else "is reachable"
         table.problem(
             "listen",
-            f"{exposed} {what} from other machines, in plaintext; write a loopback address or unix:/path, "
+            f"{exposed} is reachable from other machines, in plaintext; write a loopback address or unix:/path, "
             f"or {table.spell('unsafe_listen', True)}",
         )
     return service
@@ -181,7 +186,7 @@ _READERS: dict[Mode, Callable[[Table, Service], Service]] = {
 
 
 def _read_fallback(table: Table, auth: ClientAuth) -> tuple[Target, ...]:
-    fallback = table.each("fallback_target", parse_target)
+    fallback = _targets(table, "fallback_target")
     if table.has("fallback_target") and not table.is_faulty("client_auth"):
         if auth is not ClientAuth.OPTIONAL:
             optional = table.spell("client_auth", ClientAuth.OPTIONAL.value)
@@ -261,7 +266,7 @@ def _differ_by_certificate(one: ServerName, other: ServerName) -> bool:
 
 def _read_server_name(entry: Table, service: Service, names: tuple[str, ...]) -> ServerName:
     """What differs for these names; the rest is as for the service."""
-    targets = entry.each("target", parse_target) or service.targets
+    targets = _targets(entry, "target") or service.targets
     if service.backend_tls is None and not service.unsafe_target and entry.has("target"):
         _check_plaintext_target(entry, "target", targets)
     policy = read_client_policy(entry, service.client_auth, service.policy)
@@ -279,7 +284,7 @@ def _read_server_name(entry: Table, service: Service, names: tuple[str, ...]) ->
 
 def _read_routed_name(entry: Table, service: Service, names: tuple[str, ...]) -> ServerName:
     entry.require("target", f"write the address to forward these names to: {entry.spell('target', '10.0.0.7:443')}")
-    targets = entry.each("target", parse_target)
+    targets = _targets(entry, "target")
     return ServerName(names=names, certificate=(), targets=targets, policy=service.policy, tls=service.tls)
 
 

@@ -14,11 +14,12 @@ sockets, worker 0 of 3 serves sockets 0 and 3 of 4.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Sequence
 
 from tlstunnel.address import Listen, SystemdAddress, TCPAddress, UnixAddress
-from tlstunnel.config.model import Config
+from tlstunnel.config.model import Admin, Config, Mode, Service
 from tlstunnel.errors import StartupError
 from tlstunnel.supervisor.activation import Inherited
 from tlstunnel.supervisor.binding import (
@@ -63,10 +64,12 @@ def open_listeners(
     opening = _Opening(slots, inherited, previous, owner, backlog=backlog)
     services = {}
     for service in config.services:
-        services[service.name] = tuple(opening.open(f"service {service.name}", service.listen, service.unix_mode))
+        owns, unsafe = f"service {service.name}", _unsafe_if_exposed(service)
+        services[service.name] = tuple(opening.open(owns, service.listen, service.unix_mode, unsafe=unsafe))
     # One socket: the admin process is one process.
     opening.slots = 1
-    admin = tuple(opening.open(ADMIN, () if config.admin.listen is None else (config.admin.listen,)))
+    listens = () if config.admin.listen is None else (config.admin.listen,)
+    admin = tuple(opening.open(ADMIN, listens, unsafe=_unsafe_if_exposed_admin(config.admin)))
     opening.check_all_used()
     if opening.problems:
         opening.undo()
@@ -95,12 +98,23 @@ class _Opening:
         self.problems: list[str] = []
         self.warnings: list[str] = []
 
-    def open(self, owner: str, addresses: Sequence[Listen], unix_mode: int = UNIX_MODE) -> list[Listener]:
+    def open(
+        self, owner: str, addresses: Sequence[Listen], unix_mode: int = UNIX_MODE, *, unsafe: str = ""
+    ) -> list[Listener]:
+        """Open every address of one owner.
+
+        Args:
+            owner: for messages.
+            addresses: what the configuration says.
+            unix_mode: permissions of the files of unix sockets.
+            unsafe: the key that must be set before other machines may reach it; for sockets that were passed in, as the
+                loader has looked at the other addresses.
+        """
         opened: list[Listener] = []
         for index, address in enumerate(addresses):
             try:
                 if isinstance(address, SystemdAddress):
-                    opened += self._inherit(owner, address)
+                    opened += self._inherit(owner, address, unsafe)
                 elif isinstance(address, UnixAddress):
                     opened.append(self._unix(owner, address, unix_mode))
                 else:
@@ -127,7 +141,7 @@ class _Opening:
             raise ListenRefused(f"{self.taken[key]} listens there already; give each address to one service")
         self.taken[key] = owner
 
-    def _inherit(self, owner: str, address: SystemdAddress) -> list[Listener]:
+    def _inherit(self, owner: str, address: SystemdAddress, unsafe: str) -> list[Listener]:
         key = ("systemd", address.name)
         sockets = self.inherited.sockets.get(address.name)
         if sockets is None:
@@ -138,6 +152,12 @@ class _Opening:
                 else "not started by a socket unit; start the .socket unit instead, or write HOST:PORT"
             )
         self._claim(owner, key)
+        exposed = next((sock for sock in sockets if not _stays_here(sock)), None)
+        if unsafe and exposed is not None:
+            raise ListenRefused(
+                f"{describe_socket(exposed)} is reachable from other machines; "
+                f"let the socket unit listen on loopback or a path, or set {unsafe}"
+            )
         return [
             Listener(owner, address, f"{address} ({describe_socket(sock)})", (sock,), True, (*key, number))
             for number, sock in enumerate(sockets)
@@ -181,6 +201,27 @@ class _Opening:
                     Listener(owner, address, str(bound), tuple(sockets), False, keys[endpoint], endpoint=bound)
                 )
         return opened
+
+
+def _unsafe_if_exposed(service: Service) -> str:
+    """What a service must say before other machines may reach it; nothing if they may."""
+    is_plaintext = service.mode is Mode.CLIENT
+    return "unsafe_listen, since clients send plaintext" if is_plaintext and not service.unsafe_listen else ""
+
+
+def _unsafe_if_exposed_admin(admin: Admin) -> str:
+    if admin.unsafe_admin or (admin.certificate is not None and admin.client_ca is not None):
+        return ""
+    return "client_ca beside certificate to serve only those it vouches for, or unsafe_admin"
+
+
+def _stays_here(sock: socket.socket) -> bool:
+    """Whether only this machine reaches a listening socket."""
+    if sock.family == socket.AF_UNIX:
+        return True
+    address = ipaddress.ip_address(sock.getsockname()[0].partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def describe_socket(sock: socket.socket) -> str:

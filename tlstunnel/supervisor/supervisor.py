@@ -195,6 +195,9 @@ class _Supervisor:
         daemon.phase = "ready"
         daemon.show()  # before it is said: whoever reads it and looks finds it so
         generation.announce()
+        if generation.config.log.target != "stderr":
+            for line in generation.ready_lines():  # whoever reads the log alone learns it there
+                daemon.log.message("info", "start", line)
         daemon.notifier.ready(daemon.status_text())
         if self._on_ready is not None:
             self._on_ready(generation.bound())
