@@ -13,6 +13,7 @@ Every connection, whatever its stage, is counted once in connections_total{resul
 
 from __future__ import annotations
 
+import errno
 from enum import Enum, unique
 
 
@@ -169,3 +170,26 @@ class CloseReason(Enum):
 
     def __repr__(self) -> str:
         return f"CloseReason.{self.name}"
+
+
+OUR_ERRORS = frozenset((errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOBUFS, errno.ENOMEM, errno.ENOTSOCK))
+"""What a call of ours or our machine is to blame for, whichever socket it was made on."""
+_OUR_REASONS = frozenset(("internal error", "malloc failure"))
+
+
+def of_socket(error: OSError, *, is_client: bool) -> tuple[CloseReason, str]:
+    """The reason, and a detail for people, where the connection to this side of a link failed."""
+    if isinstance(error, TimeoutError):
+        return (CloseReason.CLIENT_TIMEOUT if is_client else CloseReason.BACKEND_TIMEOUT), ""
+    is_reset = isinstance(error, ConnectionError) or error.errno == errno.ENOTCONN
+    detail = "" if is_reset else error.strerror or str(error)
+    return (CloseReason.CLIENT_RESET if is_client else CloseReason.BACKEND_RESET), detail
+
+
+def of_session(reasons: tuple[str, ...], *, is_client: bool) -> CloseReason:
+    """The reason where the session with this side failed: its alert, its breach of the protocol, or our library."""
+    if any("alert" in reason for reason in reasons):
+        return CloseReason.CLIENT_ALERT if is_client else CloseReason.BACKEND_ALERT
+    if _OUR_REASONS.intersection(reasons):
+        return CloseReason.INTERNAL_ERROR
+    return CloseReason.CLIENT_TLS_ERROR if is_client else CloseReason.BACKEND_TLS_ERROR

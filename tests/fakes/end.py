@@ -32,23 +32,23 @@ class FakeEnd(PlainEnd):
         self.is_writable = True
         self.has_pending = False
         self.at_eof = False
+        self.is_reset = False
         self.is_shut = False
         self.truncated = False
+        self.is_torn = False
         self.breaks: TLSError | None = None
         self._arriving: deque[bytes | OSError] = deque()
         self.sent = bytearray()
         self.room = room
         self.fails_to_send: OSError | None = None
+        self._has_failed = False
         self.reads: list[int] = []
         """The limit of every read."""
+        self.unacknowledged = 0
         self.fins = 0
         self.was_reset = False
         self.closes = 0
         self.slimmed = 0
-
-    @property
-    def is_truncated(self) -> bool:  # type: ignore[override]
-        return self.truncated
 
     @property
     def failure(self) -> TLSError | None:  # type: ignore[override]
@@ -84,12 +84,13 @@ class FakeEnd(PlainEnd):
         self.reads.append(limit)
         if not self._arriving:
             self.is_readable = False
+            self.at_eof = self.at_eof or self._has_failed  # as tcp(7) sockets do: the error was told once
             return 0
         data = self._arriving.popleft()
         if isinstance(data, OSError):
             raise data
         if data == EOF:
-            self.at_eof = True
+            self.at_eof, self.is_truncated = True, self.truncated
             self.is_readable = False
             return 0
         taken, rest = data[:limit], data[limit:]
@@ -99,24 +100,31 @@ class FakeEnd(PlainEnd):
         self._plain[: len(taken)] = taken
         return len(taken)
 
-    def send(self, size: int) -> None:
+    def send(self, size: int) -> int:
         data = bytes(self._plain[:size])
         sent = self._send(data)
         if sent < size:
             self._pending = data[sent:]
             self._block()
+        return sent
 
-    def flush(self) -> None:
+    def flush(self) -> int:
         if self._pending is None:
-            return
-        self._pending = self._pending[self._send(self._pending) :] or None
+            return 0
+        sent = self._send(self._pending)
+        self._pending = self._pending[sent:] or None
         if self._pending is None:
             self.has_pending = False
         else:
             self._block()
+        return sent
+
+    def unsent(self) -> int:
+        return self.unacknowledged
 
     def _send(self, data: bytes) -> int:
         if self.fails_to_send is not None:
+            self._has_failed = True
             raise self.fails_to_send
         assert not self.is_shut, "sent after the end was said"
         assert not self.closes, "sent after close"

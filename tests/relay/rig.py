@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.support import certificates
-from tests.support.wire_peers import PlainPeer, TLSPeer, client_context, server_context
+from tests.support.wire_peers import HandPeer, PlainPeer, TLSPeer, client_context, server_context
 from tlstunnel import _openssl
 from tlstunnel._openssl import Scratch
 from tlstunnel.config.model import CertificateFiles, TLSSettings
@@ -100,7 +100,7 @@ def adopt(sock: socket.socket) -> socket.SocketType:
 class Rig:
     """See the module."""
 
-    def __init__(self, kind: Kind, *, limits: Limits | None = None, buffers: int = 0) -> None:
+    def __init__(self, kind: Kind, *, limits: Limits | None = None, buffers: int = 0, by_hand: bool = False) -> None:
         self.kind = kind
         self.reactor = Reactor()
         self.ended: list[tuple[CloseReason, str]] = []
@@ -117,8 +117,11 @@ class Rig:
             context = our_context(kind.version, is_server=kind.is_server)
             engine = ENGINES[kind.engine](context.raw, SCRATCH, is_server=kind.is_server)
             self.near = TLSEnd(adopt(near), SCRATCH, self.reactor.watch_room, engine, is_server=kind.is_server)
-            theirs = (client_context if kind.is_server else server_context)(kind.version)
-            self.near_peer = TLSPeer(near_peer, theirs, is_server=not kind.is_server)
+            if by_hand:
+                self.near_peer = HandPeer(near_peer, is_server=not kind.is_server)
+            else:
+                theirs = (client_context if kind.is_server else server_context)(kind.version)
+                self.near_peer = TLSPeer(near_peer, theirs, is_server=not kind.is_server)
         else:
             self.near = PlainEnd(adopt(near), SCRATCH, self.reactor.watch_room)
             self.near_peer = PlainPeer(near_peer)

@@ -1,4 +1,4 @@
-"""The half-close table: what it allows, what it refuses, and what two directions amount to."""
+"""The half-close table: what it allows and what it refuses."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import itertools
 
 import pytest
 
-from tlstunnel.relay.halfclose import TRANSITIONS, Direction, Event, LinkState, after, link_state
+from tlstunnel.relay.halfclose import OVER, TRANSITIONS, Direction, Event, after
 
 
 def test_a_direction_ends_by_eof_and_then_by_having_told_its_sink():
     assert after(Direction.FLOWING, Event.EOF) is Direction.ENDING
     assert after(Direction.ENDING, Event.FLUSHED) is Direction.CLOSED
+
+
+def test_a_direction_that_is_cut_is_broken_once_its_sink_has_what_was_genuine():
+    assert after(Direction.FLOWING, Event.CUT) is Direction.BREAKING
+    assert after(Direction.BREAKING, Event.FLUSHED) is Direction.BROKEN
+
+
+@pytest.mark.parametrize("state", [Direction.FLOWING, Direction.ENDING, Direction.BREAKING], ids=str)
+def test_what_a_sink_that_is_gone_has_not_taken_is_lost(state):
+    assert after(state, Event.GONE) is Direction.LOST
 
 
 @pytest.mark.parametrize("pair", [*itertools.product(Direction, Event)], ids=str)
@@ -22,13 +32,5 @@ def test_what_is_not_in_the_table_is_an_error_of_ours(pair):
         after(*pair)
 
 
-@pytest.mark.parametrize(("forward", "reverse"), [*itertools.product(Direction, Direction)])
-def test_a_link_is_open_while_both_flow_and_finished_when_both_are_closed(forward, reverse):
-    state = link_state(forward, reverse)
-    assert state is link_state(reverse, forward)
-    if {forward, reverse} == {Direction.FLOWING}:
-        assert state is LinkState.OPEN
-    elif {forward, reverse} == {Direction.CLOSED}:
-        assert state is LinkState.FINISHED
-    else:
-        assert state is LinkState.HALF_CLOSED
+def test_a_state_is_over_where_nothing_can_happen_any_more():
+    assert set(Direction) - {state for state, _ in TRANSITIONS} == OVER

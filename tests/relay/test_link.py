@@ -10,7 +10,6 @@ import pytest
 from tests.relay.setup import LIMITS, RESET, SCRATCH, Setup
 from tlstunnel._openssl import CHUNK, FAT
 from tlstunnel.outcome import CloseReason
-from tlstunnel.relay.halfclose import LinkState
 from tlstunnel.relay.link import NEVER, PROVEN, QUIET_S, START_CHUNK, Limits
 
 
@@ -40,7 +39,7 @@ def test_eof_on_one_side_half_closes_the_other_and_the_reply_still_flows(first):
     assert bytes(other.sent) == b"last words"
     assert other.fins == 1
     assert link.reason is None
-    assert link.link.state is LinkState.HALF_CLOSED
+    assert not link.link.is_open
     other.put(b"reply")
     assert bytes(one.sent) == b"reply"
     other.put_eof()
@@ -87,7 +86,7 @@ def test_when_a_sink_has_room_again_everything_follows_without_another_edge():
     link.reactor.settle()
     assert bytes(link.client.sent) == data
     assert link.client.fins == 1
-    assert link.link.state is LinkState.HALF_CLOSED
+    assert not link.link.is_open
 
 
 def test_eof_waits_for_what_its_sink_has_not_taken_yet():

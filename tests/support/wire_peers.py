@@ -19,7 +19,14 @@ import socket
 import ssl
 import struct
 
-from tests.support import certificates
+from tests.support import certificates, hostile
+from tlstunnel.tls13.client import Client
+from tlstunnel.tls13.connection import Connection
+from tlstunnel.tls13.events import ApplicationData, Closed, HandshakeComplete
+from tlstunnel.tls13.failure import PeerAlert
+from tlstunnel.tls13.messages import KeyUpdate
+from tlstunnel.tls13.names import alert_name
+from tlstunnel.tls13.server import Server
 
 _KEPT = 1 << 20
 _PIECE = 1 << 18
@@ -63,6 +70,7 @@ class PlainPeer:
         self.has_eof = False
         self.is_cut = False
         self.was_reset = False
+        self._is_broken = False
         self.alert: str | None = None
         self._queue = bytearray()
         self._is_finishing = False
@@ -108,8 +116,10 @@ class PlainPeer:
         with contextlib.suppress(BlockingIOError):
             try:
                 moved |= self._write()
-            except ConnectionError:
+            except ConnectionError as exc:
                 self._queue.clear()
+                # The error is told once: what had come can still be read, and the end of it looks like an EOF.
+                self._is_broken = self._is_broken or isinstance(exc, ConnectionResetError)
         if self.reads and not self.is_over:
             try:
                 moved |= self._read()
@@ -143,6 +153,8 @@ class PlainPeer:
         data = self.sock.recv(self.most_at_once)
         if data:
             self._take(data)
+        elif self._is_broken:
+            self.was_reset = True
         else:
             self.has_eof = True
         return True
@@ -255,6 +267,74 @@ class TLSPeer(PlainPeer):
             self.is_cut = True
         else:
             self.alert = error.reason or str(error)
+
+
+class HandPeer(PlainPeer):
+    """A TLS 1.3 peer that says what no library would: `records` are its raw records, sent in their order."""
+
+    def __init__(self, sock: socket.socket, *, is_server: bool) -> None:
+        super().__init__(sock)
+        self.connection: Connection
+        if is_server:
+            self.connection = Server(hostile.server_config())
+        else:
+            client = self.connection = Client(hostile.client_config())
+            client.start()
+        self.is_shaken = False
+        self.wire = bytearray()
+        """What is to be sent and what the kernel has not taken."""
+        self.heard = 0
+        """Bytes that have come, of whatever kind."""
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.wire
+
+    def finish(self) -> None:
+        self.say(21, b"\1\0")
+
+    def send(self, data: bytes) -> None:
+        for at in range(0, len(data), 1 << 14):
+            self.say(23, data[at : at + (1 << 14)])
+
+    def say(self, content_type: int, content: bytes) -> None:
+        """A record under the current keys."""
+        self.connection.send_raw(content_type, content)
+
+    def ask_for_keys(self) -> None:
+        """A key update that asks for one in return."""
+        # Not `update_keys`: that is for connections that the peer has not ended.
+        hand = self.connection
+        hand._send(KeyUpdate(True))
+        hand._end_flight()
+        keys = hand._channel.write_keys
+        assert keys is not None
+        hand._channel.write_keys = hand._next_keys(keys, hand.role)
+
+    def _write_queue(self) -> bool:
+        self.wire += self.connection.data_to_send()
+        if not self.wire:
+            return False
+        del self.wire[: self.sock.send(self.wire[:_PIECE])]
+        return True
+
+    def _read(self) -> bool:
+        data = self.sock.recv(self.most_at_once)
+        self.heard += len(data)
+        if not data:
+            self.is_cut = True
+            return True
+        try:
+            events = self.connection.receive(data)
+        except PeerAlert as exc:
+            self.alert = alert_name(exc.alert)
+            return True
+        for event in events:
+            if isinstance(event, ApplicationData):
+                self._take(event.data)
+            self.is_shaken = self.is_shaken or isinstance(event, HandshakeComplete)
+            self.has_eof = self.has_eof or isinstance(event, Closed)
+        return True
 
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}

@@ -34,7 +34,16 @@ from tlstunnel._openssl.contexts import (
     set_judge,
     set_staple,
 )
-from tlstunnel._openssl.engine import CHUNK, FAT, MAX_ANSWERS, RECORD, UNREAD_ANSWERS, Engine, Scratch
+from tlstunnel._openssl.engine import (
+    CHUNK,
+    FAT,
+    MAX_ANSWERS,
+    RECORD,
+    UNFINISHED_RECORD,
+    UNREAD_ANSWERS,
+    Engine,
+    Scratch,
+)
 from tlstunnel._openssl.keys import read_key
 from tlstunnel._openssl.protocol import TLSEngine
 
@@ -43,6 +52,7 @@ __all__ = [
     "FAT",
     "MAX_ANSWERS",
     "RECORD",
+    "UNFINISHED_RECORD",
     "UNREAD_ANSWERS",
     "X509_V_ERR_APPLICATION_VERIFICATION",
     "X509_V_ERR_CERT_REJECTED",

@@ -27,6 +27,8 @@ _SMALL = 4096
 FAT = 32 * 1024
 """An output that ever held this much is worth giving back when the session is quiet."""
 _ONE_RECORD = 16 * 1024
+UNFINISHED_RECORD = b"\x17\x03\x03\x41\x00" + bytes(RECORD - 1)
+"""The header of the longest record, and its contents but for the last byte (RFC 8446 section 5.2)."""
 _APPLICATION_DATA = 23  # RFC 8446 section 5.1
 MAX_ANSWERS = 16 * 1024
 """Bytes of answers (to key updates, to renegotiation) that a peer may ask for while it does not read."""
@@ -66,12 +68,13 @@ class Scratch:
 class Engine:
     """One TLS session, in memory. `free()` must be called exactly once; nothing else may be called after it.
 
-    Every method may raise TLSError; what OpenSSL has queued for the peer by then (an alert) is in the output.
+    Every method may raise TLSError; what OpenSSL has queued for the peer by then (an alert) is in the output. After
+    `close` nothing more comes into the output (RFC 8446 section 6.1), whatever the peer asks for.
     """
 
     __slots__ = (
-        "_context", "_has_output", "_in", "_is_aligned", "_is_judged", "_out", "_scratch", "_ssl", "failure",
-        "has_ended", "kept", "may_answer",
+        "_context", "_has_output", "_in", "_is_aligned", "_is_closed", "_is_judged", "_out", "_scratch", "_ssl",
+        "failure", "has_ended", "kept", "may_answer",
     )  # fmt: skip
 
     def __init__(self, context: SSL.Context, scratch: Scratch, *, is_server: bool) -> None:
@@ -94,6 +97,7 @@ class Engine:
         self.kept = 0
         # Whether the last `decrypt` may have produced something to send (the answer to a key update).
         self.may_answer = False
+        self._is_closed = False
         self.has_ended = False  # the peer's close_notify has come (RFC 8446 section 6.1), or `failure`
         self.failure: TLSError | None = None
 
@@ -134,7 +138,11 @@ class Engine:
             raise TLSError(drain_errors() or (f"cannot verify the name {host}",))
 
     def handshake(self, received: int) -> bool:
-        """Go on with the handshake after `received` bytes came into the wire area; whether it is complete."""
+        """Go on with the handshake after `received` bytes came into the wire area; whether it is complete.
+
+        Raises:
+            EOFError: the peer ended it by close_notify.
+        """
         ssl = self._ssl
         if received:
             _lib.BIO_write(self._in, self._scratch.wire_ptr, received)
@@ -145,9 +153,12 @@ class Engine:
             # OpenSSL takes whole records and stops after the last of the handshake.
             self._is_aligned = _lib.BIO_get_mem_data(self._in, self._scratch.out) == 0
             return True
-        if _lib.SSL_get_error(ssl, result) != SSL_ERROR_WANT_READ:
-            raise self._failure()
-        return False
+        error = _lib.SSL_get_error(ssl, result)
+        if error == SSL_ERROR_WANT_READ:
+            return False
+        if self._is_end(error):
+            raise EOFError
+        raise self._failure()
 
     def decrypt(self, received: int) -> int:
         """Decrypt the `received` bytes of the wire area into the plain area and return how many stand there.
@@ -187,11 +198,48 @@ class Engine:
         error = _lib.SSL_get_error(ssl, count)
         if error != SSL_ERROR_WANT_READ:
             self.has_ended = True
-            if error != SSL_ERROR_ZERO_RETURN:
+            if not self._is_end(error):
                 self.failure = self._failure()
-        elif self._has_output and self.output_size() > self.kept + MAX_ANSWERS:
+        elif self._has_output and self.output_size() > self.kept + MAX_ANSWERS and not self._is_closed:
             self.has_ended, self.failure = True, TLSError(UNREAD_ANSWERS)
+        if self._is_closed:
+            self._is_aligned = False  # the short way above would leave answers in the output
+            self._cut_output()
         return total
+
+    def _is_end(self, error: int) -> bool:
+        """Whether the session ended by close_notify. OpenSSL does not say so where user_canceled came before it."""
+        if error == SSL_ERROR_ZERO_RETURN:
+            return True
+        return error == SSL_ERROR_SYSCALL and bool(_lib.SSL_get_shutdown(self._ssl) & _lib.SSL_RECEIVED_SHUTDOWN)
+
+    def _cut_output(self) -> None:
+        """Take back what reading has queued for the peer."""
+        scratch, out = self._scratch, self._out
+        count = _lib.BIO_get_mem_data(out, scratch.out)
+        if count > self.kept:
+            before = _ffi.buffer(scratch.out[0], self.kept)[:]
+            _lib.BIO_read(out, scratch.out[0], count)
+            _lib.BIO_write(out, before, len(before))
+
+    def is_inside_record(self) -> bool:
+        """Whether what was received ends inside a record. Only when nothing more will be received.
+
+        OpenSSL does not tell, so it is given the beginning of a record of which the end never comes. Between two
+        records it waits for that; inside one it finds that the record is none.
+        """
+        if self.failure is not None:
+            return False
+        ssl, scratch, size = self._ssl, self._scratch, len(UNFINISHED_RECORD)
+        self.kept = self.output_size()
+        self._in = _lib.BIO_new(_lib.BIO_s_mem())
+        _lib.SSL_set_bio(ssl, self._in, self._out)
+        scratch.wire[:size] = UNFINISHED_RECORD
+        _lib.BIO_write(self._in, scratch.wire_ptr, size)
+        error = _lib.SSL_get_error(ssl, _lib.SSL_read(ssl, scratch.plain_ptr, scratch.plain_size))
+        drain_errors()
+        self._cut_output()
+        return bool(error != SSL_ERROR_WANT_READ)
 
     def send(self, size: int, send: Callable[[Any, int], int]) -> bool:
         """Encrypt the first `size` bytes of the plain area and send them. Whether everything is out.
@@ -245,6 +293,8 @@ class Engine:
         """Queue close_notify: nothing more will be encrypted; the peer may still send (RFC 8446 section 6.1)."""
         if _lib.SSL_shutdown(self._ssl) < 0:
             drain_errors()
+        self._is_closed, self._is_aligned = True, False
+        self.kept = self.output_size()
 
     def slim(self) -> None:
         """Give back what bulk left behind. Only with an empty output, and when everything received was decrypted."""
@@ -317,6 +367,7 @@ class Engine:
 
 
 SSL_ERROR_WANT_READ = 2
+SSL_ERROR_SYSCALL = 5
 SSL_ERROR_ZERO_RETURN = 6
 
 

@@ -3,7 +3,8 @@
 An end owns its socket. It keeps what the reactor's edges said (`is_readable`, `is_writable`), takes bytes from its
 socket into the worker's shared plain area (`receive`), sends bytes from there (`send`), and keeps what its peer has not
 taken yet (`has_pending`). While something is pending the link does not read the other end, so an end holds at most one
-chunk: that is the memory bound of a link (see `relay.link`).
+chunk: that is the memory bound of a link (see `relay.link`). `send` and `flush` return how many bytes of plaintext
+the kernel took.
 
 Calls use MSG_DONTWAIT on sockets that the kernel believes blocking: it saves the call that would change them.
 Methods let OSError through; the link knows which end it came from.
@@ -12,8 +13,12 @@ Methods let OSError through; the link knows which end it came from.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable
 
 from tlstunnel._openssl import RECORD, Scratch, TLSEngine, TLSError
@@ -27,11 +32,12 @@ class PlainEnd:
     """An end that speaks plaintext."""
 
     __slots__ = (
-        "_pending", "_plain", "_watch_room", "at_eof", "fd", "has_hung_up", "has_pending", "is_readable", "is_shut",
-        "is_writable", "sock",
+        "_pending", "_plain", "_watch_room", "at_eof", "fd", "has_hung_up", "has_pending", "is_readable", "is_reset",
+        "is_shut", "is_writable", "sock",
     )  # fmt: skip
     failure: TLSError | None = None
     is_truncated = False
+    is_torn = False
     is_tls = False
 
     def __init__(self, sock: socket.SocketType, scratch: Scratch, watch_room: Callable[[int], None]) -> None:
@@ -46,6 +52,7 @@ class PlainEnd:
         self.is_writable = True  # a socket starts with an empty send buffer
         self.has_pending = False
         self.at_eof = False
+        self.is_reset = False
         self.is_shut = False
 
     def note(self, events: int) -> None:
@@ -69,12 +76,21 @@ class PlainEnd:
         self.at_eof = count == 0
         return count
 
+    def has_close_notify(self) -> bool:
+        """Whether the peer has said its end inside a session."""
+        return False
+
     def buffered(self) -> int:
         """What had been received before the link began: never anything here."""
         return 0
 
-    def send(self, size: int) -> None:
-        """Send the first `size` bytes of the plain area; keep what the socket does not take."""
+    def note_reset(self, error: OSError) -> None:
+        """Sending failed by this. What the peer said before can still be read, but the socket has told its error, and
+        the EOF that follows is only one where a FIN came before the reset: then the error is EPIPE (`tcp_reset`)."""
+        self.is_reset = self.is_reset or error.errno not in (errno.EPIPE, errno.ENOTCONN)
+
+    def send(self, size: int) -> int:
+        """Send the first `size` bytes of the plain area; keep what the socket does not take. How many it took."""
         try:
             sent = self.sock.send(self._plain[:size], _DONTWAIT)
         except BlockingIOError:
@@ -82,6 +98,7 @@ class PlainEnd:
         if sent < size:
             self._pending = memoryview(bytes(self._plain[sent:size]))
             self._block()
+        return sent
 
     def _block(self) -> None:
         """The socket is full: what is pending waits for room."""
@@ -91,11 +108,11 @@ class PlainEnd:
             self._watch_room(self.fd)
             self._watch_room = None
 
-    def flush(self) -> None:
-        """Send more of what was kept."""
+    def flush(self) -> int:
+        """Send more of what was kept; how many bytes of plaintext the socket took."""
         pending = self._pending
         if pending is None:
-            return
+            return 0
         try:
             sent = self.sock.send(pending, _DONTWAIT)
         except BlockingIOError:
@@ -104,8 +121,15 @@ class PlainEnd:
             self._pending = pending[sent:]
             self._block()
         else:
-            self._pending = None
-            self.has_pending = False
+            self._pending, self.has_pending = None, False
+        return sent
+
+    def unsent(self) -> int:
+        """How much of what was sent the peer's machine has not acknowledged: closing with a reset would destroy it."""
+        try:
+            return int.from_bytes(fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
 
     def shut(self) -> None:
         """Say that nothing more will be sent; the other direction goes on. Only when nothing is pending."""
@@ -144,7 +168,10 @@ class PlainEnd:
 class TLSEnd(PlainEnd):
     """An end whose peer speaks TLS. The engine is the end's to free."""
 
-    __slots__ = ("_fin_is_due", "_send", "_wire", "_withheld", "engine", "failure", "is_server", "is_truncated")
+    __slots__ = (
+        "_fin_is_due", "_send", "_untaken", "_wire", "_withheld", "engine", "failure", "is_server", "is_torn",
+        "is_truncated",
+    )  # fmt: skip
     is_tls = True
 
     def __init__(
@@ -163,8 +190,10 @@ class TLSEnd(PlainEnd):
         self._wire = scratch.wire
         self._send = sock.send
         self._fin_is_due = False
+        self._untaken = 0  # of the plaintext that was sent last, what is still pending; never less
         self.failure = None
         self.is_truncated = False
+        self.is_torn = False  # truncated, and inside a record
 
     def begin(self) -> None:
         """Client: send the first flight."""
@@ -189,6 +218,7 @@ class TLSEnd(PlainEnd):
 
         Raises:
             TLSError: the handshake failed. What OpenSSL wants to tell the peer is sent as far as the socket takes it.
+            EOFError: the peer ended it by close_notify.
         """
         try:
             is_complete = self.engine.handshake(count)
@@ -216,11 +246,15 @@ class TLSEnd(PlainEnd):
         if count == 0:
             # EOF of the connection before close_notify: somebody may have cut it (RFC 8446 section 6.1).
             self.is_truncated = self.at_eof = True
+            self.is_torn = self.engine.is_inside_record()
             return 0
         size = self.engine.decrypt(count)
         if self.engine.may_answer:
             self._answer()
         return size
+
+    def has_close_notify(self) -> bool:
+        return self.engine.has_ended
 
     def buffered(self) -> int:
         """Decrypt what came together with the end of the handshake."""
@@ -236,21 +270,29 @@ class TLSEnd(PlainEnd):
             self.at_eof = True
             self.is_readable = False
         if not self.has_pending and engine.output_size() > self._withheld:
-            self.flush()
+            try:
+                self.flush()
+            except OSError as exc:  # the peer hears no answer any more; what it said before counts all the same
+                self.note_reset(exc)
 
-    def send(self, size: int) -> None:
-        if not self.engine.send(size, self._send):
-            self._block()
+    def send(self, size: int) -> int:
+        if self.engine.send(size, self._send):
+            return size
+        self._block()
+        self._untaken = min(size, self.engine.output_size())
+        return size - self._untaken
 
-    def flush(self) -> None:
-        self._withheld = 0
+    def flush(self) -> int:
+        self._withheld, before = 0, self._untaken
         if not self.engine.flush(self._send):
             self._block()
-            return
-        self.has_pending = False
+            self._untaken = min(before, self.engine.output_size())
+            return before - self._untaken
+        self._untaken, self.has_pending = 0, False
         if self._fin_is_due:
             self._fin_is_due = False
             self.sock.shutdown(socket.SHUT_WR)
+        return before
 
     def shut(self) -> None:
         """Send close_notify, and the FIN behind it: nothing can follow close_notify (RFC 8446 section 6.1)."""

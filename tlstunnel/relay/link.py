@@ -2,8 +2,7 @@
 
 Theory of operation. The reactor tells a flow that its source is ready. While the link is calm, both ends open and
 nothing pending, the flow moves what is there and nothing follows from it: that is every small exchange. Otherwise the
-link does two things, always in this order: `_serve` both flows, a bounded amount, and `settle` what follows from that:
-half-close, finish, come back.
+link does two things, always in this order: `_serve` both flows, a bounded amount, and `settle` what follows from that.
 
 Memory. While a sink has something pending its source is not read, so each direction holds at most one chunk, in the
 sink: plaintext in a plain end, ciphertext in a TLS end. A chunk is START_CHUNK until a direction has moved PROVEN
@@ -11,12 +10,18 @@ bytes, more than the kernel's buffers of both sides swallow, so only a peer that
 and at most BULK_LINKS of a worker's links use big chunks at a time. A peer that never reads costs START_CHUNK, its
 encryption and the allocator's rounding: under 128 KiB (ladder: start-chunk).
 
-Ending. Every path leads to `finish`, once. How the ends are told depends on the reason:
+Breaking. A side that is cut leaves the link at once, with its alert if there is one; the other stays until it has what
+was genuine: what is pending is flushed, and a reset waits until the peer's machine has acknowledged everything, since
+it would destroy what it overtakes. A side to which nothing can be sent any more is still read to its end, for what it
+said before, and so it turns out whether it had ended or was cut; what comes for it is thrown away. All that within
+half_close_timeout. What was wrong first is the `verdict`. Counted is what the kernel has taken from us for a sink.
 
-    finished       both sides have ended; both were told already; close
+Ending. Every path leads to `finish`, once. How an end is told depends on what came for it, and on the reason:
+
+    told           it has heard the other side's end already; close
     quiet          a timeout: close_notify and FIN, since nothing was moving and nothing is cut
-    cut            an error of the other side: no close_notify and a reset for a plaintext peer, so that nobody takes a
-                   stream that was cut for one that ended (RFC 8446 section 6.1)
+    cut            anything else: no close_notify and a reset for a plaintext peer, so that nobody takes a stream that
+                   was cut for one that ended (RFC 8446 section 6.1)
 """
 
 from __future__ import annotations
@@ -26,10 +31,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tlstunnel._openssl import CHUNK, FAT, Scratch, TLSError
-from tlstunnel.outcome import CloseReason
+from tlstunnel.outcome import OUR_ERRORS, CloseReason, of_session, of_socket
 from tlstunnel.relay.ends import PlainEnd
 from tlstunnel.relay.farewell import Farewell
-from tlstunnel.relay.halfclose import Direction, Event, LinkState, after, link_state
+from tlstunnel.relay.halfclose import OVER, Direction, Event, after
 from tlstunnel.relay.reactor import EPOLLIN, Reactor
 
 START_CHUNK = 64 * 1024
@@ -40,6 +45,8 @@ QUIET_S = 1.0
 NEVER = float("inf")
 
 _QUIET_REASONS = frozenset((CloseReason.IDLE_TIMEOUT, CloseReason.HALF_CLOSE_TIMEOUT))
+LOST = Direction.LOST
+_LIMIT_REASONS = _QUIET_REASONS | {CloseReason.MAX_LIFETIME, CloseReason.DRAINED}
 
 
 class Limits(NamedTuple):
@@ -53,11 +60,13 @@ class Limits(NamedTuple):
 class Flow:
     """One direction of a link. Hears of the edges of its source."""
 
-    __slots__ = ("cell", "chunk", "link", "moved", "sink", "source", "state")
+    __slots__ = ("cell", "chunk", "link", "moved", "other", "sink", "source", "state", "told_at")
 
     def __init__(self, link: Link, source: PlainEnd, sink: PlainEnd, cell: int) -> None:
+        self.other = self  # the other direction, when there is one
         self.link, self.source, self.sink, self.cell = link, source, sink, cell
         self.moved = 0
+        self.told_at = -1  # what the other direction had moved when this one's sink was told of the end
         self.chunk = START_CHUNK  # how much is read at once
         self.state = Direction.FLOWING
 
@@ -73,34 +82,44 @@ class Flow:
             if size:
                 active = self.sink
                 link.stamp = link.reactor.now
-                self.moved += size
-                link.cells[self.cell] += size
                 if size > FAT:
                     link.note_bulk(self)
-                active.send(size)
+                size = active.send(size)
+                self.moved += size
+                link.cells[self.cell] += size
         except OSError as exc:
-            link.finish_broken(active, exc)
+            link.note_broken(active, exc, is_sending=active is not source)
         except TLSError as exc:
-            link.finish_tls(active, exc)
+            link.finish(CloseReason.INTERNAL_ERROR, str(exc), exc)  # encrypting asks nothing of the peer
         if fd >= 0 and (source.is_readable or self.sink.has_pending or source.at_eof):
             link.settle()
 
     def on_crash(self, error: Exception) -> None:
         self.link.on_crash(error)
 
+    def has_more(self) -> bool:
+        """Whether something can be read now, for a sink that can take it or for nobody."""
+        is_free = not self.sink.has_pending or self.state is LOST
+        return self.source.is_readable and is_free and self.source in self.link.left
+
     def advance(self, *, is_last: bool) -> None:
         """Bring the direction's end as far as it can go now. The last direction's FIN is left to `close`."""
         sink = self.sink
-        if self.state is Direction.FLOWING and self.source.at_eof:
-            self.state = after(self.state, Event.EOF)
-        if self.state is Direction.ENDING and not sink.has_pending:
-            if not sink.is_shut:
-                if is_last:
-                    sink.say_goodbye()
-                else:
-                    sink.shut()
-            if not sink.has_pending:
-                self.state = after(self.state, Event.FLUSHED)
+        if self.state in OVER or self.state is Direction.FLOWING or sink.has_pending:
+            return
+        if self.state is Direction.ENDING and not sink.is_shut:
+            try:
+                sink.say_goodbye() if is_last else sink.shut()
+            except OSError as exc:
+                sink.note_reset(exc)  # it has been sent everything; that it is over it knows already
+        if not sink.has_pending:
+            self.note_flushed()
+
+    def note_flushed(self) -> None:
+        """The sink has everything, and has heard of the end if it was one."""
+        if self.state is Direction.ENDING:
+            self.told_at = self.other.moved
+        self.state = after(self.state, Event.FLUSHED)
 
 
 class Link:
@@ -114,8 +133,9 @@ class Link:
     """
 
     __slots__ = (
-        "_is_finished", "_is_slim", "_limits", "_on_closed", "_on_finished", "_scratch", "backend", "cells", "client",
-        "deadline", "ends_at", "forward", "is_calm", "reactor", "reverse", "stamp", "state",
+        "_is_finished", "_is_slim", "_limits", "_on_closed", "_on_finished", "_scratch", "_unsent", "backend",
+        "cells", "client", "deadline", "ends_at", "forward", "is_calm", "is_open", "left", "reactor", "reverse",
+        "stamp", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -145,7 +165,11 @@ class Link:
         self.ends_at = ends_at
         self.forward = Flow(self, client, backend, forward_cell)
         self.reverse = Flow(self, backend, client, reverse_cell)
-        self.state = LinkState.OPEN
+        self.forward.other, self.reverse.other = self.reverse, self.forward
+        self.is_open = True  # both directions flow
+        self.verdict: tuple[CloseReason, str] | None = None
+        self.left = [client, backend]  # the ends that have not been parted with
+        self._unsent = 0
         self.stamp = reactor.now
         self.deadline = min(ends_at, reactor.now + min(limits.idle_s, QUIET_S))
 
@@ -175,7 +199,7 @@ class Link:
         end.note(events)
         if end.has_pending:
             # It may have room now, and what the other end has left to give, or its end, brings no edge of its own.
-            self._serve(self.reverse if incoming is self.forward else self.forward)
+            self._serve(incoming.other)
         self._serve(incoming)
         self.settle()
 
@@ -183,13 +207,13 @@ class Link:
         if now >= self.ends_at:
             self.finish(CloseReason.MAX_LIFETIME)
             return
-        is_open = self.state is LinkState.OPEN
+        if self._unsent and self._conclude():
+            return  # the acknowledgement of what was sent brings no edge
         quiet_s = now - self.stamp
-        allowed_s = self._limits.idle_s if is_open else self._limits.half_close_s
-        if quiet_s >= allowed_s:
-            self.finish(CloseReason.IDLE_TIMEOUT if is_open else CloseReason.HALF_CLOSE_TIMEOUT)
+        if quiet_s >= (self._limits.idle_s if self.is_open else self._limits.half_close_s):
+            self.finish(CloseReason.IDLE_TIMEOUT if self.is_open else CloseReason.HALF_CLOSE_TIMEOUT)
             return
-        if not self._is_slim and quiet_s >= QUIET_S:
+        if not self._is_slim and quiet_s >= QUIET_S and self.verdict is None:
             self._slim()
             self.client.slim()
             self.backend.slim()
@@ -206,15 +230,18 @@ class Link:
         sink = flow.sink
         if self._is_finished:
             return
-        if sink.has_pending and sink.is_writable:
+        if sink.has_pending and sink.is_writable and flow.state not in OVER:
             try:
-                sink.flush()
+                taken = sink.flush()
             except OSError as exc:
-                self.finish_broken(sink, exc)
+                self.note_broken(sink, exc, is_sending=True)
                 return
             self.stamp = self.reactor.now
-        if flow.source.is_readable and not sink.has_pending:
-            flow.on_ready(-1, 0)
+            flow.moved += taken
+            self.cells[flow.cell] += taken
+        if flow.has_more():
+            # What comes for nobody is read all the same: whoever is stuck in sending does not read.
+            flow.on_ready(-1, 0, (lambda: flow.source.receive(START_CHUNK) and 0) if flow.state is LOST else None)
 
     def note_bulk(self, flow: Flow) -> None:
         """A long chunk moved: there will be something to give back, and the flow may have earned bigger ones."""
@@ -236,100 +263,136 @@ class Link:
     # What follows from them.
 
     def settle(self) -> None:
-        """Half-close, finish or come back, as what was moved demands."""
+        """Half-close, break, finish or come back, as what was moved demands."""
         if self._is_finished:
             return
         client, backend = self.client, self.backend
-        if client.at_eof or backend.at_eof:
-            for flow in (self.forward, self.reverse):
-                failure = flow.source.failure
-                if failure is not None and not flow.sink.has_pending:
-                    self.finish_tls(flow.source, failure)
-                    return
-                if flow.source.is_truncated and self._limits.is_strict:
-                    self.finish(CloseReason.TRUNCATED_STRICT, "client" if flow.source is client else "backend")
-                    return
-            is_over = client.at_eof and backend.at_eof and not client.has_pending and not backend.has_pending
-            try:
-                self.forward.advance(is_last=is_over)
-                self.reverse.advance(is_last=is_over)
-            except OSError as exc:
-                # The peer whose turn it was to hear our FIN has reset.
-                if not is_over:
-                    self.finish_broken(backend if self.forward.state is Direction.ENDING else client, exc)
-                    return
-                self.forward.state = self.reverse.state = Direction.CLOSED
-            before, self.state = self.state, link_state(self.forward.state, self.reverse.state)
-            if self.state is LinkState.FINISHED:
-                is_truncated = client.is_truncated or backend.is_truncated
-                self.finish(CloseReason.TRUNCATED if is_truncated else CloseReason.FINISHED)
+        if client.at_eof or backend.at_eof or self.verdict is not None:
+            self._close_down()
+            if self._is_finished:
                 return
-            if self.state is not before:
-                self._aim()
-        self.is_calm = not (client.at_eof or backend.at_eof or client.has_pending or backend.has_pending)
-        if (client.is_readable and not backend.has_pending) or (backend.is_readable and not client.has_pending):
+        has_pending = client.has_pending or backend.has_pending
+        self.is_calm = not (has_pending or client.at_eof or backend.at_eof or self.verdict)
+        if self.forward.has_more() or self.reverse.has_more():
             self.reactor.again(self)
+
+    def _close_down(self) -> None:
+        """One side has ended or is broken: what follows for both."""
+        for flow in (self.forward, self.reverse):
+            if flow.state is Direction.FLOWING and flow.source.at_eof:
+                self._hear_end(flow)
+        client, backend = self.client, self.backend
+        is_over = client.at_eof and backend.at_eof and not client.has_pending and not backend.has_pending
+        self.forward.advance(is_last=is_over)
+        self.reverse.advance(is_last=is_over)
+        was_open, self.is_open = self.is_open, self.forward.state is self.reverse.state is Direction.FLOWING
+        if self.forward.state in OVER and self.reverse.state in OVER:
+            self._conclude()
+        elif was_open:
+            self._aim()
+
+    def _hear_end(self, flow: Flow) -> None:
+        """The source has nothing more to give: because it said so, or because it was cut."""
+        source = flow.source
+        is_client, verdict = source is self.client, self.verdict
+        if source.failure is not None:
+            verdict = of_session(source.failure.reasons, is_client=is_client), str(source.failure)
+        elif source.is_truncated and self._limits.is_strict:
+            verdict = verdict or (CloseReason.TRUNCATED_STRICT, "client" if is_client else "backend")
+        elif source.is_torn:
+            verdict = verdict or (CloseReason.TRUNCATED, "cut inside a TLS record")
+        elif source.is_reset and not source.has_close_notify():
+            verdict = verdict or of_socket(ConnectionResetError(), is_client=is_client)
+        else:
+            flow.state = after(flow.state, Event.EOF)
+            return
+        self.verdict, flow.state = verdict, after(flow.state, Event.CUT)
+        told = flow.other
+        if told.state not in OVER:
+            told.state, source.has_pending = after(told.state, Event.GONE), False
+        self._part(told, is_quiet=False)
+
+    def _conclude(self) -> bool:
+        """Both directions are over: end the link, once a reset would not destroy what was sent. Whether it ended."""
+        unsent = 0
+        for flow in (self.forward, self.reverse):
+            end, is_closed = flow.sink, flow.state is Direction.CLOSED
+            if end in self.left and not (end.is_reset or flow.state is LOST or (is_closed and end.at_eof)):
+                unsent += end.unsent()
+        if unsent != self._unsent:
+            self._unsent, self.stamp = unsent, self.reactor.now
+        if unsent:
+            self.deadline = self.reactor.now
+            return False
+        is_truncated = self.client.is_truncated or self.backend.is_truncated
+        reason, detail = self.verdict or (CloseReason.TRUNCATED if is_truncated else CloseReason.FINISHED, "")
+        if reason is CloseReason.CLIENT_RESET and self.reverse.told_at == self.forward.moved:
+            reason, detail = CloseReason.FINISHED, ""  # it has all that it came for, and has said nothing since
+        self.finish(reason, detail)
+        return True
 
     def _aim(self) -> None:
         """Set the deadline to the next moment at which something may be due."""
-        allowed_s = self._limits.idle_s if self.state is LinkState.OPEN else self._limits.half_close_s
-        due = self.stamp + allowed_s
-        if not self._is_slim:
+        due = self.stamp + (self._limits.idle_s if self.is_open else self._limits.half_close_s)
+        if not self._is_slim and self.verdict is None:
             due = min(due, self.stamp + QUIET_S)
-        self.deadline = min(due, self.ends_at)
+        self.deadline = self.reactor.now if self._unsent else min(due, self.ends_at)
 
     # The end.
 
-    def finish_broken(self, end: PlainEnd, error: OSError) -> None:
-        """A socket failed. Where that side had ended and been told everything, that is an ending like any other."""
-        is_client = end is self.client
-        heard, told = (self.forward, self.reverse) if is_client else (self.reverse, self.forward)
-        if told.state is Direction.CLOSED and end.at_eof:
-            self.finish(CloseReason.FINISHED)
+    def note_broken(self, end: PlainEnd, error: OSError, *, is_sending: bool) -> None:
+        """A socket failed: what was to be sent is lost, or nothing more will come."""
+        if error.errno in OUR_ERRORS:
+            self.finish(CloseReason.INTERNAL_ERROR, error.strerror or type(error).__name__, error)
             return
-        with contextlib.suppress(OSError, TLSError):
-            # What it said before it broke counts: without us it would be heard.
-            while not (end.at_eof or heard.sink.has_pending) and (size := end.receive(heard.chunk)):
-                heard.moved += size
-                self.cells[heard.cell] += size
-                heard.sink.send(size)
-        if end.failure is not None:
-            self.finish_tls(end, end.failure)
-        elif isinstance(error, TimeoutError):
-            self.finish(CloseReason.CLIENT_TIMEOUT if is_client else CloseReason.BACKEND_TIMEOUT)
+        heard, told = (self.forward, self.reverse) if end is self.client else (self.reverse, self.forward)
+        if is_sending:
+            end.note_reset(error)
+            end.has_pending, end.is_readable = False, True  # what it said before counts: without us it would be heard
+            if end.is_shut:
+                told.note_flushed()  # it has everything; only our goodbye was pending, and that it is over it knows
+                return
+            told.state = after(told.state, Event.GONE)
         else:
-            detail = "" if isinstance(error, ConnectionError) else error.strerror or str(error)
-            self.finish(CloseReason.CLIENT_RESET if is_client else CloseReason.BACKEND_RESET, detail)
-
-    def finish_tls(self, end: PlainEnd, error: TLSError) -> None:
-        """A session failed: by the peer's alert, or because the peer broke the protocol."""
-        alert, broken = CloseReason.BACKEND_ALERT, CloseReason.BACKEND_TLS_ERROR
-        if end is self.client:
-            alert, broken = CloseReason.CLIENT_ALERT, CloseReason.CLIENT_TLS_ERROR
-        self.finish(alert if any("alert" in reason for reason in error.reasons) else broken, str(error))
+            end.is_readable, end.is_reset = False, True
+            if end.at_eof or heard.state is not Direction.FLOWING:
+                return  # it had said its last word; whether it still listens shows when it is spoken to
+            end.at_eof = True
+        self.verdict = self.verdict or of_socket(error, is_client=end is self.client)
+        self.is_calm = False
+        self.reactor.again(self)
 
     def finish(self, reason: CloseReason, detail: str = "", error: Exception | None = None) -> None:
         """End the link: tell both peers what can be told, release both ends, report once. Idempotent."""
         if self._is_finished:
             return
+        if self.verdict is not None and reason in _LIMIT_REASONS:
+            reason, detail = self.verdict  # a limit ends what this began
         self._is_finished, self.is_calm = True, False
         self._slim()
         self.reactor.release(self)
-        is_over = reason in (CloseReason.FINISHED, CloseReason.TRUNCATED)
-        is_quiet = reason in _QUIET_REASONS
-        for end in (self.client, self.backend):
-            is_done = is_over and end.at_eof and not end.has_pending
-            if not is_done:
-                with contextlib.suppress(OSError, TLSError):
-                    if is_quiet and not end.has_pending and not end.is_shut:
-                        end.shut()
-                    elif not (is_over or end.is_tls):
-                        end.reset_on_close()
-            if not is_done and (is_over or is_quiet or end.is_tls):
-                Farewell(self.reactor, end, self._on_closed)
-            else:
-                self.reactor.forget(end.fd)
-                end.close()
-                self._on_closed()
+        self._part(self.reverse, is_quiet=reason in _QUIET_REASONS)
+        self._part(self.forward, is_quiet=reason in _QUIET_REASONS)
         self._on_finished(self, reason, detail, error)
         self.forward.link = self.reverse.link = None  # type: ignore[assignment] # nothing is left to the collector
+
+    def _part(self, told: Flow, *, is_quiet: bool) -> None:
+        """Part with the end that this direction leads to, unless that is done."""
+        end = told.sink
+        if end not in self.left:
+            return
+        self.left.remove(end)
+        is_told = told.state is Direction.CLOSED
+        is_done = is_told and end.at_eof and end.failure is None
+        with contextlib.suppress(OSError, TLSError):
+            if is_quiet and not (is_told or end.has_pending or end.is_shut):
+                end.shut()
+                is_told = True
+            elif not (is_told or end.is_tls):
+                end.reset_on_close()
+        if not is_done and (is_told or end.is_tls):
+            Farewell(self.reactor, end, self._on_closed)
+        else:
+            self.reactor.forget(end.fd)
+            end.close()
+            self._on_closed()

@@ -8,6 +8,7 @@ by `cryptography` instead.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from OpenSSL import SSL
 from tlstunnel._openssl import (
     MAX_ANSWERS,
     RECORD,
+    UNFINISHED_RECORD,
     UNREAD_ANSWERS,
     X509_V_ERR_CERT_REJECTED,
     X509_V_ERR_CRL_HAS_EXPIRED,
@@ -53,6 +55,7 @@ class PortableEngine:
         else:
             self._connection.set_connect_state()
         self.may_answer = True
+        self._is_closed = False
         self.has_ended = False
         self.failure: TLSError | None = None
 
@@ -84,6 +87,8 @@ class PortableEngine:
         except SSL.WantReadError:
             return False
         except SSL.Error as exc:
+            if self._is_end(exc):
+                raise EOFError from None
             raise _failure(exc, self._refused_for) from None
         if self._host is not None:
             self._verify_host()
@@ -102,14 +107,41 @@ class PortableEngine:
                 total += len(data)
         except SSL.WantReadError:
             pass
-        except SSL.ZeroReturnError:
-            self.has_ended = True
         except SSL.Error as exc:
             self.has_ended = True
-            self.failure = _failure(exc)
-        if self._output and self.output_size() > self.kept + MAX_ANSWERS:
+            if not self._is_end(exc):
+                self.failure = _failure(exc)
+        if self._is_closed:
+            self._forget_output()
+        elif self._output and self.output_size() > self.kept + MAX_ANSWERS:
             self.has_ended, self.failure = True, TLSError(UNREAD_ANSWERS)
         return total
+
+    def _is_end(self, error: SSL.Error) -> bool:
+        if isinstance(error, SSL.ZeroReturnError):
+            return True
+        has_ended = bool(self._connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
+        return has_ended and isinstance(error, SSL.SysCallError)
+
+    def _forget_output(self) -> None:
+        """Take back what reading has queued for the peer."""
+        kept = len(self._output)
+        self.output_size()
+        del self._output[kept:]
+
+    def is_inside_record(self) -> bool:
+        if self.failure is not None:
+            return False
+        connection = self._connection
+        self.output_size()
+        connection.bio_write(UNFINISHED_RECORD)
+        try:
+            connection.recv(RECORD)
+        except SSL.WantReadError:
+            return False
+        except SSL.Error:
+            self._forget_output()
+        return True
 
     def send(self, size: int, send: Callable[[Any, int], int]) -> bool:
         data = bytes(self._scratch.plain[:size])
@@ -138,10 +170,10 @@ class PortableEngine:
                 return len(self._output)
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(SSL.Error):  # a session that failed has nothing more to say
             self._connection.shutdown()
-        except SSL.Error:
-            return  # a session that failed has nothing more to say
+        self.output_size()
+        self._is_closed = True
 
     def slim(self) -> None:
         """Nothing to give back that public methods reach."""
