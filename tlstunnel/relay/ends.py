@@ -47,13 +47,9 @@ class PlainEnd:
         self.fd = sock.fileno()
         self._plain = scratch.plain
         self._pending: memoryview | None = None
-        self.has_hung_up = False
-        self.is_readable = False
+        self.has_hung_up = self.is_readable = self.has_pending = False
         self.is_writable = True  # a socket starts with an empty send buffer
-        self.has_pending = False
-        self.at_eof = False
-        self.is_reset = False
-        self.is_shut = False
+        self.at_eof = self.is_reset = self.is_shut = False
 
     def note(self, events: int) -> None:
         """Keep what the reactor's edges said."""
@@ -117,11 +113,9 @@ class PlainEnd:
             sent = self.sock.send(pending, _DONTWAIT)
         except BlockingIOError:
             sent = 0
-        if sent < len(pending):
-            self._pending = pending[sent:]
+        self._pending, self.has_pending = pending[sent:] or None, False
+        if self._pending is not None:
             self._block()
-        else:
-            self._pending, self.has_pending = None, False
         return sent
 
     def unsent(self) -> int:
@@ -192,8 +186,7 @@ class TLSEnd(PlainEnd):
         self._fin_is_due = False
         self._untaken = 0  # of the plaintext that was sent last, what is still pending; never less
         self.failure = None
-        self.is_truncated = False
-        self.is_torn = False  # truncated, and inside a record
+        self.is_truncated = self.is_torn = False  # torn is: truncated, and inside a record
 
     def begin(self) -> None:
         """Client: send the first flight."""

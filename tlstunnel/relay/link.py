@@ -10,18 +10,18 @@ bytes, more than the kernel's buffers of both sides swallow, so only a peer that
 and at most BULK_LINKS of a worker's links use big chunks at a time. A peer that never reads costs START_CHUNK, its
 encryption and the allocator's rounding: under 128 KiB (ladder: start-chunk).
 
-Breaking. A side that is cut leaves the link at once, with its alert if there is one; the other stays until it has what
-was genuine: what is pending is flushed, and a reset waits until the peer's machine has acknowledged everything, since
-it would destroy what it overtakes. A side to which nothing can be sent any more is still read to its end, for what it
-said before, and so it turns out whether it had ended or was cut; what comes for it is thrown away. All that within
-half_close_timeout. What was wrong first is the `verdict`. Counted is what the kernel has taken from us for a sink.
+Breaking. A side that is cut leaves the link at once, with its alert if there is one; the other stays, within
+half_close_timeout, until it has what was genuine: what is pending is flushed, and a reset waits until the peer's
+machine has acknowledged everything, since it would destroy what it overtakes. A side to which nothing can be sent any
+more is read to its end, and so it turns out whether it had ended or was cut. What was wrong first is the `verdict`.
+What the kernel has taken for a sink is what counts.
 
 Ending. Every path leads to `finish`, once. How an end is told depends on what came for it, and on the reason:
 
-    told           it has heard the other side's end already; close
-    quiet          a timeout: close_notify and FIN, since nothing was moving and nothing is cut
-    cut            anything else: no close_notify and a reset for a plaintext peer, so that nobody takes a stream that
-                   was cut for one that ended (RFC 8446 section 6.1)
+    told       it has heard the other side's end already; close
+    quiet      a timeout: close_notify and FIN, since nothing was moving and nothing is cut
+    cut        anything else: no close_notify and a reset for a plaintext peer, so that nobody takes a stream that was
+               cut for one that ended (RFC 8446 section 6.1)
 """
 
 from __future__ import annotations
@@ -366,13 +366,13 @@ class Link:
         """End the link: tell both peers what can be told, release both ends, report once. Idempotent."""
         if self._is_finished:
             return
-        if self.verdict is not None and reason in _LIMIT_REASONS:
-            reason, detail = self.verdict  # a limit ends what this began
+        if reason in _LIMIT_REASONS:
+            reason, detail = self.verdict or (reason, detail)  # a limit ends what the verdict began
         self._is_finished, self.is_calm = True, False
         self._slim()
         self.reactor.release(self)
-        self._part(self.reverse, is_quiet=reason in _QUIET_REASONS)
-        self._part(self.forward, is_quiet=reason in _QUIET_REASONS)
+        for told in (self.reverse, self.forward):
+            self._part(told, is_quiet=reason in _QUIET_REASONS)
         self._on_finished(self, reason, detail, error)
         self.forward.link = self.reverse.link = None  # type: ignore[assignment] # nothing is left to the collector
 
