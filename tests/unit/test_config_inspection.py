@@ -139,7 +139,7 @@ def test_the_admin_endpoints_files_are_read_and_handed_out() -> None:
     assert found.admin.client_ca is not None
     wrong = replace(admin, key=certificates.server("other").key, client_ca=pair.key)
     found = inspect(replace(config(plain()), admin=wrong), PassphraseSource(), now=NOW)
-    assert [each.steps for each in found.problems] == [("admin", "certificate"), ("admin", "client_ca")]
+    assert [each.steps for each in found.problems] == [("admin", "key"), ("admin", "client_ca")]
     assert inspect(config(plain()), PassphraseSource(), now=NOW).admin is None
 
 
@@ -151,16 +151,24 @@ def test_a_start_names_each_problem_by_key_path_or_by_option() -> None:
         inventory.take(asked, PassphraseSource())
     assert [problem.where for problem in caught.value.problems] == [
         "tunnel.toml: services.web.groups",
-        "tunnel.toml: services.web.certificate",
+        "tunnel.toml: services.web.key",
     ]
     with pytest.raises(ConfigError) as caught:
         inventory.take(replace(asked, source="command line"), PassphraseSource())
-    assert [problem.where for problem in caught.value.problems] == ["--groups", "--cert"]
+    assert [problem.where for problem in caught.value.problems] == ["--groups", "--key"]
 
 
 def test_a_start_over_files_that_cannot_be_read_is_the_machines_fault(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"^--cert: .*missing.pem"):
         inventory.take(config(replace(plain(), certificate=tmp_path / "missing.pem")), PassphraseSource())
+
+
+def test_a_start_names_the_option_of_the_file_that_is_wrong(tmp_path: Path) -> None:
+    empty = tmp_path / "pass.txt"
+    empty.write_bytes(b"\n")
+    asked = config(replace(plain(), key_passphrase_file=empty))
+    with pytest.raises(ConfigError, match=r"^--key-passphrase-file: .*pass.txt: "):
+        inventory.take(asked, PassphraseSource())
 
 
 def test_a_start_says_that_a_key_log_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

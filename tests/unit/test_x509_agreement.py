@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -18,12 +20,12 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tests.support import certificates as made
 from tests.support.material_files import Place
-from tests.support.mldsa_keys import elements, tlv
+from tests.support.mldsa_keys import elements, encrypted, tlv
 from tlstunnel.cli.cert import show
 from tlstunnel.errors import TunnelError
 from tlstunnel.pki import bundle, chain, describe, keys, readers
 from tlstunnel.pki.encryption import to_pem
-from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.pki.passphrase import Passphrase, from_file
 from tlstunnel.tls.material import contents_digest, load_credential
 from tlstunnel.tls.passphrase import PassphraseSource
 from tlstunnel.tls.peer import identity
@@ -200,3 +202,90 @@ def test_a_leaf_signed_with_sha_1_keeps_its_intermediate_and_verifies_nowhere(tm
     forged = leaf[:-1] + bytes([leaf[-1] ^ 1])
     files = Place(tmp_path).pair([to_pem("CERTIFICATE", forged), parent.certificate], pair.key)
     assert load_credential(files, PassphraseSource()).chain_der == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (b"\xef\xbb\xbfsecret\n", "which begins with a byte order mark"),
+        (b"secret \r\n", "which ends with a blank"),
+        (b" secret", "which begins with a blank"),
+    ],
+)
+def test_a_passphrase_that_opens_nothing_is_looked_at_for_what_its_owner_does_not_see(
+    written: bytes, said: str, tmp_path: Path
+) -> None:
+    pair = made.server("localhost")
+    der = pair.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    place = Place(tmp_path)
+    files = place.pair(pair.certificate, encrypted(der, "secret"))
+    secret = place.put("pass.txt", written)
+    with pytest.raises(TunnelError, match=said) as caught:
+        load_credential(replace(files, key_passphrase_file=secret), PassphraseSource())
+    assert "secret" not in str(caught.value)
+    with pytest.raises(TunnelError, match=said):
+        keys.load(tmp_path / "server.key", from_file(secret))
+    content = made.p12(pair, "secret").read_bytes()
+    with pytest.raises(TunnelError, match=said):
+        bundle.parse_pkcs12(content, where="x.p12", passphrase=from_file(secret))
+
+
+def test_a_link_that_leads_nowhere_is_called_that_by_every_command(tmp_path: Path) -> None:
+    link = tmp_path / "link.pem"
+    link.symlink_to(tmp_path / "gone.pem")
+    for read in (load_ca, readers.load_certificates, keys.load):
+        with pytest.raises(TunnelError, match="is a symbolic link to a file that does not exist"):
+            read(link)
+
+
+def test_a_request_or_a_list_that_is_damaged_is_told_without_the_words_of_a_library() -> None:
+    for label, read in (("CERTIFICATE REQUEST", readers.request), ("X509 CRL", readers.revocation_list)):
+        for body in (b"MIIB", b"!!!!", b""):
+            data = b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (label.encode(), body, label.encode())
+            with pytest.raises(TunnelError) as caught:
+                read(data, where="x.pem")  # type: ignore[operator]
+            assert "faq" not in str(caught.value).lower()
+            assert "http" not in str(caught.value)
+
+
+def test_the_longest_rsa_key_that_openssl_takes_is_loaded_without_a_search_for_primes() -> None:
+    p, q = known_primes()
+    secret = pow(65537, -1, (p - 1) * (q - 1))
+    public = rsa.RSAPublicNumbers(65537, p * q)
+    numbers = rsa.RSAPrivateNumbers(p, q, secret, secret % (p - 1), secret % (q - 1), pow(q, -1, p), public)
+    key = numbers.private_key(unsafe_skip_rsa_key_validation=True)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    before = time.process_time()
+    assert keys.name_of(keys.parse(pem, where="k")) == "RSA 16384"
+    assert time.process_time() - before < 10  # of the processor, which took 30 for the library's own check
+
+
+def known_primes() -> tuple[int, int]:
+    """Two of 8192 bits, which take long to find: those of RFC 3526 section 7, out of pi, and RFC 7919 A.5, out of e."""
+    one = 1 << 8200
+
+    def arctan_of_inverse(number: int) -> int:
+        total, term, place = 0, one // number, 1
+        while term:
+            total += term // place if place % 4 == 1 else -(term // place)
+            term //= number * number
+            place += 2
+        return total
+
+    euler, term, place = 0, one, 1
+    while term:
+        euler, term, place = euler + term, term // place, place + 1
+    pi = 4 * (4 * arctan_of_inverse(5) - arctan_of_inverse(239))
+    frame = (1 << 8192) - (1 << 8128) - 1
+    return tuple(  # type: ignore[return-value]
+        frame + ((number >> 138) + more << 64) for number, more in ((pi, 4743158), (euler, 10965728))
+    )
+
+
+def test_an_rsa_key_whose_halves_do_not_fit_is_refused() -> None:
+    one, other = (rsa.generate_private_key(65537, 2048).private_numbers() for _ in range(2))
+    mixed = rsa.RSAPrivateNumbers(
+        one.p, one.q, one.d, one.dmp1, one.dmq1, one.iqmp, rsa.RSAPublicNumbers(65537, other.public_numbers.n)
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    with pytest.raises(TunnelError, match="damaged"):
+        keys.parse(mixed.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), where="k")

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from tlstunnel.errors import UsageError
 from tlstunnel.pki import authority, chain, encryption, files, keys, names, readers
 from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.x509.passphrase import oddity
 from tlstunnel.x509.pem import is_cut_short
 
 PKCS12_ROUNDS = 100_000
@@ -85,7 +86,8 @@ def parse_pkcs12(data: bytes, *, where: str, passphrase: Passphrase | None = Non
             raise UsageError(where, "not a PKCS#12 file, or a truncated one; fetch or make it again")
         if passphrase is None:
             raise UsageError(where, "needs a passphrase; give it")
-        raise UsageError(where, "the passphrase does not open it, or it is damaged; check the passphrase first")
+        odd = oddity(passphrase.reveal())
+        raise UsageError(where, f"the passphrase{odd} does not open it, or it is damaged; check the passphrase first")
     certificates = [loaded.cert.certificate] if loaded.cert is not None else []
     certificates += [other.certificate for other in loaded.additional_certs]
     for certificate in certificates:

@@ -21,18 +21,15 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 from tlstunnel.errors import UsageError
 from tlstunnel.pki import encryption, files, readers
 from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.x509.passphrase import oddity
 from tlstunnel.x509.pem import is_encrypted_der
-from tlstunnel.x509.private_key import ExpandedKey, load_private_key
+from tlstunnel.x509.private_key import MAX_RSA_BITS, MIN_RSA_BITS, ExpandedKey, load_private_key
 
 PrivateKey: TypeAlias = CertificateIssuerPrivateKeyTypes
 """A key that can sign certificates."""
 
 PublicKey: TypeAlias = CertificatePublicKeyTypes
 """A key that can stand in a certificate."""
-
-MIN_RSA_BITS = 2048
-"""Below this no public CA may sign and OpenSSL's security level 2 refuses (NIST SP 800-57, table 2)."""
-
 
 MIN_RSA_EXPONENT = 65537
 """Smaller ones have no known break in signatures, but no one needs them (NIST FIPS 186-5 section 5.1)."""
@@ -196,7 +193,7 @@ def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> P
         what = "a kind of key or encryption this build does not know; make one with tlstunnel cert key make"
         raise UsageError(where, what) from exc
     except (TypeError, ValueError, OverflowError) as exc:
-        raise UsageError(where, _why_damaged(found, exc, tried=secret is not None)) from exc
+        raise UsageError(where, _why_damaged(found, exc, passphrase)) from exc
     return usable(key, where)
 
 
@@ -215,11 +212,12 @@ def _why_no_key(data: bytes) -> str:
     return f"this is {readers.kind_of(data)}; give the file that holds the private key"
 
 
-def _why_damaged(found: list[bytes], exc: Exception, *, tried: bool) -> str:
+def _why_damaged(found: list[bytes], exc: Exception, passphrase: Passphrase | None) -> str:
     if not found and isinstance(exc, TypeError):
         return "the key is encrypted; give its passphrase"
-    if tried and (not found or is_encrypted(found[0])):
-        return "the passphrase does not open the key; give the one it was encrypted with"
+    if passphrase is not None and (not found or is_encrypted(found[0])):
+        odd = oddity(passphrase.reveal())
+        return f"the passphrase{odd} does not open the key; give the one it was encrypted with"
     if not found:
         return "not a private key; give a PEM or DER file that holds one"
     return "a damaged private key; restore it from a backup"
@@ -230,6 +228,8 @@ def weakness(key: PrivateKey | PublicKey) -> str | None:
     if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
         if key.key_size < MIN_RSA_BITS:
             return f"RSA with {key.key_size} bits is too weak"
+        if key.key_size > MAX_RSA_BITS:
+            return f"RSA with {key.key_size} bits is more than OpenSSL takes"
         if isinstance(key, rsa.RSAPublicKey) and key.public_numbers().e < MIN_RSA_EXPONENT:
             return f"RSA with the public exponent {key.public_numbers().e} is fragile"
         return None

@@ -163,7 +163,9 @@ def request(data: bytes, *, where: str) -> x509.CertificateSigningRequest:
     if len(found) > 1:
         raise UsageError(where, f"{len(found)} requests in one file; give one at a time")
     if found:
-        return _parse(x509.load_pem_x509_csr, found[0], where=where, what="certificate request", probe=_touch_request)
+        return _parse(
+            x509.load_der_x509_csr, body_of(found[0]), where=where, what="certificate request", probe=_touch_request
+        )
     if data[:1] == b"\x30":
         return _parse(x509.load_der_x509_csr, data, where=where, what="certificate request", probe=_touch_request)
     raise UsageError(where, f"this is {kind_of(data)}; give a PEM or DER file with a certificate request")
@@ -177,8 +179,8 @@ def revocation_list(data: bytes, *, where: str) -> x509.CertificateRevocationLis
     """
     found = [block for label, block in blocks(data) if label == b"X509 CRL"]
     if found:
-        return _parse(x509.load_pem_x509_crl, found[0], where=where, what="revocation list", probe=_touch_list)
-    if data[:1] == b"\x30":
+        data = body_of(found[0])
+    if found or data[:1] == b"\x30":
         return _parse(x509.load_der_x509_crl, data, where=where, what="revocation list", probe=_touch_list)
     raise UsageError(where, f"this is {kind_of(data)}; give a PEM or DER file with a revocation list")
 

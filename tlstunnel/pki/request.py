@@ -21,6 +21,7 @@ from tlstunnel.errors import UsageError
 from tlstunnel.pki import authority, files, issue, keys, names, profile, readers
 from tlstunnel.pki.authority import Authority
 from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.x509.private_key import MIN_RSA_BITS
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
@@ -116,7 +117,7 @@ def _checked_key(asked: x509.CertificateSigningRequest, *, where: str) -> keys.P
     public_key = asked.public_key()
     weakness = keys.weakness(public_key)
     if weakness is not None:
-        raise UsageError(where, f"{weakness}; ask for an ECDSA P-256 key, or RSA with {keys.MIN_RSA_BITS} bits or more")
+        raise UsageError(where, f"{weakness}; ask for an ECDSA P-256 key, or RSA with {MIN_RSA_BITS} bits or more")
     try:
         valid = asked.is_signature_valid
     except (UnsupportedAlgorithm, ValueError, TypeError) as exc:

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -113,11 +113,17 @@ class _Findings:
     problems: list[Finding] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def attempt(self, steps: Steps, load: Callable[[], T]) -> T | None:
-        """What loading gives, or None after a finding."""
+    def attempt(self, steps: Steps, load: Callable[[], T], places: Mapping[str, Steps] | None = None) -> T | None:
+        """What loading gives, or None after a finding.
+
+        Args:
+            steps: the key path of a finding.
+            places: other key paths, by the file that is found to be wrong.
+        """
         try:
             return load()
         except MaterialError as exc:
+            steps = (places or {}).get(exc.where, steps)
             self.problems.append(Finding(steps, str(exc), exc.exit_code == 1))
         except ContextError as exc:
             self.problems.append(Finding((*steps, exc.key), str(exc)))
@@ -141,12 +147,26 @@ class _Loader:
             if one not in self._read:
                 key = "certificate" if one.p12 is None else "p12"
                 place = (*steps, key, at) if len(files) > 1 else (*steps, key)
-                self._read[one] = self.found.attempt(place, functools.partial(load_credential, one, self.passphrases))
+                self._read[one] = self.found.attempt(
+                    place,
+                    functools.partial(load_credential, one, self.passphrases),
+                    _places(steps, one, place[len(steps) + 1 :]),
+                )
             credential = self._read[one]
             if credential is not None:
                 self.found.warnings += warnings(credential, service_names=names, now=self.now, use=use)
                 read.append(credential)
         return tuple(read)
+
+
+def _places(steps: Steps, files: CertificateFiles, index: Steps) -> dict[str, Steps]:
+    """The keys that name the other files of a credential; `index` is its place in the list, if there are several."""
+    found = {}
+    if files.key_passphrase_file is not None:  # which may be one for all of them
+        found[shown(files.key_passphrase_file)] = (*steps, "key_passphrase_file")
+    if files.key is not None and files.key != files.certificate:
+        found[shown(files.key)] = (*steps, "key", *index)
+    return found
 
 
 def _inspect_admin(admin: Admin, found: _Findings, loader: _Loader) -> Material:

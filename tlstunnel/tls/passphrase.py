@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tlstunnel.x509.passphrase import oddity
 from tlstunnel.x509.pem import MaterialError, SourceFile, read_file, shown
 
 VARIABLE = "TLSTUNNEL_KEY_PASSPHRASE"
@@ -58,7 +59,7 @@ class PassphraseSource:
             MaterialError: there is no source at all, or the person gave up.
         """
         if file is not None:
-            yield Passphrase(first_line(file), f"the passphrase in {file.where}")
+            yield Passphrase(first_line(file), f"the passphrase in {file.where}{oddity(first_line(file))}")
         elif VARIABLE in self.environ:
             yield Passphrase(os.fsencode(self.environ[VARIABLE]), f"the passphrase in {VARIABLE}")
         elif key in self._remembered:

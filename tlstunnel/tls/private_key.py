@@ -17,9 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from tlstunnel.tls.passphrase import PassphraseSource
 from tlstunnel.x509 import private_key as x509
 from tlstunnel.x509.pem import Block, SourceFile
-
-MIN_RSA_BITS = 2048
-"""OpenSSL's security level 2, its default, refuses less (112 bits of security)."""
+from tlstunnel.x509.private_key import MAX_RSA_BITS, MIN_RSA_BITS
 
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 # TLS 1.3 has signature schemes for these (RFC 8734), few peers do.
@@ -57,6 +55,8 @@ def unfit_for_tls(public_key: Any) -> str | None:
     if isinstance(public_key, rsa.RSAPublicKey):
         if public_key.key_size < MIN_RSA_BITS:
             return f"{name} is refused by OpenSSL (security level 2); use at least 2048 bits"
+        if public_key.key_size > MAX_RSA_BITS:
+            return f"{name} is more than OpenSSL takes; use at most {MAX_RSA_BITS} bits, of which 4096 are plenty"
         return None
     if isinstance(public_key, ec.EllipticCurvePublicKey):
         if public_key.curve.name in _CURVES or public_key.curve.name in _RARE_CURVES:
