@@ -131,6 +131,7 @@ def _give_up(stream: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
+_NOBODY_ELSE_WRITES = 0o022  # of what a command makes without saying whom it is for, whatever umask it was given
 _OF_OUTPUT = (errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -156,6 +157,7 @@ def main() -> None:
     A signal that ends it does so with 128 and its number (130 for Ctrl-C), as shells say it, and without a word:
     whoever pressed the key knows.
     """
+    os.umask(os.umask(_NOBODY_ELSE_WRITES) | _NOBODY_ELSE_WRITES)
     try:
         status = app(standalone_mode=False, prog_name="tlstunnel")
         sys.stdout.flush()

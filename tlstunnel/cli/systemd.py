@@ -17,6 +17,7 @@ from tlstunnel.cli.systemd_units import (
     user_units,
 )
 from tlstunnel.errors import StartupError, UsageError
+from tlstunnel.pki import files
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 _WHERE = "tlstunnel systemd install"
@@ -107,9 +108,9 @@ def _write(target: Path, units: dict[str, str], *, force: bool) -> None:
                 f"{path}: exists and differs; --force overwrites it (changes of your own belong into a drop-in: "
                 f"systemctl edit {name})"
             )
-    target.mkdir(parents=True, exist_ok=True)
+    files.make_directory(target)
     for name, text in units.items():
-        (target / name).write_text(text)
+        files.write(target / name, text.encode(), secret=False, replace=True)
         print(target / name)
 
 
@@ -117,8 +118,8 @@ def _make_key_directory() -> None:
     """Make the directory that LoadCredential= names: without it systemd refuses to start, with an odd message."""
     keys = Path(CONFIG_DIRECTORY, "keys")
     if not keys.exists():
-        Path(CONFIG_DIRECTORY).mkdir(mode=0o755, exist_ok=True)
-        keys.mkdir(mode=0o700)
+        files.make_directory(keys.parent)
+        keys.mkdir(mode=0o700)  # which no umask can widen
         print(keys)
 
 

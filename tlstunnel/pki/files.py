@@ -29,6 +29,7 @@ MAX_FILE_BYTES = 4 << 20
 
 PUBLIC_MODE = 0o644
 SECRET_MODE = 0o600
+DIRECTORY_MODE = 0o755
 _TOKEN_BYTES = 6
 
 
@@ -86,18 +87,27 @@ def unwritable(path: Path, exc: OSError) -> TunnelError:
     return StartupError(f"{path}: {hint}")
 
 
-def make_directory(path: Path, *, mode: int = 0o755) -> None:
-    """Make a directory and those above it; one that exists is left as it is.
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, of mode 0755 whatever the umask; one that exists is left as it is.
 
     Raises:
         StartupError: it cannot be made.
+        UsageError: there is a file of that name.
     """
     try:
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
-    except FileExistsError as exc:
-        raise UsageError(str(path), "this is a file; name a directory") from exc
+        for folder in (*reversed(path.parents), path):
+            if not folder.exists():
+                _make_one(folder)
+        if not path.is_dir():
+            raise UsageError(str(path), "this is a file; name a directory")
     except OSError as exc:
         raise unwritable(path, exc) from exc
+
+
+def _make_one(folder: Path) -> None:
+    with contextlib.suppress(FileExistsError):  # somebody was faster
+        folder.mkdir(mode=0o700)  # not open to anybody before its mode is what it shall be
+        folder.chmod(DIRECTORY_MODE)
 
 
 def refuse_existing(*paths: Path, force: bool) -> None:
