@@ -285,7 +285,7 @@ def known_primes() -> tuple[int, int]:
 def test_an_rsa_key_whose_halves_do_not_fit_is_refused() -> None:
     one, other = (rsa.generate_private_key(65537, 2048).private_numbers() for _ in range(2))
     mixed = rsa.RSAPrivateNumbers(
-        one.p, one.q, one.d, one.dmp1, one.dmq1, one.iqmp, rsa.RSAPublicNumbers(65537, other.public_numbers.n)
+        one.p, one.q, other.d, other.dmp1, other.dmq1, one.iqmp, one.public_numbers
     ).private_key(unsafe_skip_rsa_key_validation=True)
     with pytest.raises(TunnelError, match="damaged"):
         keys.parse(mixed.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), where="k")

@@ -146,12 +146,9 @@ class _Loader:
         for at, one in enumerate(files):
             if one not in self._read:
                 key = "certificate" if one.p12 is None else "p12"
-                place = (*steps, key, at) if len(files) > 1 else (*steps, key)
-                self._read[one] = self.found.attempt(
-                    place,
-                    functools.partial(load_credential, one, self.passphrases),
-                    _places(steps, one, place[len(steps) + 1 :]),
-                )
+                index = (at,) if len(files) > 1 else ()
+                load = functools.partial(load_credential, one, self.passphrases)
+                self._read[one] = self.found.attempt((*steps, key, *index), load, _places(steps, one, index))
             credential = self._read[one]
             if credential is not None:
                 self.found.warnings += warnings(credential, service_names=names, now=self.now, use=use)
