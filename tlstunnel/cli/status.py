@@ -122,10 +122,7 @@ def _print_tables(document: dict[str, Any], problems: list[str], warn_days: floa
     console.print(_services(document))
     if document["certificates"]:
         console.print(_certificates(document, warn_days))
-    open_now = ", ".join(
-        f"{each['pid']} ({each['connections']} open{', draining' if each['draining'] else ''})"
-        for each in document["workers"]
-    )
+    open_now = ", ".join(f"{each['pid']} ({each['connections']} open{_mood(each)})" for each in document["workers"])
     restarts = document["worker_restarts"]
     console.print(Text(f"workers: {open_now or 'none'}" + (f"; restarted {restarts} times" if restarts else "")))
     last = document["last_reload"]
@@ -136,6 +133,13 @@ def _print_tables(document: dict[str, Any], problems: list[str], warn_days: floa
             console.print(Text(f"  {printable(error)}"), soft_wrap=True)
     for problem in problems:
         console.print(Text(f"problem: {printable(problem)}", "bold red"), soft_wrap=True)
+
+
+def _mood(worker: dict[str, Any]) -> str:
+    # A daemon that was started before an upgrade does not say whether its workers answer.
+    if not worker.get("answers", True):
+        return ", does not answer"
+    return ", draining" if worker["draining"] else ""
 
 
 def _services(document: dict[str, Any]) -> Any:

@@ -19,6 +19,7 @@ import zlib
 from typing import Any
 
 _CURRENT = struct.Struct("q")
+_BEATS_AT = 8
 _PLACE = struct.Struct("qII")
 _RETRIES = 100
 PLACE_BYTES = 4 << 20
@@ -49,6 +50,8 @@ class WorkerState:
     started_at: float
     """Unix time."""
     draining: bool = False
+    answers: bool = True
+    """Whether it has begun, and answers the supervisor's pings."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,8 @@ class TunnelState:
     """Unix time."""
     phase: str = "starting"
     """"starting", "ready", "draining" or "stopped"."""
+    is_serving: bool = True
+    """Whether some worker serves: has begun, does not drain, and answers."""
     admin_pid: int | None = None
     generation: int = 1
     source: str = ""
@@ -117,7 +122,12 @@ class TunnelState:
     @property
     def is_ready(self) -> bool:
         """Listening, and accepting new connections."""
-        return self.phase == "ready"
+        return self.phase == "ready" and self.is_serving
+
+    @property
+    def answering(self) -> int:
+        """How many workers serve, without those that drain."""
+        return sum(worker.answers and not worker.draining for worker in self.workers)
 
 
 class StateBlob:
@@ -155,6 +165,16 @@ class StateBlob:
             if written == turn and zlib.crc32(text) == checksum:
                 return state_from(json.loads(text))
         raise RuntimeError("the state changes faster than it can be read")
+
+    def beat(self) -> None:
+        """In the admin process, once a second: its loop turns."""
+        _CURRENT.pack_into(self._memory, _BEATS_AT, self.beats + 1)
+
+    @property
+    def beats(self) -> int:
+        """How often it has turned, all admin processes taken together."""
+        beats: int = _CURRENT.unpack_from(self._memory, _BEATS_AT)[0]
+        return beats
 
     @staticmethod
     def _place(turn: int) -> int:

@@ -44,6 +44,7 @@ def status_document(
         "services": [
             _service(snapshot, each, series[each.name], schema) for each in state.services if each.name in series
         ],
+        "workers_answering": state.answering,
         "workers": [_worker(snapshot, schema, each, processes) for each in state.workers],
         "worker_restarts": snapshot.total(cells.worker_restarts),
         "accept_pauses": {reason: snapshot.total(cell) for reason, cell in cells.accept_pauses.items()},
@@ -100,6 +101,7 @@ def _worker(
         "row": state.row,
         "generation": state.generation,
         "draining": state.draining,
+        "answers": state.answers,
         "started_at": moment(state.started_at),
         "connections": sum(snapshot.of_row(state.row, series.active) for series in counted),
         "cpu_s": used and used.cpu_s,

@@ -26,6 +26,7 @@ class AdminProcess:
         self._board = board
         self._leaving: set[int] = set()
         self._on_settled: Callable[[], None] | None = None
+        self._beats = self._missed = 0
 
     @property
     def is_gone(self) -> bool:
@@ -92,6 +93,17 @@ class AdminProcess:
             self._leaving.add(pid)
             signal_process(pid, signal.SIGTERM)
             self._daemon.timers.after(_STOP_S, f"admin {pid}", lambda: signal_process(pid, signal.SIGKILL))
+
+    def look(self, hung: int) -> None:
+        """Once a second: end one whose loop has not turned in so many looks. Another one follows."""
+        daemon = self._daemon
+        beats = daemon.showing.blob.beats
+        has_turned, self._beats = beats != self._beats, beats
+        self._missed = 0 if has_turned or daemon.admin_pid is None else self._missed + 1
+        if self._missed > hung and daemon.admin_pid is not None:
+            self._missed = 0
+            daemon.log.message("error", "admin", f"the admin process has not answered for {hung} s and is replaced")
+            signal_process(daemon.admin_pid, signal.SIGKILL)
 
     def when_settled(self, then: Callable[[], None]) -> None:
         """Call back once nobody answers for an earlier generation any more; at once if nobody does."""

@@ -31,6 +31,10 @@ _PR_SET_PDEATHSIG = 1
 _NOT_THEIRS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
+QUIET = 3
+"""So many pings, a second apart, without an answer: it does not serve, as far as anybody can tell."""
+
+
 @dataclass(slots=True, eq=False)
 class Child:
     """A worker process. Fields are the supervisor's view of it."""
@@ -49,10 +53,17 @@ class Child:
     cut: int | None = None
     """Connections it cut at the end of its drain, or took with it when it died; None until then."""
     ponged_at: float = field(default_factory=time.monotonic)
+    unanswered: int = 0
+    """Pings since its last answer, see `liveness`."""
     failure: str = ""
     """Why it ends, in its own words."""
     _unsent: bytearray = field(default_factory=bytearray)
     _unframer: Unframer = field(default_factory=lambda: Unframer(MAX_REPORT))
+
+    @property
+    def answers(self) -> bool:
+        """Whether it has begun, and its loops turn."""
+        return self.is_ready and self.unanswered < QUIET
 
     @property
     def has_unsent(self) -> bool:

@@ -54,6 +54,7 @@ class Showing:
                 supervisor_pid=os.getpid(),
                 started_at=self._started_at,
                 phase=phase,
+                is_serving=any(child.answers and not child.is_draining for child in workers),
                 admin_pid=admin_pid,
                 generation=generation.number,
                 source=generation.config.source,
@@ -90,6 +91,7 @@ def _worker(child: Child) -> WorkerState:
         generation=child.generation,
         started_at=child.started_at,
         draining=child.is_draining,
+        answers=child.answers,
     )
 
 

@@ -8,6 +8,7 @@ the loop acts on it, and nothing the loop does waits for a child. What there is 
     workforce       forks workers, hears them, buries them
     reloads         SIGHUP or the poll: new material for living workers, or a new generation beside the old one
     adminprocess    keeps the admin process alive
+    liveness        replaces who does not answer
     heartbeat       tells the service manager how we are
     stapling        has proofs fetched that our certificates are not revoked
 
@@ -40,6 +41,7 @@ from tlstunnel.supervisor.daemon import Daemon
 from tlstunnel.supervisor.generation import Generation
 from tlstunnel.supervisor.heartbeat import Heartbeat
 from tlstunnel.supervisor.limits import descriptor_budget, raise_descriptor_limit, usable_cores, workers_text
+from tlstunnel.supervisor.liveness import Liveness
 from tlstunnel.supervisor.reload import load_material
 from tlstunnel.supervisor.reloads import ANSWER_S, Reloads
 from tlstunnel.supervisor.rows import MAX_ROWS, Rows
@@ -138,6 +140,7 @@ class _Supervisor:
         self._stapling = Stapling(self._daemon, self._workforce)
         self._reloads = Reloads(self._daemon, self._workforce, self._admin, self._stapling, board, loaded.poll)
         self._heartbeat = Heartbeat(self._daemon, self._workforce)
+        self._liveness = Liveness(self._daemon, self._workforce, self._admin)
         self._failure: StartupError | None = None
         self._is_reload_wanted = False
         self._cut = 0
@@ -204,6 +207,7 @@ class _Supervisor:
         self._tick()
         slim()
         self._heartbeat.begin()
+        self._liveness.begin()
         self._reloads.watch()
         if self._is_reload_wanted:
             self._reloads.request()

@@ -124,13 +124,17 @@ class Workforce:
         for report in child.reports():
             if isinstance(report, Pong):
                 child.ponged_at = time.monotonic()
+                did_answer, child.unanswered = child.answers, 0
+                if not did_answer:
+                    self._daemon.show()
             elif isinstance(report, Drained):
                 child.cut = report.cut
             elif isinstance(report, Failed):
                 child.failure = report.reason
             else:
                 if isinstance(report, Ready):
-                    child.is_ready = True
+                    child.is_ready, child.unanswered = True, 0
+                    self._daemon.show()
                 self._on_report(child, report)
 
     def reap(self) -> list[tuple[int, int]]:

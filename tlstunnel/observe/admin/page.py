@@ -89,11 +89,17 @@ def _certificates(status: dict[str, Any]) -> list[str]:
     return _table("Certificates", ("service", "role", "subject and file", "#until", "#left"), rows)
 
 
+def _mood(worker: dict[str, Any]) -> str:
+    if not worker["answers"]:
+        return ' <span class="bad">(does not answer)</span>'
+    return " (draining)" if worker["draining"] else ""
+
+
 def _workers(status: dict[str, Any]) -> list[str]:
     rows = [
         [
             str(each["pid"]),
-            f"{each['generation']}" + (" (draining)" if each["draining"] else ""),
+            f"{each['generation']}" + _mood(each),
             f"{each['connections']:,}",
             "" if each["cpu_s"] is None else f"{each['cpu_s']:,.1f} s",
             "" if each["resident_bytes"] is None else amount(each["resident_bytes"]),

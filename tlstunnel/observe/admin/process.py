@@ -71,5 +71,6 @@ async def _serve(
 async def _tick(sources: AdminSources, everything: trio.CancelScope) -> None:
     while os.getppid() == sources.supervisor_pid:
         sources.log.tick()
+        sources.state.beat()
         await trio.sleep(_PARENT_CHECK_S)
     everything.cancel()

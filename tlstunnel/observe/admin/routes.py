@@ -28,7 +28,7 @@ PATHS = {
     "/": "this page, for a browser",
     "/metrics": "for Prometheus",
     "/livez": "200 while tlstunnel runs",
-    "/readyz": "200 while it accepts connections, 503 before and while draining",
+    "/readyz": "200 while it accepts connections, 503 before, while draining, and while no worker answers",
     "/status": "services, workers, certificates, the last reload: JSON",
     "/connections": "open connections: JSON; ?limit= ?after= ?service= ?sort=id|bytes|age",
 }
@@ -98,6 +98,8 @@ class Routes:
         state = self._sources.state.read()
         if state is not None and state.is_ready:
             return text_response(200, "ready")
+        if state is not None and state.phase == "ready":
+            return text_response(503, "no worker answers")
         return text_response(503, state.phase if state is not None else "starting")
 
     async def _status(self, request: Request) -> Response:
