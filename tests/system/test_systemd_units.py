@@ -159,6 +159,33 @@ def test_reload_of_a_wrong_configuration_fails_says_why_and_changes_nothing(mach
 
 @pytest.mark.root
 @pytest.mark.slow
+def test_with_notify_reload_systemctl_returns_when_the_reload_is_over(machine: Machine) -> None:
+    version = int(machine.systemctl("--version").split()[1])
+    if version < 253:
+        pytest.skip(f"systemd {version} has no Type=notify-reload; that of Debian 13 has")
+    machine.install("tlstunnel.service.d/notify-reload.conf", (UNITS / "examples/notify-reload.conf").read_text())
+    machine.write("/etc/tlstunnel/tlstunnel.toml", config("127.0.0.1:8443"))
+    machine.systemctl("start", "tlstunnel.service")
+    before = machine.show("tlstunnel.service", "Type", "MainPID", "CanReload")
+    assert before.pop("CanReload") == "yes"
+    assert before["Type"] == "notify-reload"
+    for port in ("8444", "8445", "8446"):
+        machine.write("/etc/tlstunnel/tlstunnel.toml", config(f"127.0.0.1:{port}"))
+        machine.systemctl("reload", "tlstunnel.service")
+        assert connects(machine, port), "nobody had to wait after the command"
+        assert machine.show("tlstunnel.service", "ActiveState")["ActiveState"] == "active"
+    machine.write("/etc/tlstunnel/tlstunnel.toml", "[services\n")
+    machine.systemctl("reload", "tlstunnel.service")
+    assert "/etc/tlstunnel/tlstunnel.toml: " in machine.journal("tlstunnel.service")
+    assert connects(machine, "8446")
+    after = machine.show("tlstunnel.service", "ActiveState", "StatusText", "Type", "MainPID")
+    assert after.pop("ActiveState") == "active"
+    assert "reload failed" in after.pop("StatusText")
+    assert after == before, "the same process all along"
+
+
+@pytest.mark.root
+@pytest.mark.slow
 def test_a_wrong_configuration_is_not_started_again_and_again(machine: Machine) -> None:
     machine.write("/etc/tlstunnel/tlstunnel.toml", "[services\n")
     assert "failed" in machine.systemctl("start", "tlstunnel.service", check=False)
