@@ -135,7 +135,7 @@ def test_check_names_the_certificate_whose_key_does_not_match(tlstunnel: Command
     )
     done = tlstunnel("check", config_file(text))
     assert done.code == 2
-    assert done.err.startswith(f"tlstunnel: tunnel.toml: services.web.certificate[1]: {other.key}: the private key")
+    assert done.err.startswith(f"tlstunnel: tunnel.toml: services.web.key[1]: {other.key}: the private key")
 
 
 def test_check_reports_text_files_and_settings_together(tlstunnel: Command, pair: certificates.Pair) -> None:

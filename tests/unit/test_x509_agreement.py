@@ -135,6 +135,12 @@ def test_the_systems_trust_is_the_same_for_every_command(tmp_path: Path, monkeyp
     source, anchors = chain.load_trust(None)
     assert (source, anchors) == (f"SSL_CERT_DIR={tmp_path}", (CA.leaf,))
     assert load_system_ca().certificates_der == (CA.leaf_der,)
+    other = made.issue("another root", self_signed=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(other.certificate))
+    source, anchors = chain.load_trust(None)
+    assert (source, anchors) == (f"{other.certificate} and SSL_CERT_DIR={tmp_path}", (other.leaf, CA.leaf))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "gone"))
+    assert chain.load_trust(None) == (str(other.certificate), (other.leaf,))
 
 
 def test_a_broken_certificate_in_a_bundle_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ certificate is skipped with a remark.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -103,19 +104,56 @@ def files_of_ca(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     made = _of_our_ca(path)
-    return _hashed(path) if made is None else [made]
+    return _hashed(path) or ([] if made is None else [made])
 
 
 def load_system_ca(environ: Mapping[str, str] | None = None) -> CABundle:
-    """Read the CAs this machine trusts: SSL_CERT_FILE or SSL_CERT_DIR where set, else the system's file.
+    """Read the CAs this machine trusts: those of SSL_CERT_FILE and SSL_CERT_DIR where set, else the system's file.
+
+    As with OpenSSL, both variables count; where both are set, one of them may lead to nothing.
 
     Raises:
         MaterialError: there are none, or they cannot be read.
     """
     environ = os.environ if environ is None else environ
-    folder = environ.get("SSL_CERT_DIR")
-    if folder and not environ.get("SSL_CERT_FILE"):
-        return _from_folders([Path(part) for part in folder.split(os.pathsep) if part], "SSL_CERT_DIR")
+    if not environ.get("SSL_CERT_DIR"):
+        return _from_system_file(environ)
+    folders = [Path(part) for part in environ["SSL_CERT_DIR"].split(os.pathsep) if part]
+    if not environ.get("SSL_CERT_FILE"):
+        return _from_folders(folders, "SSL_CERT_DIR")
+    found: list[CABundle] = []
+    problems: list[MaterialError] = []
+    for load in (
+        functools.partial(_from_system_file, environ),
+        functools.partial(_from_folders, folders, "SSL_CERT_DIR"),
+    ):
+        try:
+            found.append(load())
+        except MaterialError as exc:
+            problems.append(exc)
+    if not found:
+        raise problems[0]
+    return found[0] if len(found) == 1 else _joined(*found)
+
+
+def _joined(one: CABundle, other: CABundle) -> CABundle:
+    known = set(one.certificates_der)
+    more = [place for place, der in enumerate(other.certificates_der) if der not in known]
+    if not more:
+        return one
+    return replace(
+        one,
+        certificates_der=one.certificates_der + tuple(other.certificates_der[place] for place in more),
+        subjects=one.subjects + tuple(other.subjects[place] for place in more),
+        begins=one.begins + tuple(other.begins[place] for place in more),
+        expiries=one.expiries + tuple(other.expiries[place] for place in more),
+        source=f"{one.source} and {other.source}",
+        remarks=one.remarks + other.remarks,
+        digest=f"{one.digest}{other.digest}",
+    )
+
+
+def _from_system_file(environ: Mapping[str, str]) -> CABundle:
     file = read_file(system_ca_file(environ), MAX_CA_BYTES)
     certificates, remarks = _tolerant(file, parse_pem(file))
     if not certificates:
@@ -206,7 +244,7 @@ def _refuse_limited(file: SourceFile, block: Block) -> None:
 
 
 def _from_ca_folder(folder: Path) -> CABundle:
-    if (made := _of_our_ca(folder)) is not None:
+    if (made := _of_our_ca(folder)) is not None and not _hashed(folder):
         return load_ca(made)
     bundle = _from_folders([folder], "")
     return replace(bundle, is_system=False)
