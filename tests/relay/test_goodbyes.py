@@ -348,6 +348,36 @@ def test_a_goodbye_that_waits_for_room_is_the_last_word(kind: Kind) -> None:
         assert hand(link).received == 60_000
 
 
+@every_hand_kind
+def test_half_a_handshake_message_holds_up_what_is_to_be_encrypted_and_loses_none_of_it(kind: Kind) -> None:
+    """Libraries with small records send key updates and tickets in pieces; OpenSSL encrypts nothing in between."""
+    with rig(kind, by_hand=True) as link:
+        link.until(lambda: hand(link).is_shaken and hand(link).is_idle)
+        for size in (5, 60_000):
+            before, reply = hand(link).received, make_bytes(size, size)
+            hand(link).say(22, b"\x18\0")
+            hand(link).say(22, b"\0\1")
+            link.until(lambda: hand(link).is_idle)
+            link.turns()
+            link.far_peer.send(reply)
+            link.turns()
+            assert hand(link).received == before
+            assert (link.ended, link.to_near) == ([], before)
+            hand(link).say(22, b"\0")
+            new_keys(hand(link))
+            link.until(lambda before=before, size=size: hand(link).received == before + size)
+            assert link.to_near == before + size
+            hand(link).send(b"still in order")
+        link.until(lambda: link.from_near == 28)
+
+
+def new_keys(peer: HandPeer) -> None:
+    """As after a key update that was said in pieces."""
+    keys = peer.connection._channel.write_keys
+    assert keys is not None
+    peer.connection._channel.write_keys = peer.connection._next_keys(keys, peer.connection.role)
+
+
 # What is counted.
 
 

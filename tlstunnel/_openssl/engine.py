@@ -74,7 +74,7 @@ class Engine:
 
     __slots__ = (
         "_context", "_has_output", "_in", "_is_aligned", "_is_closed", "_is_judged", "_out", "_scratch", "_ssl",
-        "failure", "has_ended", "kept", "may_answer",
+        "_unwritten", "failure", "has_ended", "kept", "may_answer",
     )  # fmt: skip
 
     def __init__(self, context: SSL.Context, scratch: Scratch, *, is_server: bool) -> None:
@@ -98,6 +98,8 @@ class Engine:
         # Whether the last `decrypt` may have produced something to send (the answer to a key update).
         self.may_answer = False
         self._is_closed = False
+        # What cannot be encrypted before the peer has sent the rest of a handshake message, such as a key update.
+        self._unwritten = b""
         self.has_ended = False  # the peer's close_notify has come (RFC 8446 section 6.1), or `failure`
         self.failure: TLSError | None = None
 
@@ -196,15 +198,15 @@ class Engine:
             while (count := read(ssl, plain + total, size - total)) > 0:
                 total += count
         error = _lib.SSL_get_error(ssl, count)
+        if self._is_closed:
+            self._is_aligned = False  # the short way above would leave answers in the output
+            self._cut_output()
         if error != SSL_ERROR_WANT_READ:
             self.has_ended = True
             if not self._is_end(error):
                 self.failure = self._failure()
-        elif self._has_output and self.output_size() > self.kept + MAX_ANSWERS and not self._is_closed:
+        elif self._has_output and _lib.BIO_get_mem_data(self._out, scratch.out) > self.kept + MAX_ANSWERS:
             self.has_ended, self.failure = True, TLSError(UNREAD_ANSWERS)
-        if self._is_closed:
-            self._is_aligned = False  # the short way above would leave answers in the output
-            self._cut_output()
         return total
 
     def _is_end(self, error: int) -> bool:
@@ -249,8 +251,12 @@ class Engine:
         """
         # A memory BIO takes everything, and the context writes all records of a chunk (no PARTIAL_WRITE mode).
         scratch = self._scratch
-        if _lib.SSL_write(self._ssl, scratch.plain_ptr, size) != size:
-            raise self._failure()
+        count = _lib.SSL_write(self._ssl, scratch.plain_ptr, size)
+        if count != size:
+            if _lib.SSL_get_error(self._ssl, count) != SSL_ERROR_WANT_READ:
+                raise self._failure()
+            self._unwritten = bytes(scratch.plain[:size])
+            return False
         if size > _ONE_RECORD or self._has_output:
             return self.flush(send)
         # One record alone: copied out, sent, and what the socket does not take put back.
@@ -268,6 +274,8 @@ class Engine:
 
     def flush(self, send: Callable[[Any, int], int]) -> bool:
         """Send what is in the output, in one call and from where OpenSSL keeps it. Whether everything is out."""
+        if self._unwritten and not self._write():
+            return False
         scratch, out = self._scratch, self._out
         count = _lib.BIO_get_mem_data(out, scratch.out)
         if count <= 0:
@@ -285,9 +293,19 @@ class Engine:
             _lib.BIO_read(out, scratch.out[0], sent)
         return not self._has_output
 
+    def _write(self) -> bool:
+        """Encrypt what had to wait; whether that could be done."""
+        count = _lib.SSL_write(self._ssl, self._unwritten, len(self._unwritten))
+        if count != len(self._unwritten):
+            if _lib.SSL_get_error(self._ssl, count) != SSL_ERROR_WANT_READ:
+                raise self._failure()
+            return False
+        self._unwritten = b""
+        return True
+
     def output_size(self) -> int:
-        """Bytes in the output."""
-        return _lib.BIO_get_mem_data(self._out, self._scratch.out)  # type: ignore[no-any-return]
+        """Bytes in the output, and those that wait to be encrypted into it."""
+        return _lib.BIO_get_mem_data(self._out, self._scratch.out) + len(self._unwritten)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Queue close_notify: nothing more will be encrypted; the peer may still send (RFC 8446 section 6.1)."""

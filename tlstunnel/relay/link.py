@@ -197,10 +197,10 @@ class Link:
         """The same, where more than a small exchange is going on."""
         end = incoming.source
         end.note(events)
+        self._serve(incoming)
         if end.has_pending:
             # It may have room now, and what the other end has left to give, or its end, brings no edge of its own.
             self._serve(incoming.other)
-        self._serve(incoming)
         self.settle()
 
     def on_deadline(self, now: float) -> None:

@@ -56,6 +56,7 @@ class PortableEngine:
             self._connection.set_connect_state()
         self.may_answer = True
         self._is_closed = False
+        self._unwritten = b""
         self.has_ended = False
         self.failure: TLSError | None = None
 
@@ -113,7 +114,7 @@ class PortableEngine:
                 self.failure = _failure(exc)
         if self._is_closed:
             self._forget_output()
-        elif self._output and self.output_size() > self.kept + MAX_ANSWERS:
+        elif self._output and self.output_size() - len(self._unwritten) > self.kept + MAX_ANSWERS:
             self.has_ended, self.failure = True, TLSError(UNREAD_ANSWERS)
         return total
 
@@ -144,15 +145,17 @@ class PortableEngine:
         return True
 
     def send(self, size: int, send: Callable[[Any, int], int]) -> bool:
-        data = bytes(self._scratch.plain[:size])
-        try:
-            while data:
-                data = data[self._connection.send(data) :]
-        except SSL.Error as exc:
-            raise _failure(exc) from None
+        self._unwritten = bytes(self._scratch.plain[:size])
         return self.flush(send)
 
     def flush(self, send: Callable[[Any, int], int]) -> bool:
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._connection.send(self._unwritten) :]
+        except SSL.WantReadError:
+            return False
+        except SSL.Error as exc:
+            raise _failure(exc) from None
         if self.output_size():
             try:
                 sent = send(self._output, socket.MSG_DONTWAIT)
@@ -163,11 +166,10 @@ class PortableEngine:
         return not self._output
 
     def output_size(self) -> int:
-        while True:
-            try:
+        with contextlib.suppress(SSL.WantReadError):
+            while True:
                 self._output += self._connection.bio_read(65536)
-            except SSL.WantReadError:
-                return len(self._output)
+        return len(self._output) + len(self._unwritten)
 
     def close(self) -> None:
         with contextlib.suppress(SSL.Error):  # a session that failed has nothing more to say
