@@ -201,6 +201,7 @@ def test_a_system_store_with_a_damaged_certificate_is_still_of_use(
     store = tmp_path / "store.pem"
     broken = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
     store.write_bytes(broken + authority.to_pem(root.certificate) + broken)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", str(store))
     assert chain.load_trust(None) == (str(store), (root.certificate,))
 

@@ -76,7 +76,7 @@ def weak_rsa() -> bytes:
 BAD = {
     "garbage": (b"\x00\x01garbage", "not a private key"),
     "empty": (b"", "not a private key"),
-    "truncated": (keys.to_pem(keys.generate())[:120], "a damaged or truncated private key"),
+    "truncated": (keys.to_pem(keys.generate())[:120], "the file is cut short"),
     "cut in the middle": (
         keys.to_pem(keys.generate())[:60] + b"\n-----END PRIVATE KEY-----\n",
         "a damaged private key",

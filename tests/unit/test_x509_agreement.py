@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -234,6 +235,23 @@ def test_a_passphrase_that_opens_nothing_is_looked_at_for_what_its_owner_does_no
     content = made.p12(pair, "secret").read_bytes()
     with pytest.raises(TunnelError, match=said):
         bundle.parse_pkcs12(content, where="x.p12", passphrase=from_file(secret))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pem: b"\xef\xbb\xbf" + pem,
+        lambda pem: pem.replace(b"\n", b"\r\n"),
+        lambda pem: b"".join(b"   " + line for line in pem.splitlines(keepends=True)),
+        lambda pem: PEM.rstrip(b"\n") + pem,
+    ],
+    ids=["byte order mark", "windows line ends", "indented", "joined without a line break"],
+)
+def test_tunnel_and_cert_read_the_same_files_of_keys(change: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    files = Place(tmp_path).pair(PEM, change(PAIR.key.read_bytes()))
+    assert files.key is not None
+    assert load_credential(files, PassphraseSource()).certificate_der == PAIR.leaf_der
+    assert keys.public_bytes(keys.load(files.key)) == keys.public_bytes(PAIR.private_key)
 
 
 def test_a_link_that_leads_nowhere_is_called_that_by_every_command(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tlstunnel.errors import UsageError
 from tlstunnel.pki import encryption, files, readers
 from tlstunnel.pki.passphrase import Passphrase
 from tlstunnel.x509.passphrase import oddity
-from tlstunnel.x509.pem import is_encrypted_der
+from tlstunnel.x509.pem import SourceFile, is_encrypted_der, parse_pem
 from tlstunnel.x509.private_key import MAX_RSA_BITS, MIN_RSA_BITS, ExpandedKey, load_private_key
 
 PrivateKey: TypeAlias = CertificateIssuerPrivateKeyTypes
@@ -176,9 +176,10 @@ def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> P
     secret = passphrase.reveal() if passphrase is not None else None
     encryption.check_cost(data, where=where)
     pem = b"-----BEGIN" in data
-    found = [block for label, block in readers.blocks(data) if label.endswith(b"PRIVATE KEY")]
+    blocks = parse_pem(SourceFile(Path(where), data, 0)) if pem else []
+    found = [block.text for block in blocks if block.is_key]
     if pem and not found:
-        raise UsageError(where, _why_no_key(data))
+        raise UsageError(where, f"this is {readers.kind_of(data)}; give the file that holds the private key")
     if found and found[0].startswith(b"-----BEGIN OPENSSH"):
         raise UsageError(where, "this is an SSH key; make one for TLS with tlstunnel cert key make")
     if found and is_encrypted(found[0]) and secret is None:
@@ -204,12 +205,6 @@ def _load_der(data: bytes, secret: bytes | None) -> Any:
         if secret is None:
             raise
         return load_private_key(data, None)
-
-
-def _why_no_key(data: bytes) -> str:
-    if b"PRIVATE KEY-----" in data:
-        return "a damaged or truncated private key; restore it from a backup"
-    return f"this is {readers.kind_of(data)}; give the file that holds the private key"
 
 
 def _why_damaged(found: list[bytes], exc: Exception, passphrase: Passphrase | None) -> str:
