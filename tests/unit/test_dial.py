@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -264,3 +265,35 @@ def test_a_target_that_failed_rests_longer_each_time_up_to_a_limit_and_wakes_whe
     assert dialer.rests_until == 0.0
     dialer.rest(100.0)
     assert dialer.rests_until == 100.0 + FIRST_REST_S
+
+
+def test_a_race_for_a_name_waits_while_others_have_all_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole worker's descriptors may be taken by races for names with many addresses, and come back as they end."""
+    tried = 0
+    real = trio.open_tcp_stream
+
+    async def scarce(*args: Any, **kwargs: Any) -> trio.SocketStream:
+        nonlocal tried
+        tried += 1
+        if tried < 4:
+            raise OSError("all attempts failed") from ExceptionGroup("", [OSError(errno.EMFILE, "full")] * 2)
+        return await real(*args, **kwargs)
+
+    monkeypatch.setattr(trio, "open_tcp_stream", scarce)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dialer = Dialer(parse_target(f"localhost:{listener.getsockname()[1]}"))
+        assert dialer.begin() is None
+        sock = trio.run(dialer.slowly(30.0))
+        assert tried == 4
+        sock.close()
+
+
+def test_a_race_that_never_gets_a_descriptor_says_so_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none_left(*args: Any, **kwargs: Any) -> trio.SocketStream:
+        raise OSError("all attempts failed") from ExceptionGroup("", [OSError(errno.EMFILE, "full")])
+
+    monkeypatch.setattr(trio, "open_tcp_stream", none_left)
+    dialer = Dialer(parse_target("localhost:1"))
+    with pytest.raises(OSError, match="all attempts failed") as caught:
+        trio.run(dialer.slowly(0.1))
+    assert dial_error(dialer.target, caught.value).reason is CloseReason.BACKEND_NO_DESCRIPTORS

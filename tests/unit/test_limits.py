@@ -117,10 +117,20 @@ def test_services_that_fit_alone_but_not_together_are_refused() -> None:
 
 def test_room_for_no_connection_at_all_is_refused() -> None:
     with pytest.raises(StartupError) as caught:
-        descriptor_budget(config(None), limit=8, listeners=3, workers=1)
-    assert str(caught.value).startswith("8 file descriptors leave room for no connection; raise LimitNOFILE= ")
-    assert "to 10 at least" in str(caught.value)
-    assert descriptor_budget(config(None), limit=10, listeners=3, workers=1).connections == 1
+        descriptor_budget(config(None), limit=82, listeners=40, workers=1)
+    assert str(caught.value).startswith("82 file descriptors leave room for no connection; raise LimitNOFILE= ")
+    assert "to 84 at least" in str(caught.value)
+    assert descriptor_budget(config(None), limit=84, listeners=40, workers=1).connections == 1
+
+
+def test_workers_that_the_supervisor_has_no_descriptors_for_are_refused() -> None:
+    with pytest.raises(StartupError) as caught:
+        descriptor_budget(config(None), limit=200, listeners=2, workers=40)
+    assert str(caught.value) == (
+        "40 workers need 344 file descriptors in the supervisor, and the limit is 200; raise LimitNOFILE= in the unit "
+        "(or ulimit -n) to 344, or set process.workers lower"
+    )
+    assert descriptor_budget(config(None), limit=344, listeners=2, workers=40).workers == 40
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:

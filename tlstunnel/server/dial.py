@@ -22,6 +22,7 @@ from tlstunnel.outcome import CloseReason
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python has no name for it before 3.12
 _BUSY_RETRY_S = 0.02
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 FIRST_REST_S = 1.0
 MAX_REST_S = 60.0
 
@@ -215,16 +216,18 @@ class Dialer:
         **Cancellation**: closes what it had opened.
         """
 
+        lack: list[OSError] = []
+
         async def connect() -> socket.SocketType:
             with trio.move_on_after(min(timeout_s, 1e9)):
                 if isinstance(self.target, TCPAddress):
                     try:
-                        return await _connect_name(self.target, self._source)
+                        return await _connect_name(self.target, self._source, lack)
                     except OSError:
                         self._check_source()
                         raise
                 return await self._connect_busy()
-            raise TimeoutError(errno.ETIMEDOUT, "not accepted in time")
+            raise lack[0] if lack else TimeoutError(errno.ETIMEDOUT, "not accepted in time")
 
         return connect
 
@@ -245,9 +248,26 @@ def set_up(sock: Any) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-async def _connect_name(target: TCPAddress, source: str | None) -> socket.SocketType:
+async def _race(target: TCPAddress, source: str | None, lack: list[OSError]) -> trio.SocketStream:
+    """Try all addresses of a name, as RFC 8305 says.
+
+    A race takes a descriptor for each address, where a connection counts with one. While others' races have them all,
+    this one waits: they end, and then there is one for everybody who was accepted. `lack` holds what it waits for.
+    """
+    while True:
+        lack.clear()
+        try:
+            return await trio.open_tcp_stream(target.host, target.port, local_address=source)
+        except OSError as exc:
+            if not all(leaf.errno in _NO_DESCRIPTOR for leaf in _leaves(exc)):
+                raise
+            lack.append(exc)
+        await trio.sleep(_BUSY_RETRY_S)
+
+
+async def _connect_name(target: TCPAddress, source: str | None, lack: list[OSError]) -> socket.SocketType:
     for _ in range(_SELF_CONNECTS):
-        stream = await trio.open_tcp_stream(target.host, target.port, local_address=source)
+        stream = await _race(target, source, lack)
         if stream.socket.getsockname() == stream.socket.getpeername():
             # The name may have another address, where somebody listens.
             _forget_port(stream.socket)

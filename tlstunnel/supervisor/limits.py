@@ -22,6 +22,10 @@ OVERHEAD = 64
 the DNS lookups and the second attempts of happy eyeballs under way. Counted: about 15 at rest."""
 MANY = 5_000
 """Connections: who expects more than that knows of descriptors, and has set max_connections."""
+_OF_SUPERVISOR = 24
+"""Descriptors of the supervisor that are nobody's in particular. Counted: 13 at rest."""
+_CHANNELS = 6
+"""For each worker: its channel, both ends of the one for the admin process; and the same while a reload replaces it."""
 _NR_OPEN = Path("/proc/sys/fs/nr_open")
 
 
@@ -106,6 +110,12 @@ def descriptor_budget(config: Config, *, limit: int, listeners: int, workers: in
         raise StartupError(
             f"{limit} file descriptors leave room for no connection; raise LimitNOFILE= in the unit (or ulimit -n) to "
             f"{least} at least, two more for each connection"
+        )
+    of_supervisor = _OF_SUPERVISOR + workers * (listeners + _CHANNELS)
+    if of_supervisor > limit:
+        raise StartupError(
+            f"{workers_text(workers)} need {of_supervisor} file descriptors in the supervisor, and the limit is "
+            f"{limit}; raise LimitNOFILE= in the unit (or ulimit -n) to {of_supervisor}, or set process.workers lower"
         )
     budget = DescriptorBudget(limit, listeners, workers, _allowed(config))
     if budget.max_connections is not None and budget.needed > limit:

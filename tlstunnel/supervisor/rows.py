@@ -6,6 +6,7 @@ goes a channel on which the admin process asks its worker for open connections.
 
 from __future__ import annotations
 
+import os
 import socket
 
 from tlstunnel.errors import StartupError
@@ -58,10 +59,18 @@ class Rows:
         self._free.append(row.index)
 
     def open_channels(self, more: int) -> None:
-        """Make the listing channels of all rows used so far and of some more, before the admin process is forked."""
+        """Make the listing channels of all rows used so far and of some more, before the admin process is forked.
+
+        Raises:
+            StartupError: there are no descriptors for them.
+        """
         for index in range(1, min(self._next + more, self._board.rows)):
             if index not in self.admin_ends:
-                self.admin_ends[index], self.worker_ends[index] = listing.channel_pair()
+                try:
+                    self.admin_ends[index], self.worker_ends[index] = listing.channel_pair()
+                except OSError as exc:
+                    reason = os.strerror(exc.errno or 0).lower()
+                    raise StartupError(f"cannot start the admin process: {reason}; raise LimitNOFILE=") from exc
 
     def close_in_child(self, keep: socket.socket | None) -> None:
         """In a worker: close every channel but its own end of its own."""
