@@ -144,3 +144,17 @@ def test_a_folder_nobody_may_write_to_is_the_machines_fault(load: Load, monkeypa
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(FilesError, match="nothing can be written to "):
         load(f'[services.web]\n{SERVER}ocsp_staple = "auto"\nocsp_cache = "."')
+
+
+def test_cas_may_be_in_a_folder_and_nothing_else_may(tmp_path: Path) -> None:
+    folder = tmp_path / "cas"
+    folder.mkdir()
+    assert find_file("cas", tmp_path, may_be_folder=True) == folder
+    with pytest.raises(FileTroubleError, match="is a folder; write the path of a file"):
+        find_file("cas", tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_not_called_absent(tmp_path: Path) -> None:
+    (tmp_path / "link.pem").symlink_to("gone.pem")
+    with pytest.raises(FileTroubleError, match="is a symbolic link to a file that does not exist; link it to another"):
+        find_file("link.pem", tmp_path)

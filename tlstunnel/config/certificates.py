@@ -91,7 +91,7 @@ def _protocol(text: str) -> str:
 def read_backend_tls(table: Table, targets: tuple[Target, ...]) -> BackendTLS:
     """How TLS is originated. Whoever has no host name to verify must say which one to expect."""
     backend = BackendTLS(
-        ca=table.path("ca"),
+        ca=table.file_or_folder("ca"),
         server_name=table.one("server_name", _server_name, None),
         verify=read_server_policy(table),
         certificate=next(iter(_single(table)), None),

@@ -28,15 +28,18 @@ def look_away() -> None:
     os.environ.setdefault("CREDENTIALS_DIRECTORY", str(NOT_HERE))
 
 
-def find_file(text: str, base: Path) -> Path:
+def find_file(text: str, base: Path, *, may_be_folder: bool = False) -> Path:
     """The file a text names: absolute, relative to `base`, or `cred:NAME`. Its content is not looked at.
+
+    Args:
+        may_be_folder: whether a folder of files is good as well.
 
     Raises:
         ValueError: no such text can name a file.
         FileTroubleError: the file is missing or cannot be read.
     """
     path = _locate(text, base)
-    trouble = _trouble(path)
+    trouble = None if may_be_folder and _can_list(path) else _trouble(path)
     if trouble and not (text.startswith(_CREDENTIAL) and is_hidden(path)):
         raise FileTroubleError(f'"{text}": {trouble}')
     return path
@@ -96,6 +99,10 @@ def _locate(text: str, base: Path) -> Path:
     return Path(folder) / name
 
 
+def _can_list(path: Path) -> bool:
+    return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
+
+
 def _trouble(path: Path) -> str | None:
     """What keeps the file from being read; None if nothing does."""
     if is_pipe(path):  # opened and closed again, it would be lost to its writer
@@ -108,6 +115,8 @@ def _trouble(path: Path) -> str | None:
         # Opening is the only honest test of permissions; non-blocking, so that a named pipe does not hold us up.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
+        if exc.errno == errno.ENOENT and path.is_symlink():
+            return f"{path} is a symbolic link to a file that does not exist; link it to another"
         if exc.errno == errno.ENOENT:
             return f"there is no file {path}; create it or correct the path"
         return f"{path} cannot be read ({os.strerror(exc.errno or 0).lower()}); let tlstunnel's user read it"

@@ -259,6 +259,10 @@ class Table:
         """One file or several, each of which exists and can be read."""
         return self.each(key, lambda text: find_file(text, self.base))
 
+    def file_or_folder(self, key: str) -> Path | None:
+        """A file or a folder that exists and can be read."""
+        return self.one(key, lambda text: find_file(text, self.base, may_be_folder=True), None)
+
     def folder(self, key: str) -> Path | None:
         """A folder that exists and can be written to."""
         return self.one(key, lambda text: find_folder(text, self.base), None)

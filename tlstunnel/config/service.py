@@ -114,7 +114,7 @@ def _read_server(table: Table, service: Service) -> Service:
         fallback_target=fallback,
         certificate=certificate,
         client_auth=auth,
-        client_ca=table.path("client_ca"),
+        client_ca=table.file_or_folder("client_ca"),
         crl=crl,
         crl_expired=read_crl_expired(table, crl, backend),
         ocsp_staple=staple,
