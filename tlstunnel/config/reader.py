@@ -112,23 +112,35 @@ class Table:
         if not self.has(key):
             self._missing.setdefault(key, f"missing{because and ', and '}{because}; {right}")
 
-    def finish(self, elsewhere: Mapping[str, str] | None = None) -> None:
+    def forgive_missing(self, *, but: str) -> None:
+        """Do not report what was required so far, but for one key."""
+        self._missing = {key: what for key, what in self._missing.items() if key == but}
+
+    def finish(self, elsewhere: Mapping[str, str | None] | None = None) -> None:
         """Report every key nobody asked for, and every key that was required and is not there.
 
         A key that is only misspelt is reported as misspelt, not as missing too.
 
         Args:
-            elsewhere: keys known in another situation, with what to say about them.
+            elsewhere: keys known in another situation, with what to say about them; None for nothing.
         """
         for key in self._values:
             if key in self._known:
                 continue
-            remark = (elsewhere or {}).get(key)
+            remark = (elsewhere or {}).get(key, "")
+            if remark is None:
+                continue
             near = None if remark else self._nearest(key)
             self._missing.pop(near or "", None)
             self.problem(key, remark or f"unknown key{self._suggest(near)}")
         for key, what in self._missing.items():
             self.problem(key, what)
+
+    def nearest_word(self, key: str, words: tuple[str, ...]) -> str | None:
+        """Which of a few words is meant by one that is misspelt; None if that is not plain."""
+        value = self._values.get(key)
+        near = difflib.get_close_matches(value.lower(), words, n=1, cutoff=0.6) if isinstance(value, str) else ()
+        return next(iter(near), None)
 
     def _nearest(self, key: str) -> str | None:
         plain = key.lower().replace("-", "_")

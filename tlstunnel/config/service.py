@@ -32,14 +32,29 @@ _TIMEOUTS = Timeouts()
 def read_service(table: Table, name: str) -> Service:
     """Read every key of a service. Problems go to the table's report; the value is good only if there were none."""
     mode = table.choice("mode", Mode.SERVER)
-    service = _read_common(table, name, mode)
     if table.is_faulty("mode"):
-        return service  # what else would be said depends on the mode
-    service = _READERS[mode](table, service)
+        nearest = table.nearest_word("mode", tuple(Mode))
+        mode = Mode(nearest) if nearest else _likely_mode(table)
+    service = _READERS[mode](table, _read_common(table, name, mode))
     names = (target for name in service.sni for target in name.targets)
     check_source_address(table, service.source_address, (*service.targets, *service.fallback_target, *names))
-    table.finish(_SECTION_KEYS | {key: _remark(mode, key) for key in _keys_of_others(mode)})
+    others: dict[str, str | None] = {key: _remark(mode, key) for key in _keys_of_others(mode)}
+    if _is_mode_guessed(table):
+        # What is wrong with what is written can be said; what else must be written, or not, the mode decides.
+        table.forgive_missing(but="listen")
+        others = dict.fromkeys(others, None)
+    table.finish(_SECTION_KEYS | others)
     return service
+
+
+def _is_mode_guessed(table: Table) -> bool:
+    """Whether the mode is no word that one of ours could be meant by."""
+    return table.is_faulty("mode") and table.nearest_word("mode", tuple(Mode)) is None
+
+
+def _likely_mode(table: Table) -> Mode:
+    """The mode that knows most of the keys; of several, the one that demands least of their values."""
+    return max(reversed(Mode), key=lambda mode: sum(key in keys_of(mode) for key in table.keys))
 
 
 # Keys of the daemon as a whole that people write into a service, as they stand on the command line.
@@ -131,7 +146,7 @@ def _read_server(table: Table, service: Service) -> Service:
         unsafe_keylog=table.boolean("unsafe_keylog", _SERVICE.unsafe_keylog),
     )
     service = dataclasses.replace(service, sni=_read_names(table, service, _read_server_name))
-    if service.backend_tls is None and not service.unsafe_target:
+    if service.backend_tls is None and not service.unsafe_target and not _is_mode_guessed(table):
         _check_plaintext_target(table, "target", service.targets)
         _check_plaintext_target(table, "fallback_target", service.fallback_target)
     return service
@@ -151,7 +166,7 @@ def _read_client(table: Table, service: Service) -> Service:
     # Where a descriptor of systemd's is bound is seen when it is there, at the start.
     written = (listen for listen in service.listen if not isinstance(listen, SystemdAddress))
     exposed = next((listen for listen in written if not listen.is_loopback), None)
-    if exposed is not None and not service.unsafe_listen:
+    if exposed is not None and not service.unsafe_listen and not _is_mode_guessed(table):
         table.problem(
             "listen",
             f"{exposed} is reachable from other machines, in plaintext; write a loopback address or unix:/path, "
