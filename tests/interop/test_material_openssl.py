@@ -168,7 +168,7 @@ def test_a_chain_in_pkcs12_comes_out_in_order_and_verifies(authority: Path, tmp_
     for path, der in zip(paths, (credential.certificate_der, *credential.chain_der), strict=True):
         path.write_bytes(der)
     subjects = [run("openssl", "x509", "-in", path, "-noout", "-subject") for path in paths]
-    assert [subject.strip() for subject in subjects] == ["subject=CN = leaf", "subject=CN = int", "subject=CN = root"]
+    assert [subject.split("=")[-1].strip() for subject in subjects] == ["leaf", "int", "root"]
     run("openssl", "verify", "-CAfile", authority / "root.pem", "-untrusted", paths[1], paths[0])
 
 

@@ -132,7 +132,7 @@ def test_a_name_nobody_has_gets_the_default_or_an_alert(running: Services, autho
     assert curl(running, authority, "stranger.example", "--insecure", service="reject") == "curl 35"
     running.record()
     # Who asks for no name is not told that there are others.
-    assert "CN = localhost" in ask(running.at("reject"), authority.certificate, name=None, waits=False).text
+    assert "CN=localhost" in ask(running.at("reject"), authority.certificate, name=None, waits=False).text
     running.record()
 
 
@@ -147,7 +147,8 @@ def test_rsa_and_ecdsa_of_one_name_are_chosen_by_what_the_client_can_verify(
     )  # fmt: skip
     running.record()
     assert "Verify return code: 0 (ok)" in said.text
-    assert said.field(r"^   a:PKEY: (?:id-ecPublicKey|rsaEncryption), (\d+)") == ("2048" if kind == "RSA" else "256")
+    # rsaEncryption or RSA, id-ecPublicKey or EC, as the version of openssl has it.
+    assert str(said.field(r"^   a:PKEY: (?:id-)?(ec|rsa|EC|RSA)")).upper() == kind
 
 
 def test_versions_and_alpn_are_those_of_the_name(running: Services, authority: openssl_ca.Authority) -> None:

@@ -82,7 +82,9 @@ def test_versions_suites_and_groups_are_those_sslscan_finds(start: Start) -> Non
     for listed in found.ciphers:
         for suite in listed.suites:
             their = seen[listed.version][suite.id]
-            assert suite.bits in (int(their.attrib["bits"]), 56, 112), suite
+            bits = int(their.attrib["bits"])
+            # From 3.2 on OpenSSL counts the suites with CCM_8 by their tag.
+            assert suite.bits in (bits, 56, 112) or (suite.name.endswith("CCM_8") and bits == 64), suite
             if "dhebits" in their.attrib:
                 assert suite.key_exchange == f"DH {their.attrib['dhebits']}"
     their_groups: dict[str, set[int]] = {}
@@ -97,8 +99,9 @@ def test_versions_suites_and_groups_are_those_sslscan_finds(start: Start) -> Non
             assert theirs_here == {23}
             assert theirs_here < ours
         else:
-            # Making a key in ffdhe8192 takes so long that sslscan gives up on it where the machine is busy.
-            assert ours - theirs_here <= {260}
+            # Making a key in ffdhe8192 takes so long that sslscan gives up on it where the machine is busy, and it asks
+            # for no post-quantum group.
+            assert ours - theirs_here <= {260, 0x11EC}
             assert theirs_here <= ours
     renegotiation = theirs.find(".//renegotiation")
     if renegotiation is not None and renegotiation.attrib["secure"] == "1":
@@ -170,7 +173,8 @@ def test_a_request_for_a_client_certificate_is_seen_in_every_version(version: st
 def test_weak_servers_are_called_weak() -> None:
     pair = certificates.server("localhost", "127.0.0.1", key_type="RSA 1024")
     settings = tls_servers.ANYTHING_GOES
-    with tls_servers.openssl("-cipher", _WEAK, "-serverpref", settings=settings, pair=pair) as port:
+    groups = ("-groups", "P-256:P-384")  # OpenSSL 3.5 has a post-quantum group as it comes
+    with tls_servers.openssl("-cipher", _WEAK, "-serverpref", *groups, settings=settings, pair=pair) as port:
         found = look(port)
     weak = ids(found)
     assert weak["cipher-null"] is Severity.CRITICAL

@@ -300,7 +300,18 @@ def test_wireshark_reads_what_neither_of_them_takes(tmp_path: Path) -> None:
     wanted = "src.unix dst.unix tlv.ssl.client tlv.ssl.verify tlv.ssl.version tlv.ssl.cn tlv.ssl.cipher tlv.ssl.sig_alg"
     fields = [part for name in wanted.split() for part in ("-e", f"proxy.v2.{name}")]
     read = subprocess.run(
-        [require("tshark"), "-r", capture, "-T", "fields", "-E", "separator=|", *fields],
+        [
+            require("tshark"),
+            "-r",
+            capture,
+            "-o",
+            "tcp.desegment_tcp_streams:FALSE",
+            "-T",
+            "fields",
+            "-E",
+            "separator=|",
+            *fields,
+        ],
         check=True,
         capture_output=True,
         text=True,

@@ -55,6 +55,6 @@ def test_iperf3_with_several_streams_at_once(series: tuple[tunnel.Tunnel, tunnel
     near, far = series
     end = iperf3(near.port, "-n", str(SIZE // 4), "-P", "8")
     assert len(end["streams"]) == 8
-    assert all(stream["sender"]["bytes"] > 0 for stream in end["streams"])
+    assert end["sum_sent"]["bytes"] >= SIZE // 4  # shared by them as they come, from iperf 3.16 on
     for daemon in (near, far):
         assert {daemon.record()["fault"] for _ in range(9)} == {"nobody"}

@@ -120,4 +120,5 @@ def ask(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         errors="backslashreplace", timeout=PATIENCE_S,
     )  # fmt: skip
-    return Said(done.stdout, done.returncode)
+    # Names are written as OpenSSL 3.2 and newer have them.
+    return Said(re.sub(r"\b([A-Z]{1,2}) = ", r"\1=", done.stdout), done.returncode)

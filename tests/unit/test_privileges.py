@@ -184,6 +184,7 @@ def test_a_supervisor_keeps_what_it_needs_for_its_workers_and_for_keys(tmp_path:
                 print("still may")
             except PermissionError:
                 pass
+        print(end="", flush=True)
         # An exec by root gives everything back, unless that was forbidden.
         os.execv("/bin/sh", ["sh", "-c", "grep CapEff /proc/self/status"])
     """)
