@@ -288,10 +288,12 @@ def test_the_advice_for_other_formats_works(made: Path, tmp_path: Path) -> None:
         (tmp_path / "s.pem").write_text(pkcs7)
         assert load(certificate=tmp_path / "s.pem", key=tmp_path / "s.key")
     run("openssl", "x509", "-in", made / "server.pem", "-trustout", "-out", tmp_path / "t.pem")
-    with pytest.raises(MaterialError, match="convert it with openssl x509"):
-        load(certificate=tmp_path / "t.pem")
+    assert load(certificate=tmp_path / "t.pem", key=tmp_path / "s.key")
+    run("openssl", "x509", "-in", made / "server.pem", "-addtrust", "serverAuth", "-out", tmp_path / "t.pem")
+    with pytest.raises(MaterialError, match=r"TRUSTED CERTIFICATE is trusted for some purposes only.*\(openssl x509\)"):
+        load_ca(tmp_path / "t.pem")
     run("openssl", "x509", "-in", tmp_path / "t.pem", "-out", tmp_path / "t2.pem")
-    assert load(certificate=tmp_path / "t2.pem", key=tmp_path / "s.key")
+    assert load_ca(tmp_path / "t2.pem")
 
 
 def test_an_openssh_key_loads_after_the_conversion_the_message_names(tmp_path: Path) -> None:

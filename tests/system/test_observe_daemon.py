@@ -312,7 +312,8 @@ def test_status_exits_0_only_when_ready_and_no_certificate_expires_soon(
 ) -> None:
     site = Site(tmp_path, backend.port)
     ends = certificates.NOW + timedelta(days=10)
-    site.install(certificates.server("localhost", "127.0.0.1", not_after=ends))
+    begins = ends - timedelta(days=90)
+    site.install(certificates.server("localhost", "127.0.0.1", not_before=begins, not_after=ends))
     ask = ("status", "--admin", f"unix:{tmp_path}/admin.sock")
     assert command(*ask).returncode == 1, "nobody answers"
     with site.run():
