@@ -61,6 +61,7 @@ def targets() -> dict[str, contextlib.AbstractContextManager[int]]:
     return {
         "echo": served(backends.echo),
         "good": tls_target(certificates.server("localhost")),
+        "nameless": tls_target(certificates.issue("localhost")),
         "old": tls_target(certificates.server("localhost", not_before=yesterday - week, not_after=yesterday)),
         "early": tls_target(certificates.server("localhost", not_before=tomorrow, not_after=tomorrow + week)),
         "revoked": tls_target(REVOKED_SERVER),

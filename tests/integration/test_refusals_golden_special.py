@@ -29,7 +29,7 @@ from tlstunnel.cli.options import read
 from tlstunnel.config.model import Mode
 from tlstunnel.proxy_protocol import _V2_SIGNATURE as SIGNATURE
 from tlstunnel.server import session
-from tlstunnel.tls import inventory, remedies
+from tlstunnel.tls import inventory, reasons, remedies
 from tlstunnel.tls.passphrase import PassphraseSource
 from tlstunnel.tls13.names import AlertDescription
 
@@ -331,3 +331,11 @@ def test_what_the_connect_command_says_of_a_failure_is_what_the_golden_file_says
             "no such name": connected("nobody.invalid:8443"),
         }
     compare("connect", "".join(f"{name}: {text}" for name, text in texts.items()))
+
+
+def test_what_is_said_of_each_verdict_of_openssl_is_what_the_golden_file_says() -> None:
+    page = "verdicts on certificates\n\n"
+    for code in reasons._VERDICT_WORDS:
+        reason, detail = reasons.classify(["certificate verify failed"], code)
+        page += f"{code}: {reason.label}: {detail or reason.text}\n"
+    compare("verdicts", page)

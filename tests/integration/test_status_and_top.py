@@ -118,6 +118,18 @@ def test_status_fails_while_draining_and_says_so() -> None:
     assert "services.orders.key: does not match the certificate" in done.stdout
 
 
+def test_status_has_an_exit_code_of_its_own_for_a_reload_that_failed_until_one_succeeds() -> None:
+    with running(workers=1) as rig:
+        words = ("status", "--admin", f"127.0.0.1:{rig.address}", "--warn-days", "1")
+        rig.tell(do="reload", ok=False)
+        done = run(*words)
+        assert done.returncode == 2, done.stdout
+        assert "problem: what runs is not what is on disk, since the last reload failed" in done.stdout
+        assert run(*words, "--json").returncode == 2
+        rig.tell(do="reload", ok=True)
+        assert run(*words).returncode == 0
+
+
 def test_status_as_json_is_the_endpoints_document(rig: Rig) -> None:
     done = run("status", "--admin", f"127.0.0.1:{rig.address}", "--json", "--warn-days", "1")
     document = json.loads(done.stdout)

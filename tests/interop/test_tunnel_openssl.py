@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import certificates, peers, tunnel
+from tests.support import backends, certificates, clients, peers, tunnel
 from tests.support.backends import echo
 from tests.support.certificates import Pair
 from tests.support.traffic import Backend, backend
@@ -275,3 +275,27 @@ def test_s_server_sees_the_name_we_ask_for() -> None:
     ):
         assert reverse(daemon.port) == b"reward\n"
         assert daemon.record()["server_name"] == "db.example"
+
+
+def test_who_wants_to_renegotiate_is_named() -> None:
+    """TLS 1.2 alone has it, and nobody does it with us: `openssl` gives up then, with an alert that says nothing."""
+    with backends.serve(echo) as behind, tunnel.server(behind.port) as daemon:
+        with peers.talking(peers.s_client_command(daemon.port, "-tls1_2")) as client:
+            client.read_until("Extended master secret")
+            client.write("R\n")
+            client.read_until("no renegotiation")
+        record = daemon.record()
+        assert record["reason"] == "client_alert"
+        assert record["detail"].startswith("handshake_failure: it wanted to renegotiate")
+    with (
+        peers.s_server("-tls1_2", pair=certificates.server("localhost")) as server,
+        tunnel.client(server.port) as daemon,
+        clients.raw(daemon.port) as sock,
+    ):
+        sock.sendall(b"hello\n")
+        server.read_until("hello")
+        server.write("R\n")
+        clients.read_to_end(sock)
+        record = daemon.record()
+        assert record["reason"] == "backend_alert"
+        assert record["detail"].startswith("handshake_failure: it wanted to renegotiate")

@@ -241,6 +241,13 @@ NEGOTIATION = {
     "no_shared_group": Case(
         "a client with another group", 'groups = "X25519"', openssl("-tls1_3", "-groups", "P-384", ca=CA)
     ),
+    "no_shared_group_12": Case(
+        "the same with TLS 1.2", 'groups = "X25519"', openssl("-tls1_2", "-groups", "P-384", ca=CA)
+    ),
+    "only_sha1": Case(
+        "a client that verifies SHA-1 alone", "",
+        openssl("-tls1_2", "-cipher", "ALL:@SECLEVEL=0", "-sigalgs", "ECDSA+SHA1:RSA+SHA1", ca=CA),
+    ),
     "no_shared_signature_algorithm": Case(
         "a client that verifies no ECDSA", "", openssl("-tls1_3", "-sigalgs", "rsa_pss_rsae_sha256", ca=CA)
     ),
@@ -343,6 +350,9 @@ TARGETS = {
     "target_name_mismatch": Case(
         "a server with a certificate for another name",
         CLIENT_MODE + 'target = "localhost:$good"\nserver_name = "db.example"', plain,
+    ),
+    "target_nameless": Case(
+        "a server whose certificate has a common name alone", CLIENT_MODE + 'target = "localhost:$nameless"', plain,
     ),
     "target_bad_certificate": Case(
         "a server with a key of 1,024 bits", CLIENT_MODE + 'target = "localhost:$small"', plain,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tlstunnel._openssl.binding import ffi, lib
 from tlstunnel.outcome import CloseReason, Stage
-from tlstunnel.tls import reasons
+from tlstunnel.tls import reasons, remedies
 from tlstunnel.tls.reasons import alert_name, classify
 
 
@@ -42,9 +43,26 @@ def test_a_verdict_on_a_certificate_comes_before_everything_else() -> None:
 
 
 def test_a_verdict_that_we_have_no_word_for_is_still_a_bad_certificate_with_its_number() -> None:
-    reason, detail = classify(["certificate verify failed"], 77)
+    reason, detail = classify(["certificate verify failed"], 999)
     assert reason is CloseReason.BAD_CERTIFICATE
-    assert "77" in detail
+    assert "999" in detail
+
+
+def test_every_verdict_that_openssl_knows_has_words() -> None:
+    for code in range(1, 256):
+        text = ffi.string(lib.X509_verify_cert_error_string(code)).decode()
+        if "error number" not in text and "unknown certificate verification error" not in text:
+            assert code in reasons._VERDICT_WORDS, f"{code}: {text}"
+            reason, detail = classify(["certificate verify failed"], code)
+            assert detail or reason is not CloseReason.BAD_CERTIFICATE, f"{code}: {text}"
+
+
+def test_the_mark_of_a_downgrade_and_a_fallback_are_told_apart() -> None:
+    """OpenSSL has one word for a server's mark (RFC 8446 section 4.1.3) and a client's signal (RFC 7507)."""
+    reason, detail = classify(["inappropriate fallback"], 0, remedies.KEYS)
+    assert (reason, "mark of a downgrade" in detail) == (CloseReason.PROTOCOL_ERROR, True)
+    reason, detail = classify(["inappropriate fallback"], 0)
+    assert (reason, "after a failure" in detail) == (CloseReason.PROTOCOL_ERROR, True)
 
 
 def test_a_verdict_counts_only_where_verification_failed() -> None:

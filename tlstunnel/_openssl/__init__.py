@@ -33,6 +33,7 @@ from tlstunnel._openssl.contexts import (
     set_groups,
     set_judge,
     set_staple,
+    suite_names,
 )
 from tlstunnel._openssl.engine import (
     CHUNK,
@@ -68,4 +69,5 @@ __all__ = [
     "set_groups",
     "set_judge",
     "set_staple",
+    "suite_names",
 ]

@@ -369,6 +369,11 @@ class Engine:
         finally:
             _lib.X509_free(certificate)
 
+    def shown_certificate(self) -> bytes | None:
+        """Client: the server's certificate as DER, also one that was refused; `None` when it sent none."""
+        chain = _lib.SSL_get_peer_cert_chain(self._ssl)
+        return None if chain == _ffi.NULL or not _lib.sk_X509_num(chain) else to_der(_lib.sk_X509_value(chain, 0))
+
     def server_name(self) -> str:
         """The server name the client asked for, as it came; empty for none."""
         return _text(_lib.SSL_get_servername(self._ssl, 0))

@@ -42,20 +42,21 @@ def status(
 ) -> None:
     """The state of a running tunnel.
 
-    Exit code 0: it accepts connections and no certificate is about to expire. 1: anything else.
+    Exit code 0: it accepts connections, no certificate is about to expire, and what is on disk is in use. 1: one of the
+    first two is not so, or nobody answers. 2: the last reload failed.
     """
     from tlstunnel.observe.client import AdminClient, client_context
 
     client = AdminClient(parse_admin(admin), client_context(ca, cert, key))
     document = client.document("/status")
     client.close()
-    problems = problems_of(document, warn_days)
+    problems, stale = problems_of(document, warn_days), stale_configuration(document)
     if as_json:
         print(json.dumps(document, indent=2))
     else:
-        _print_tables(document, problems, warn_days)
-    if problems:
-        raise typer.Exit(1)
+        _print_tables(document, [*problems, *stale], warn_days)
+    if problems or stale:
+        raise typer.Exit(1 if problems else 2)
 
 
 def parse_admin(text: str) -> Any:
@@ -89,6 +90,14 @@ def problems_of(document: dict[str, Any], warn_days: float | None) -> list[str]:
             subject = f"{each['service']}: {each['file']}: {each['role']} of {each['subject']}"
             found.append(f"{subject}: {time_left(document, each)}")
     return found
+
+
+def stale_configuration(document: dict[str, Any]) -> list[str]:
+    """That the last reload failed, which makes the exit code 2 where nothing else is wrong; at most one line."""
+    last = document["last_reload"]
+    if last is None or last["ok"]:
+        return []
+    return ["what runs is not what is on disk, since the last reload failed; mend what it says above, and reload again"]
 
 
 def _is_due(document: dict[str, Any], certificate: dict[str, Any], warn_days: float | None) -> bool:

@@ -345,10 +345,12 @@ class Connection:
         if self.backend is None:
             first = None if self.client.at_eof else self.hello
             side = None if self.route is None else self.route.side
-            reason, detail, decision = verdict.of_client(error, record, side, first)
+            settings = runtime.service.tls if self.route is None else self.route.tls
+            reason, detail, decision = verdict.of_client(error, record, side, first, settings)
         else:
+            shown = self.backend.shown() if isinstance(self.backend, TargetEnd) else None
             reason, detail, decision = verdict.of_backend(
-                error, record, self.backend_context, self.expected, is_server=runtime.is_server
+                error, record, self.backend_context, self.expected, shown, is_server=runtime.is_server
             )
         if decision is not None:
             runtime.worker.observer.judged(record, decision.rule, decision.reason)
@@ -387,7 +389,7 @@ class Connection:
         record.bytes_forward, record.bytes_reverse = link.forward.moved, link.reverse.moved
         if error is not None:
             self.runtime.worker.on_crash(error)
-        self._report(reason, hint.of_link(reason, detail))
+        self._report(reason, hint.of_link(reason, detail, record.version))
         # The link knows us and we know it: without this each connection leaves 2.6 KiB, and an old certificate's
         # context, to the collector, which comes by once in thousands of connections.
         self.link = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tlstunnel.observe.record import ConnectionRecord
 from tlstunnel.outcome import CloseReason, Stage
+from tlstunnel.server.offers import Ours, compare
 from tlstunnel.tls import clienthello, ja4, remedies
 from tlstunnel.tls.clienthello import ClientHello
 from tlstunnel.tls.firstbytes import (
@@ -41,8 +42,8 @@ _FROM_HELLO = frozenset(
     )
 )
 
-_BY_VERSION = frozenset((CloseReason.NO_SHARED_VERSION, CloseReason.NO_SHARED_CIPHER))
-"""Reasons that the versions a client offers explain."""
+_TWO_SIDED = frozenset((CloseReason.NO_SHARED_CIPHER, CloseReason.NO_SHARED_GROUP, CloseReason.NO_SHARED_SIGNATURE))
+"""Reasons of which both sides are told."""
 
 _SILENT = frozenset((CloseReason.HANDSHAKE_EOF, CloseReason.HANDSHAKE_RESET, CloseReason.HANDSHAKE_TIMEOUT))
 """Endings that come without a word: their detail has to be guessed."""
@@ -113,7 +114,9 @@ def describe(record: ConnectionRecord, first: FirstMessage) -> None:
         return  # the record's reason says that it is malformed
 
 
-def explain(reason: CloseReason, detail: str, first: FirstMessage | None) -> tuple[CloseReason, str]:
+def explain(
+    reason: CloseReason, detail: str, first: FirstMessage | None, ours: Ours | None = None
+) -> tuple[CloseReason, str]:
     """A better reason and detail for a failed handshake, where the first message itself was the trouble."""
     if first is None or reason not in _FROM_HELLO:
         return reason, detail
@@ -126,8 +129,8 @@ def explain(reason: CloseReason, detail: str, first: FirstMessage | None) -> tup
             return reason, f"client offers {', '.join(names)}"
         if reason is CloseReason.NOT_TLS:
             return CloseReason.PROTOCOL_ERROR, detail or "what it sent is no record of TLS"
-        if reason not in _BY_VERSION:
-            return reason, detail
+        if reason in _TWO_SIDED:
+            return (reason, detail) if ours is None else compare(reason, hello, ours)
         return reason, f"client offers TLS {', '.join(hello.version_names[:_MAX_VERSIONS])}"
     except NotTLSError as exc:
         return CloseReason.NOT_TLS, str(exc)
@@ -140,10 +143,10 @@ def explain(reason: CloseReason, detail: str, first: FirstMessage | None) -> tup
 def complete(reason: CloseReason, detail: str, record: ConnectionRecord, first: FirstMessage | None) -> str:
     """What is wrong, and what would be right, of a connection that ends before there is a link."""
     if record.with_backend and reason.stage is Stage.HANDSHAKE:
-        return remedies.joined(detail, remedies.of_server(reason))
+        return remedies.joined(detail, remedies.of_server(reason, detail=detail))
     if not detail and reason in _SILENT:
         detail = _silence(reason, first)
-    return remedies.joined(detail, remedies.of_client(reason))
+    return remedies.joined(detail, remedies.of_client(reason, detail))
 
 
 def _silence(reason: CloseReason, first: FirstMessage | None) -> str:
@@ -156,12 +159,20 @@ def _silence(reason: CloseReason, first: FirstMessage | None) -> str:
     return "it left after its first message; it may not trust our certificate, look at its log"
 
 
-def of_link(reason: CloseReason, detail: str) -> str:
-    """The detail of a link's end. An alert is explained: in TLS 1.3 a peer may refuse us when its handshake is over."""
+def of_link(reason: CloseReason, detail: str, version: str | None = None) -> str:
+    """The detail of a link's end. An alert is explained: in TLS 1.3 a peer may refuse us when its handshake is over.
+
+    In TLS 1.2 nobody shakes hands then but who wants to renegotiate, which nobody does with us (`version` is the
+    client's, or in client mode the backend's).
+    """
     if reason not in (CloseReason.CLIENT_ALERT, CloseReason.BACKEND_ALERT):
         return detail
     words = remedies.KEYS if reason is CloseReason.BACKEND_ALERT else None
-    names = (name for name in map(alert_name, detail.split(", ")) if name)
+    names = [name for name in map(alert_name, detail.split(", ")) if name]
+    if version == "TLSv1.2" and ("handshake_failure" in names or "no_renegotiation" in names):
+        return (
+            f"{names[0]}: {remedies.RENEGOTIATION_OF_CLIENTS if words is None else remedies.RENEGOTIATION_OF_SERVERS}"
+        )
     return next((f"{name}: {remedies.of_alert(name, words)}" for name in names), detail)
 
 

@@ -23,6 +23,7 @@ from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import TLSEnd
 from tlstunnel.server.bridge import seconds
 from tlstunnel.server.dial import Dialer, DialError, dial_error
+from tlstunnel.server.verdict import mismatch
 from tlstunnel.tls import remedies
 from tlstunnel.tls.portable import PortableEngine
 from tlstunnel.tls.reasons import classify
@@ -153,10 +154,11 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
         end.close()
         raise SessionError(_failed(target, CloseReason.HANDSHAKE_EOF)) from None
     except TLSError as exc:
+        shown = end.engine.shown_certificate()
         end.close()
         reason, detail = classify(exc.reasons, exc.verify_code, remedies.OPTIONS)
         if reason is CloseReason.NAME_MISMATCH:
-            detail = f"it is not for {name}"
+            detail = mismatch(shown, name)
         raise SessionError(_failed(target, reason, detail)) from None
     except OSError as exc:
         end.close()
@@ -199,7 +201,7 @@ def _failed(target: Target, reason: CloseReason, detail: str = "") -> str:
     if reason is CloseReason.PEER_ALERT:
         return f"{target}: the server refused with the alert {detail}"
     what = f"{reason.text}, {detail}" if detail else reason.text
-    return f"{target}: handshake failed: {remedies.joined(what, remedies.of_server(reason, remedies.OPTIONS))}"
+    return f"{target}: handshake failed: {remedies.joined(what, remedies.of_server(reason, remedies.OPTIONS, detail))}"
 
 
 def _broken(target: Target, error: Exception) -> str:

@@ -80,6 +80,10 @@ class TargetEnd(TLSEnd):
         """The target is who it should be, by a certificate that expires then: its tickets are worth having."""
         self._sessions.hold(self._target, self.engine, self._era, until)
 
+    def shown(self) -> bytes | None:
+        """The certificate (DER) that the target has shown, verified or not."""
+        return self.engine.shown_certificate()
+
     def close(self) -> None:
         self._sessions.keep(self._target, self.engine)
         super().close()

@@ -6,11 +6,15 @@ What is known of the peer goes into the record; a decision of access rules is ha
 from __future__ import annotations
 
 from tlstunnel._openssl import X509_V_ERR_APPLICATION_VERIFICATION, X509_V_ERR_CERT_REJECTED, TLSError
+from tlstunnel.config.model import TLSSettings
 from tlstunnel.observe.record import ConnectionRecord
 from tlstunnel.outcome import CloseReason
 from tlstunnel.server import hint
+from tlstunnel.server.offers import Ours
 from tlstunnel.tls import remedies
+from tlstunnel.tls.codepoints import some
 from tlstunnel.tls.context import Context, Objection
+from tlstunnel.tls.peer import UnusableCertificateError, identity, printable
 from tlstunnel.tls.policy import NO_CERTIFICATE, Decision
 from tlstunnel.tls.reasons import classify
 from tlstunnel.tls.store import ServerSide
@@ -19,13 +23,18 @@ Verdict = tuple[CloseReason, str, Decision | None]
 
 
 def of_client(
-    error: TLSError, record: ConnectionRecord, side: ServerSide | None, first: hint.FirstMessage | None
+    error: TLSError,
+    record: ConnectionRecord,
+    side: ServerSide | None,
+    first: hint.FirstMessage | None,
+    settings: TLSSettings,
 ) -> Verdict:
     """Of a handshake with a client.
 
     Args:
         side: what the session was made from, if it was known by then.
         first: the client's first message.
+        settings: what we offer.
     """
     reason, detail = classify(error.reasons, error.verify_code)
     if side is not None:
@@ -34,16 +43,24 @@ def of_client(
         if error.verify_code:
             record.claimed = side.take_claim()
             return reason, detail, None
-    reason, detail = hint.explain(reason, detail, first)
+    ours = None if side is None else Ours(settings, side.key_types)
+    reason, detail = hint.explain(reason, detail, first, ours)
     return reason, detail, NO_CERTIFICATE if reason is CloseReason.NO_CLIENT_CERTIFICATE else None
 
 
 def of_backend(
-    error: TLSError, record: ConnectionRecord, context: Context | None, expected: str, *, is_server: bool
+    error: TLSError,
+    record: ConnectionRecord,
+    context: Context | None,
+    expected: str,
+    shown: bytes | None,
+    *,
+    is_server: bool,
 ) -> Verdict:
     """Of a handshake with a backend, which had to show a certificate for the name `expected`.
 
     Args:
+        shown: the certificate (DER) that it showed, if any.
         is_server: whether we are in server mode, where the record is about the client.
     """
     objection = None if context is None else context.objection
@@ -51,8 +68,22 @@ def of_backend(
         return (objection.reason, objection.detail, None) if is_server else _objected(record, objection)
     reason, detail = classify(error.reasons, error.verify_code, remedies.KEYS)
     if reason is CloseReason.NAME_MISMATCH:
-        detail = f"it is not for {expected}"
+        detail = mismatch(shown, expected)
     return reason, detail, None
+
+
+def mismatch(shown: bytes | None, expected: str) -> str:
+    """What a server's certificate (DER) is for, that it is not for the name expected."""
+    try:
+        found = None if shown is None else identity(shown)
+    except UnusableCertificateError:
+        found = None
+    if found is None:
+        return f"it is not for {expected}"
+    names = [printable(name) for name in (*found.dns_names, *map(str, found.ip_addresses))]
+    if not names:
+        return f"{remedies.NAMELESS}, so it is for {expected} as little as for any other"
+    return f"it is not for {expected} but for {some(names)}"
 
 
 def _objected(record: ConnectionRecord, objection: Objection) -> Verdict:

@@ -5,11 +5,13 @@ What a list means, and which names there are, OpenSSL is asked; a context of `tl
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 
 from OpenSSL import SSL
 
+from tlstunnel import _openssl
 from tlstunnel.config.model import TLSSettings
 
 LOWEST_SECURITY_LEVEL = 2
@@ -102,6 +104,14 @@ def unusable_ciphers(settings: TLSSettings, key_types: Sequence[str] | None) -> 
         f'nothing in "{settings.ciphers}" can be used with {keys}: ECDHE-ECDSA needs an ECDSA key, ECDHE-RSA one of '
         'RSA, DHE parameters and PSK a secret, which cannot be given; write other ciphers, or min_version = "1.3"'
     )
+
+
+@functools.cache
+def known_suites() -> dict[int, str]:
+    """OpenSSL's names of all suites it has; empty where its binding is not the one we know."""
+    raw = SSL.Context(SSL.TLS_METHOD)
+    raw.set_cipher_list(b"ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+    return _openssl.suite_names(raw) if _openssl.probe() is None else {}
 
 
 def _knows(key: str, word: str) -> bool:

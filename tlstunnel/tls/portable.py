@@ -209,6 +209,10 @@ class PortableEngine:
         certificate = self._connection.get_peer_certificate(as_cryptography=True)
         return None if certificate is None else _to_der(certificate)
 
+    def shown_certificate(self) -> bytes | None:
+        chain = self._connection.get_peer_cert_chain(as_cryptography=True)
+        return _to_der(chain[0]) if chain else None
+
     def session(self) -> Any:
         """None to resume: the host name is verified on the server's chain, which a resumed session does not have."""
 

@@ -40,8 +40,7 @@ OF_CLIENTS: dict[CloseReason, str] = {
     CloseReason.PROXY_HEADER_UNTRUSTED: "add it there if it is your proxy",
     CloseReason.HANDSHAKE_DRAINED: "it can simply connect again",
     CloseReason.NO_SHARED_VERSION: "update it, or look at min_version and max_version (TLS 1.2 is the lowest)",
-    CloseReason.NO_SHARED_CIPHER: "update it, allow one of its own with ciphers (TLS 1.2) or ciphersuites (1.3), or "
-    "add a certificate with an RSA key",
+    CloseReason.NO_SHARED_CIPHER: "update it, see ciphers and ciphersuites, or add a certificate with an RSA key",
     CloseReason.NO_SHARED_GROUP: "update it, or allow one of its own with groups",
     CloseReason.NO_SHARED_SIGNATURE: "add a certificate with another kind of key, such as RSA beside ECDSA",
     CloseReason.NO_SHARED_ALPN: 'add one of its own to alpn, or set alpn_mismatch = "ignore", alpn_required = false',
@@ -97,6 +96,22 @@ OF_DIALS: dict[CloseReason, str] = {
 }
 """Of targets that were not reached."""
 
+NAMELESS = "it has no host name or address as subject alternative name"
+ONLY_WEAK_SIGNATURES = "client verifies MD5 and SHA-1 alone"
+_BY_DETAIL = {
+    NAMELESS: "have it issued anew with one (RFC 9525 does not count the common name)",
+    ONLY_WEAK_SIGNATURES: "update it; no kind of key can help",
+}
+"""By the beginning of a detail, where the reason's own remedy would be of no use."""
+RENEGOTIATION_OF_SERVERS = (
+    "it wanted to renegotiate, which tlstunnel does not do; let it ask for a certificate at once instead of for some "
+    "paths only, or switch it to TLS 1.3"
+)
+RENEGOTIATION_OF_CLIENTS = (
+    "it wanted to renegotiate, which tlstunnel does not do; switch that off, or let it use TLS 1.3"
+)
+"""Of an alert after the handshake in TLS 1.2 (RFC 9325 section 3.5)."""
+
 _BROKEN_ALERTS = (
     "unexpected_message bad_record_mac record_overflow illegal_parameter decode_error decrypt_error missing_extension "
     "unsupported_extension unknown_psk_identity inappropriate_fallback"
@@ -149,14 +164,20 @@ ALERTS_OF_SERVERS: dict[str, str] = {
 """What a server's alert says about us, and what to do."""
 
 
-def of_client(reason: CloseReason) -> str:
+def of_client(reason: CloseReason, detail: str = "") -> str:
     """What to do about a client's connection that ended for this reason; empty where its detail says it."""
-    return of_dial(reason) if reason.stage is Stage.DIAL else OF_CLIENTS.get(reason, "")
+    if reason.stage is Stage.DIAL:
+        return of_dial(reason)
+    return _special(detail) or OF_CLIENTS.get(reason, "")
 
 
-def of_server(reason: CloseReason, words: Mapping[str, str] = KEYS) -> str:
+def of_server(reason: CloseReason, words: Mapping[str, str] = KEYS, detail: str = "") -> str:
     """What to do about a handshake with a server that ended for this reason; empty where its detail says it."""
-    return OF_SERVERS.get(reason, "").format_map(words)
+    return _special(detail) or OF_SERVERS.get(reason, "").format_map(words)
+
+
+def _special(detail: str) -> str:
+    return next((remedy for start, remedy in _BY_DETAIL.items() if detail.startswith(start)), "")
 
 
 def of_dial(reason: CloseReason, words: Mapping[str, str] = KEYS) -> str:

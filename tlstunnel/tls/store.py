@@ -53,12 +53,13 @@ class ServerSide:
     outlives renewals and generations for as long as what it fixes (versions, suites, groups, client_auth) is the same.
     """
 
-    __slots__ = ("base", "current", "fixed", "names", "not_after", "not_before")
+    __slots__ = ("base", "current", "fixed", "key_types", "names", "not_after", "not_before")
 
     def __init__(self, current: Context, credentials: Sequence[Credential], fixed: object) -> None:
         self.base = self.current = current
         self.fixed = fixed
         used = _one_of_each_kind(credentials, time.time()).values()
+        self.key_types = tuple(credential.key_type for credential in used)
         self.names = tuple(name for credential in used for name in credential.names)
         self.not_before = max(credential.not_before.timestamp() for credential in used)
         self.not_after = min(credential.not_after.timestamp() for credential in used)
