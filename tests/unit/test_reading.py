@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import socket
 import subprocess
@@ -253,3 +254,28 @@ def test_an_error_tells_the_machine_from_the_name(fifo: Path) -> None:
             with pytest.raises(TunnelError) as caught:
                 read(path)
             assert caught.value.exit_code == exit_code
+
+
+OPENS_BY_ITSELF = {
+    "bench.actors", "bench.machine", "bench.process", "observe.processes", "supervisor.launch", "supervisor.limits", "supervisor.liveness",
+    "supervisor.privileges", "supervisor.refusal", "supervisor.slimming",  # the kernel's files
+    "cli.app", "cli.entry", "supervisor.stapling",  # /dev/null, and a file of our own making
+    "cli.systemd",  # our own units
+    "config.files",  # looks whether a file can be opened, and not into it
+    "observe.sinks", "tls.context",  # what is written to, without waiting
+    "pki.files",  # locks, and files of our own making
+    "reading",
+}  # fmt: skip
+
+
+def test_what_somebody_else_names_is_read_in_one_place() -> None:
+    """Whoever opens files by itself is known, and why; everybody else asks `reading`."""
+    package = Path(reading.__file__).parent
+    openers = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                if name in ("open", "os.open", "io.open") or name.endswith((".read_bytes", ".read_text")):
+                    openers.add(".".join(path.relative_to(package).with_suffix("").parts))
+    assert openers <= OPENS_BY_ITSELF, openers - OPENS_BY_ITSELF
