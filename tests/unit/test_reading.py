@@ -257,13 +257,13 @@ def test_an_error_tells_the_machine_from_the_name(fifo: Path) -> None:
 
 
 OPENS_BY_ITSELF = {
-    "bench.actors", "bench.machine", "bench.process", "observe.processes", "supervisor.launch", "supervisor.limits", "supervisor.liveness",
-    "supervisor.privileges", "supervisor.refusal", "supervisor.slimming",  # the kernel's files
-    "cli.app", "cli.entry", "supervisor.stapling",  # /dev/null, and a file of our own making
-    "cli.systemd",  # our own units
+    # The kernel's files.
+    "bench.actors", "bench.machine", "bench.process", "observe.processes", "supervisor.launch", "supervisor.limits",
+    "supervisor.liveness", "supervisor.privileges", "supervisor.refusal", "supervisor.slimming",
+    # /dev/null, our own units, locks, and files of our own making.
+    "cli.app", "cli.entry", "cli.systemd", "pki.files", "supervisor.stapling",
     "config.files",  # looks whether a file can be opened, and not into it
     "observe.sinks", "tls.context",  # what is written to, without waiting
-    "pki.files",  # locks, and files of our own making
     "reading",
 }  # fmt: skip
 
