@@ -268,7 +268,7 @@ def test_each_alert_of_a_client_is_explained(batch: Services) -> None:
 def dialled(port: int, **options: Any) -> str:
     """What our own client says of a server that refuses it."""
     address = f"localhost:{port}"
-    config = read(Mode.CLIENT, {"listen": ["127.0.0.1:0"], "target": [address], "ca": [str(CA)], **options})
+    config = read(Mode.CLIENT, {"listen": ["127.0.0.1:0"], "target": [address], "ca": str(CA), **options})
     material = inventory.take(config, PassphraseSource.of_this_process())
     with pytest.raises(session.SessionError) as caught:
         trio.run(session.open_session, config.services[0], material.contexts[0])
