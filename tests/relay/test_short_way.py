@@ -8,7 +8,7 @@ import pytest
 
 from tests.relay.rig import KINDS, PLAIN, Kind, Rig, rig
 from tests.support.wire_peers import TLSPeer
-from tlstunnel.relay.link import Link
+from tlstunnel.relay.link import Flow, Link
 
 FAST = Kind("fast", "1.3")
 
@@ -103,6 +103,6 @@ def test_a_link_that_has_ended_leaves_nothing_to_the_collector(kind: Kind) -> No
         gc.enable()
 
 
-def links() -> list[Link]:
+def links() -> list[Link | Flow]:
     """All that there are, wanted or not."""
-    return [each for each in gc.get_objects() if isinstance(each, Link)]
+    return [each for each in gc.get_objects() if isinstance(each, Link | Flow)]

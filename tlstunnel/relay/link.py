@@ -227,9 +227,9 @@ class Link:
 
     def _serve(self, flow: Flow) -> None:
         """Flush what is pending in the sink, then move at most one chunk."""
-        sink = flow.sink
         if self._is_finished:
             return
+        sink = flow.sink
         if sink.has_pending and sink.is_writable and flow.state not in OVER:
             try:
                 taken = sink.flush()
@@ -374,7 +374,8 @@ class Link:
         for told in (self.reverse, self.forward):
             self._part(told, is_quiet=reason in _QUIET_REASONS)
         self._on_finished(self, reason, detail, error)
-        self.forward.link = self.reverse.link = None  # type: ignore[assignment] # nothing is left to the collector
+        for flow in (self.forward, self.reverse):
+            flow.link = flow.other = None  # type: ignore[assignment] # nothing is left to the collector
 
     def _part(self, told: Flow, *, is_quiet: bool) -> None:
         """Part with the end that this direction leads to, unless that is done."""
