@@ -53,7 +53,7 @@ def stand(cases: dict[str, str], **more: Any) -> Iterator[Stand]:
 
 
 def test_what_is_heard_after_a_reload_and_when_a_list_expires_is_what_the_golden_files_say(tmp_path: Path) -> None:
-    soon = certificates.crl(next_update=certificates.datetime.now(certificates.UTC) + timedelta(seconds=4))
+    soon = certificates.crl(next_update=certificates.datetime.now(certificates.UTC) + timedelta(seconds=12))
     cases = {
         "denied_on_resumption": ANY,
         "shutdown": 'drain_timeout = "200ms"',
