@@ -305,7 +305,7 @@ def test_wireshark_reads_what_neither_of_them_takes(tmp_path: Path) -> None:
             "-r",
             capture,
             "-o",
-            "tcp.desegment_tcp_streams:FALSE",
+            "tcp.try_heuristic_first:TRUE",
             "-T",
             "fields",
             "-E",

@@ -79,7 +79,7 @@ def dissected(header: bytes, folder: Path, *fields: str) -> dict[str, list[str]]
     subprocess.run(
         [require("text2pcap"), "-q", "-T", "40000,4000", str(dump), str(capture)], check=True, capture_output=True
     )
-    command = [require("tshark"), "-r", str(capture), "-o", "tcp.desegment_tcp_streams:FALSE", "-T", "fields"]
+    command = [require("tshark"), "-r", str(capture), "-o", "tcp.try_heuristic_first:TRUE", "-T", "fields"]
     names = ["proxy.v2.tlv.type", "_ws.malformed", *(f"proxy.{field}" for field in fields)]
     words = [word for name in names for word in ("-e", name)]
     done = subprocess.run([*command, *words], capture_output=True, text=True, check=True)
