@@ -94,7 +94,7 @@ def test_client_resumes_and_updates_keys_with_the_tunnel(echo: tunnel.Tunnel) ->
         config = replace(config, session=client.sessions[-1])
 
 
-@pytest.mark.parametrize("sizes", [(1, 1 << 14), (None, 1), (3, 7)], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 1 << 14), (None, 16), (3, 20)], ids=str)
 def test_a_handshake_cut_into_tiny_pieces_and_records_is_understood(
     echo: tunnel.Tunnel, sizes: tuple[int | None, int]
 ) -> None:
