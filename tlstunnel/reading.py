@@ -16,6 +16,7 @@ import os
 import select
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +26,10 @@ PIPE_PATIENCE_S = 10.0
 _CHUNK = 1 << 20
 _RIGHT = "name a file"
 
-_pipes: dict[tuple[int, int], bytes | None] = {}
-"""What pipes have given, by device and inode; None for one whose content was forgotten."""
+_pipes: dict[tuple[int, int], int | None] = {}
+"""Descriptors of anonymous files that hold what pipes have given, by device and inode; None for one whose content was
+forgotten. It is moved there by the kernel: a passphrase among it is nowhere in our memory, and a process that we fork
+to use it finds it there."""
 
 
 class UnfitFileError(Exception):
@@ -68,9 +71,37 @@ def read_whole(path: Path, limit: int) -> Content:
     finally:
         os.close(fd)
     if len(data) > limit:
-        size = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
-        raise UnfitFileError(f"is larger than {size}; this cannot be the file that was meant")
+        raise UnfitFileError(_too_large(limit))
     return Content(data, found.st_mode)
+
+
+def _too_large(limit: int) -> str:
+    size = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
+    return f"is larger than {size}; this cannot be the file that was meant"
+
+
+def show_whole(path: Path, limit: int, show: Callable[[memoryview], None]) -> None:
+    """Give `show` what a file of at most `limit` bytes holds, and keep nothing of it in memory.
+
+    Raises:
+        OSError, ValueError, UnfitFileError: as `read_whole`.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        found = os.fstat(fd)
+        _require_regular(found.st_mode)
+        data = bytearray(min(found.st_size, limit) + 1)
+        try:
+            size = 0
+            while size < len(data) and (more := os.readv(fd, [memoryview(data)[size:]])):
+                size += more
+            if size == len(data):
+                raise UnfitFileError("grows while it is read" if size <= limit else _too_large(limit))
+            show(memoryview(data)[:size])
+        finally:
+            data[:] = bytes(len(data))
+    finally:
+        os.close(fd)
 
 
 def is_pipe(path: Path) -> bool:
@@ -92,16 +123,37 @@ def require_file(path: Path) -> None:
         raise UnfitFileError("is not a regular file; name one")
 
 
+def hold_pipe(path: Path, limit: int) -> None:
+    """Take what a pipe gives without looking at it, for a process that is forked to use it; a file is left alone.
+
+    Raises:
+        UnfitFileError, OSError: as `read_whole`.
+    """
+    if is_pipe(path):
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            _content_of_pipe(fd, os.fstat(fd), limit)
+        finally:
+            os.close(fd)
+
+
 def forget_pipes() -> None:
     """Keep nothing of what pipes have given: there may be keys and passphrases among it."""
+    for content in _pipes.values():
+        if content is not None:
+            os.close(content)
     _pipes.update(dict.fromkeys(_pipes))
 
 
-def _from_file(fd: int, mode: int, limit: int) -> bytes:
+def _require_regular(mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise UnfitFileError("is a directory; name a file in it")
     if not stat.S_ISREG(mode):
         raise UnfitFileError(f"is a device; {_RIGHT}")
+
+
+def _from_file(fd: int, mode: int, limit: int) -> bytes:
+    _require_regular(mode)
     chunks, left = [], limit + 1
     while left > 0 and (chunk := os.read(fd, min(left, _CHUNK))):
         chunks.append(chunk)
@@ -110,33 +162,44 @@ def _from_file(fd: int, mode: int, limit: int) -> bytes:
 
 
 def _from_pipe(fd: int, found: os.stat_result, limit: int) -> bytes:
-    known = _pipes.get((found.st_dev, found.st_ino), b"")
+    return os.pread(_content_of_pipe(fd, found, limit), limit + 1, 0)
+
+
+def _content_of_pipe(fd: int, found: os.stat_result, limit: int) -> int:
+    known = _pipes.get((found.st_dev, found.st_ino), -1)
     if known is None:
         what = f"is a pipe, and was read to its end at the start; {_RIGHT}, or restart tlstunnel"
         raise UnfitFileError(what, is_machine=True)
-    if not known:
-        known = _pipes[found.st_dev, found.st_ino] = _drain(fd, limit)
+    if known < 0:
+        known = os.memfd_create("pipe", os.MFD_CLOEXEC)
+        try:
+            _drain(fd, known, limit)
+        except BaseException:
+            os.close(known)
+            raise
+        if os.fstat(known).st_size:
+            _pipes[found.st_dev, found.st_ino] = known
     return known
 
 
-def _drain(fd: int, limit: int) -> bytes:
-    """Everything up to the end of the last writer.
+def _drain(fd: int, into: int, limit: int) -> None:
+    """Move everything up to the end of the last writer, and not much more than the limit.
 
     A pipe reads as ended while it has no writer: after all have gone, but also before one has come (pipe(7)).
     """
-    data = bytearray()
+    size = 0
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     deadline = time.monotonic() + PIPE_PATIENCE_S
     had_writer = False
-    while len(data) <= limit:
+    while size <= limit:
         try:
-            chunk = os.read(fd, min(limit + 1 - len(data), _CHUNK))
+            moved = os.splice(fd, into, min(limit + 1 - size, _CHUNK), flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
             had_writer = True
         else:
-            if chunk:
-                data += chunk
+            if moved:
+                size += moved
                 had_writer = True
                 continue
             if had_writer:
@@ -147,4 +210,3 @@ def _drain(fd: int, limit: int) -> bytes:
             what = "whose writer does not come to an end" if had_writer else "that nobody writes to"
             what = f"is a pipe {what} within {PIPE_PATIENCE_S:.0f} s; start its writer first, or {_RIGHT}"
             raise UnfitFileError(what, is_machine=True)
-    return bytes(data)

@@ -22,7 +22,7 @@ def pss(pid: int) -> int:
     return int(found[1]) * 1024
 
 
-@pytest.mark.parametrize(("workers", "most"), [(1, 50 * MIB), (2, 60 * MIB)])
+@pytest.mark.parametrize(("workers", "most"), [(1, 55 * MIB), (2, 65 * MIB)])
 def test_at_rest_all_processes_together_take_little_memory(workers: int, most: int, tmp_path: Path) -> None:
     site = Site(tmp_path, 9, process_workers=str(workers))
     site.install(certificates.server("localhost"))

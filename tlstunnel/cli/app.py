@@ -52,10 +52,6 @@ COMMANDS = {
 }
 
 
-_DAEMONS = frozenset({"server", "client", "run", "demo", "echo"})
-"""Their supervisor decides what a signal does; the others are ended by it."""
-
-
 def _is_installed(entry: CommandEntry) -> bool:
     return os.path.exists(os.path.join(os.path.dirname(__file__), entry.module + ".py")) or os.path.isdir(
         os.path.join(os.path.dirname(__file__), entry.module)
@@ -86,7 +82,7 @@ class LazyGroup(TyperGroup):
 
 def _load(name: str, entry: CommandEntry) -> Any:
     module = importlib.import_module(f"tlstunnel.cli.{entry.module}")
-    if name not in _DAEMONS:
+    if name not in signals.DAEMONS:
         signals.release()
     command = typer.main.get_command(module.app)
     inner = getattr(command, "commands", {}).get(name)

@@ -27,6 +27,9 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _HELD = (*_ENDING, signal.SIGQUIT, signal.SIGUSR2, signal.SIGALRM)
 _AGAIN_S = 0.01
 
+DAEMONS = frozenset({"server", "client", "run", "demo", "echo"})
+"""Commands that go on and fork."""
+
 
 class _State:
     """Of this process. Tests call commands without their entry point: then nothing is held and nothing is changed."""

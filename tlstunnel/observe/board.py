@@ -1,7 +1,8 @@
 """The board: counters in shared memory, one row for each process that counts.
 
-The supervisor makes a `Board` before it forks. The memory is one anonymous shared mapping, so it needs no file, no name
-and no permission, and it outlives any worker: a counter is only lost together with the whole daemon.
+The supervisor makes a `Board` before it forks. The memory is an anonymous file (memfd), so it needs no name and no
+permission, and it outlives any worker: a counter is only lost together with the whole daemon. Workers inherit it; the
+admin process, which may not be forked from a memory with keys in it, is handed its descriptor.
 
     header   how many rows have been handed out
     row 0    the supervisor's own counters
@@ -23,6 +24,7 @@ pages that nobody touches do not exist.
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,20 +94,30 @@ class Board:
     Args:
         layout: the cells of the first configuration.
         rows: the supervisor's and one for each worker that may live at the same time, drained generations included.
+        file: in a process that shows another's board: its `fd` there.
     """
 
-    __slots__ = ("_capacity", "_cells", "_header", "_memory", "_stride", "_view", "layout", "rows")
+    __slots__ = ("_capacity", "_cells", "_header", "_memory", "_stride", "_view", "fd", "layout", "rows")
 
-    def __init__(self, layout: Layout, rows: int) -> None:
+    def __init__(self, layout: Layout, rows: int, file: int | None = None) -> None:
         page = mmap.PAGESIZE
         self.layout = layout
         self.rows = rows
-        self._stride = -(-max(layout.cells * SPARE, MIN_CELLS) * CELL_BYTES // page) * page
+        if file is None:
+            self._stride = -(-max(layout.cells * SPARE, MIN_CELLS) * CELL_BYTES // page) * page
+            file = os.memfd_create("tlstunnel-board", os.MFD_CLOEXEC)
+            os.ftruncate(file, page + rows * self._stride)
+        else:
+            self._stride = (os.fstat(file).st_size - page) // rows
+        self.fd = file
         self._capacity = self._stride // CELL_BYTES
-        self._memory = mmap.mmap(-1, page + rows * self._stride)
+        self._memory = mmap.mmap(file, page + rows * self._stride)
         self._view = memoryview(self._memory)
         self._header = self._view[:page].cast("q")
         self._cells = self._view[page:].cast("q")
+
+    def __del__(self) -> None:
+        os.close(self.fd)
 
     def row(self, index: int) -> Row:
         """A row to write to. Called by the supervisor before it forks the row's owner, so that readers see the row."""

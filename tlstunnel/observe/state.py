@@ -1,7 +1,7 @@
 """What the supervisor tells the admin process: a JSON document in shared memory, replaced as a whole.
 
 Counters are on the board; this is the rest (names, addresses, processes, certificates, the last reload), which changes
-a few times an hour. The supervisor writes, anybody forked after `StateBlob` was made reads; nobody waits for anybody.
+a few times an hour. The supervisor writes, whoever has its descriptor reads; nobody waits for anybody.
 
 The mapping holds two places and says which of them is current. A writer fills the other place and then switches, so a
 reader sees the old document or the new one. Only a reader that is overtaken twice while it copies could see a mixture;
@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import mmap
+import os
 import struct
 import zlib
 from typing import Any
@@ -131,12 +132,24 @@ class TunnelState:
 
 
 class StateBlob:
-    """The shared document. Made by the supervisor before it forks."""
+    """The shared document, in an anonymous file. Made by the supervisor.
 
-    __slots__ = ("_memory",)
+    Args:
+        file: in the process that reads it: its `fd` there.
+    """
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, mmap.PAGESIZE + 2 * PLACE_BYTES)
+    __slots__ = ("_memory", "fd")
+
+    def __init__(self, file: int | None = None) -> None:
+        size = mmap.PAGESIZE + 2 * PLACE_BYTES
+        if file is None:
+            file = os.memfd_create("tlstunnel-state", os.MFD_CLOEXEC)
+            os.ftruncate(file, size)
+        self.fd = file
+        self._memory = mmap.mmap(file, size)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
 
     def publish(self, state: TunnelState) -> None:
         """Replace the document. Supervisor only.

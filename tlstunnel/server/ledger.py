@@ -185,11 +185,6 @@ class Ledger:
         if self.is_asked:
             self.tell()
 
-    def close_in_child(self) -> None:
-        """In a child that counts nothing: the descriptors are the workers'."""
-        os.close(self._lock)
-        os.close(self.told)
-
 
 def _map(size: int) -> mmap.mmap:
     """Shared memory that takes room only where it is written to, and is not accounted for before."""

@@ -1,15 +1,18 @@
-"""The admin process: forked like a worker, replaced when it dies or when a reload gives it other things to show."""
+"""The admin process: forked before there are keys, begun anew when it dies or a reload changes what it shows."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from tlstunnel.config.model import Config
 from tlstunnel.errors import StartupError
 from tlstunnel.observe.board import Board
-from tlstunnel.supervisor import privileges
-from tlstunnel.supervisor.children import end_with_parent, fork, signal_process
+from tlstunnel.supervisor.children import fork, signal_process
 from tlstunnel.supervisor.daemon import Daemon
 
 _AGAIN_S = 1.0
@@ -18,12 +21,76 @@ _STOP_S = 2.0
 """How long it may take to end. It has no promises to keep that would take longer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An admin process that waits for its plan on the other end of a channel."""
+
+    pid: int
+    channel: socket.socket
+
+
+def fork_early(config: Config, let_go: Callable[[], None]) -> Waiting | None:
+    """Fork the first admin process, if there is to be one, before the first key is read.
+
+    What it needs is imported before: afterwards the same modules would cost five times the memory, less for themselves
+    than for the pages of everything older that importing writes to, and which are then no longer shared.
+
+    Args:
+        let_go: in the child: close what is the supervisor's.
+
+    Raises:
+        StartupError: the machine has no room for another process.
+    """
+    if config.admin.listen is None:
+        return None
+    from tlstunnel.supervisor import adminmain  # noqa: PLC0415
+
+    ours, theirs = _pair()
+
+    def body() -> int:
+        ours.close()
+        let_go()
+        return adminmain.live(theirs)
+
+    return _forked(body, ours, theirs)
+
+
+def _begin_anew() -> Waiting:
+    ours, theirs = _pair()
+    begin = "from tlstunnel.supervisor import adminmain; adminmain.main()"
+    words = [sys.executable, "-P", "-c", begin, str(theirs.fileno())]
+
+    def body() -> int:
+        theirs.set_inheritable(True)  # all else of ours is closed by execve
+        os.execve(words[0], words, os.environ)  # noqa: S606 - our own interpreter, no shell
+
+    return _forked(body, ours, theirs)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    try:
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as exc:
+        raise StartupError(f"cannot start the admin process: {os.strerror(exc.errno or 0).lower()}") from exc
+
+
+def _forked(body: Callable[[], int], ours: socket.socket, theirs: socket.socket) -> Waiting:
+    try:
+        return Waiting(fork(body), ours)
+    except StartupError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+
+
 class AdminProcess:
     """Keeps one admin process alive while the configuration has an admin endpoint."""
 
-    def __init__(self, daemon: Daemon, board: Board) -> None:
+    def __init__(self, daemon: Daemon, board: Board, waiting: Waiting | None) -> None:
         self._daemon = daemon
         self._board = board
+        self._waiting = waiting
         self._leaving: set[int] = set()
         self._on_settled: Callable[[], None] | None = None
         self._beats = self._missed = 0
@@ -33,17 +100,8 @@ class AdminProcess:
         """Whether none is left, also of those told to end."""
         return self._daemon.admin_pid is None and not self._leaving
 
-    def preload(self) -> None:
-        """Import here what it needs, if there will be one.
-
-        Imported after the fork the same modules would cost five times the memory: less for themselves than for the
-        pages of everything older that importing writes to, and which are then no longer shared.
-        """
-        if self._daemon.generation.config.admin.listen is not None:
-            import tlstunnel.observe.admin.process  # noqa: F401, PLC0415
-
     def start(self) -> None:
-        """Fork one, if there is to be one.
+        """Have one show the generation in use, if there is to be one.
 
         Raises:
             StartupError: the machine has no room for another process.
@@ -52,32 +110,30 @@ class AdminProcess:
         generation = daemon.generation
         if generation.config.admin.listen is None:
             return
-        self.preload()
+        from tlstunnel.supervisor.adminmain import AdminPlan, send_plan  # noqa: PLC0415
+
         daemon.rows.open_channels(generation.slots + 2)
-        generation.log.flush()
-        others = daemon.other_listeners(generation)
-        supervisor_pid = os.getpid()
-
-        def body() -> int:
-            from tlstunnel.observe.admin.process import run_admin  # noqa: PLC0415
-            from tlstunnel.observe.admin.routes import AdminSources  # noqa: PLC0415
-
-            daemon.close_in_child(is_admin=True)
-            sockets = generation.listeners.keep_admin(but=others)
-            privileges.become(daemon.identity)
-            end_with_parent(supervisor_pid)
-            sources = AdminSources(
-                board=self._board,
-                schema=generation.schema,
-                state=daemon.showing.blob,
-                channels=dict(daemon.rows.admin_ends),
-                log=generation.log,
-                supervisor_pid=supervisor_pid,
-            )
-            run_admin(sources, sockets, generation.admin_tls)
-            return 0
-
-        daemon.admin_pid = fork(body)
+        waiting, self._waiting = self._waiting or _begin_anew(), None
+        sockets = [sock.fileno() for listener in generation.listeners.admin for sock in listener.sockets]
+        ends = daemon.rows.admin_ends
+        plan = AdminPlan(
+            admin=generation.config.admin,
+            log=generation.config.log,
+            schema=generation.schema,
+            board_rows=self._board.rows,
+            sockets=len(sockets),
+            channels=tuple(ends),
+            identity=daemon.identity,
+            supervisor_pid=os.getpid(),
+        )
+        daemon.admin_pid = waiting.pid
+        try:
+            fds = [self._board.fd, daemon.showing.blob.fd, *sockets, *(end.fileno() for end in ends.values())]
+            send_plan(waiting.channel, plan, fds)
+        except ConnectionError:
+            pass  # it is dead: reaping follows
+        finally:
+            waiting.channel.close()
         daemon.show()
 
     def replace(self) -> None:

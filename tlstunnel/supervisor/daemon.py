@@ -73,20 +73,15 @@ class Daemon:
                 return each.listeners
         return None
 
-    def close_in_child(self, *, listing: socket.socket | None = None, is_admin: bool = False) -> None:
-        """In a freshly forked child: close what is the supervisor's own, or another child's.
+    def close_in_child(self, listing: socket.socket | None) -> None:
+        """In a freshly forked worker: close what is the supervisor's own, or another worker's.
 
         Args:
-            listing: a worker's own end of its listing channel.
-            is_admin: the admin process keeps the other ends of these channels.
+            listing: its own end of its listing channel.
         """
         self.signals.close()
         self.notifier.close()
+        self.passphrases.close_in_child()
         for child in self.children.values():
             child.channel.close()
-        if is_admin:
-            self.rows.ledger.close_in_child()
-            for end in self.rows.worker_ends.values():
-                end.close()
-        else:
-            self.rows.close_in_child(listing)
+        self.rows.close_in_child(listing)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import ssl
 from dataclasses import dataclass, field
 
 from tlstunnel.config.model import Config, Service
@@ -38,8 +37,6 @@ class Generation:
     listeners: Listeners
     schema: Schema
     log: Log
-    admin_tls: ssl.SSLContext | None
-    """What the admin endpoint is served with, if with TLS."""
     capacity: int
     """How many connections each worker has descriptors for."""
     workers: dict[int, Child] = field(default_factory=dict)

@@ -54,10 +54,14 @@ def receive(fd: int) -> Config:
     with os.fdopen(fd, "rb") as file:
         config = pickle.load(file)  # noqa: S301 - from ourselves, a moment ago
     assert isinstance(config, Config)  # noqa: S101
-    # What `ps -o comm`, `pgrep` and other daemons' "port in use" show.
+    take_name()
+    return config
+
+
+def take_name() -> None:
+    """What `ps -o comm`, `pgrep` and other daemons' "port in use" show."""
     with open("/proc/self/comm", "w") as comm:
         comm.write(NAME)
-    return config
 
 
 def _anonymous(data: bytes) -> int:

@@ -93,12 +93,6 @@ class Listeners:
         self._close_all_but({sock for sockets in kept.values() for sock in sockets}, but)
         return kept
 
-    def keep_admin(self, *, but: Listeners | None = None) -> tuple[socket.socket, ...]:
-        """The same in the admin process."""
-        kept = tuple(sock for listener in self.admin for sock in listener.sockets)
-        self._close_all_but(set(kept), but)
-        return kept
-
     def retire(self, previous: Listeners) -> None:
         """In the supervisor: stop listening on, close and unlink what `previous` has and these have not.
 

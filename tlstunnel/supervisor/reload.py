@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ class Loaded:
 
     config: Config
     inventory: Inventory
-    admin_tls: ssl.SSLContext | None
     poll: Poll
     """Watches these files, from just before they were read."""
 
@@ -65,7 +63,9 @@ def load_material(
     # The poll looks first: what changes between the two looks is found again, not missed.
     poll = Poll(config)
     try:
-        return Loaded(config, inventory.take(config, passphrases, previous), tls_context(config.admin), poll)
+        taken = inventory.take(config, passphrases, previous)
+        tls_context(config.admin)  # whether it can be made: the admin process makes its own
+        return Loaded(config, taken, poll)
     finally:
         forget_pipes()  # before anything is forked
 

@@ -170,7 +170,6 @@ class Reloads:
         self._workforce.tell(Renew(loaded.inventory.materials), workers)
         self._await(State.RENEWING, workers)
         if is_admin_new:
-            generation.admin_tls = loaded.admin_tls
             self._admin.replace()
         for warning in loaded.inventory.warnings:
             self._daemon.log.message("warning", "config", warning)
@@ -203,7 +202,6 @@ class Reloads:
             listeners,
             schema,
             log,
-            loaded.admin_tls,
             budget.connections_per_worker,
         )
         self._arriving_poll = loaded.poll

@@ -5,7 +5,7 @@ workers inherit theirs when they are forked. So a worker may die, or a whole gen
 connections waiting in the kernel stays. Three operations, always in this order at a reload:
 
     new = open_listeners(config, slots, inherited=..., previous=old)    binds only what is new; fails without a trace
-    ... fork the new generation; in each worker: new.keep_slot(i), in its admin process: new.keep_admin() ...
+    ... fork the new generation; in each worker: new.keep_slot(i) ...
     new.retire(old)                                                     closes what the new configuration lacks
 
 Closing a socket resets the connections queued on it. That is why a group never shrinks: with fewer workers than

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 
 from tlstunnel._version import VERSION
-from tlstunnel.config.model import Config
+from tlstunnel.config.model import Config, TLSSettings
 from tlstunnel.errors import StartupError, TunnelError
 from tlstunnel.observe.board import SUPERVISOR_ROW, Board
 from tlstunnel.observe.log import open_log
@@ -35,7 +35,8 @@ from tlstunnel.server import memory
 from tlstunnel.server.channel import Reopen, Report
 from tlstunnel.supervisor import lastwords, privileges
 from tlstunnel.supervisor.activation import take_inherited
-from tlstunnel.supervisor.adminprocess import AdminProcess
+from tlstunnel.supervisor.adminprocess import AdminProcess, fork_early
+from tlstunnel.supervisor.binding import close_all
 from tlstunnel.supervisor.children import Child, signal_process
 from tlstunnel.supervisor.daemon import Daemon
 from tlstunnel.supervisor.generation import Generation
@@ -53,6 +54,7 @@ from tlstunnel.supervisor.sockets import open_listeners
 from tlstunnel.supervisor.stapling import Stapling
 from tlstunnel.supervisor.workforce import Workforce, how_it_ended
 from tlstunnel.tls import portable
+from tlstunnel.tls.context import check_settings
 from tlstunnel.tls.passphrase import PassphraseSource
 
 OnReady = Callable[[dict[str, tuple[str, ...]]], None]
@@ -92,7 +94,20 @@ class _Supervisor:
     ) -> None:
         self._on_ready, self._on_child_end = on_ready, on_child_end
         inherited = take_inherited()
-        passphrases = PassphraseSource.of_this_process()
+        passphrases = PassphraseSource.of_this_process(is_daemon=True)
+
+        def let_go() -> None:
+            signals.close()
+            notifier.close()
+            passphrases.close_in_child()
+            for sockets in inherited.sockets.values():
+                close_all(sockets)
+
+        # Before there is anything in this memory that it must not have, and after what OpenSSL does once: a page that
+        # is written to later is one more for each process that shared it.
+        check_settings(TLSSettings())
+        memory.give_back()
+        waiting = fork_early(config, let_go)
         loaded = load_material(config, passphrases)
         # At a reload nobody may be there to type, and whoever is must not make the daemon wait.
         passphrases.prompt = None
@@ -121,7 +136,6 @@ class _Supervisor:
             listeners,
             schema,
             log,
-            loaded.admin_tls,
             self._budget.connections_per_worker,
         )
         self._daemon = Daemon(
@@ -136,7 +150,7 @@ class _Supervisor:
             signals=signals,
         )
         self._workforce = Workforce(self._daemon, self._on_report, self._on_worker_end)
-        self._admin = AdminProcess(self._daemon, board)
+        self._admin = AdminProcess(self._daemon, board, waiting)
         self._stapling = Stapling(self._daemon, self._workforce)
         self._reloads = Reloads(self._daemon, self._workforce, self._admin, self._stapling, board, loaded.poll)
         self._heartbeat = Heartbeat(self._daemon, self._workforce)
@@ -179,7 +193,6 @@ class _Supervisor:
         if (notice := self._budget.notice()) is not None:
             daemon.log.message("info", "start", notice)
         privileges.prepare(daemon.identity)
-        self._admin.preload()
         memory.give_back()  # what importing and loading left behind would be copied into every child
         self._admin.start()
         self._stapling.adopt()

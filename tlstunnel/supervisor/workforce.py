@@ -69,7 +69,7 @@ class Workforce:
             generation.log.begin_in_child()
             try:
                 ours.close()
-                daemon.close_in_child(listing=listing)
+                daemon.close_in_child(listing)
                 sockets = generation.listeners.keep_slot(slot, but=others)
                 privileges.become(daemon.identity)
                 return worker.main(

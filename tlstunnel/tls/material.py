@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ from tlstunnel.x509.pem import (
     Block,
     MaterialError,
     SourceFile,
+    add_to_digest,
     digest,
+    hold_pipe,
     identify,
     is_cut_short,
     is_p12,
@@ -102,6 +105,13 @@ def load_credential(files: CertificateFiles, passphrases: PassphraseSource) -> C
     Raises:
         MaterialError: with the file and one sentence. Nothing is returned by halves.
     """
+    for path in files_of(files):
+        hold_pipe(path)  # two who are forked to use the same pipe could not both read it
+    key = files.p12 or files.key or files.certificate or Path()
+    return passphrases.open_apart(key, files.key_passphrase_file, partial(_load, files, passphrases))
+
+
+def _load(files: CertificateFiles, passphrases: PassphraseSource) -> Credential:
     secret = read_passphrase_file(files.key_passphrase_file) if files.key_passphrase_file is not None else None
     if files.p12 is not None:
         return _from_p12(read_file(files.p12), secret, passphrases)
@@ -136,8 +146,11 @@ def contents_digest(paths: Sequence[Path], limit: int = 64 << 20) -> str:
     Raises:
         MaterialError: one cannot be read, as in the middle of being replaced.
     """
-    every = [path for named in paths for path in files_of_ca(named)]
-    return digest(read_file(path, limit) for path in every if not is_pipe(path))
+    total = hashlib.sha256()
+    for path in (path for named in paths for path in files_of_ca(named)):
+        if not is_pipe(path):
+            add_to_digest(total, path, limit)
+    return total.hexdigest()
 
 
 def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: PassphraseSource) -> Credential:

@@ -11,15 +11,18 @@ RFC 7468 describes the format; the headers of encrypted traditional keys come fr
 from __future__ import annotations
 
 import binascii
+import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from tlstunnel import reading
 from tlstunnel.errors import UsageError
-from tlstunnel.reading import UnfitFileError, read_whole
+from tlstunnel.reading import UnfitFileError, read_whole, show_whole
 
 MAX_CREDENTIAL_BYTES = 1 << 20
 """A chain of ten ML-DSA-87 certificates takes 100 KiB; a larger file is a mistake (an image, a log, a CA bundle)."""
@@ -114,24 +117,58 @@ def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES) -> SourceFile:
     Raises:
         MaterialError: missing, unreadable, not a file, empty or too large.
     """
-    where = shown(path)
-    try:
+    with _refusals(path):
         found = read_whole(path, limit)
-    except UnfitFileError as exc:
-        raise MaterialError(where, str(exc), exc.is_machine) from exc
-    except (OSError, ValueError) as exc:
-        raise MaterialError(where, _refusal(exc, path), True) from exc
     if not found.data.strip():
-        raise MaterialError(where, "is empty; write it anew")
+        raise MaterialError(shown(path), "is empty; write it anew")
     return SourceFile(path, found.data, found.mode)
+
+
+def hold_pipe(path: Path) -> None:
+    """Take what a pipe gives without looking at it; see `reading.hold_pipe`.
+
+    Raises:
+        MaterialError: nothing comes out of it, or too much.
+    """
+    with _refusals(path):
+        reading.hold_pipe(path, MAX_CREDENTIAL_BYTES)
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnfitFileError as exc:
+        raise MaterialError(shown(path), str(exc), exc.is_machine) from exc
+    except (OSError, ValueError) as exc:
+        raise MaterialError(shown(path), _refusal(exc, path), True) from exc
 
 
 def digest(files: Iterable[SourceFile]) -> str:
     """One fingerprint of the contents of several files, to notice a change."""
     total = hashlib.sha256()
     for file in files:
-        total.update(len(file.data).to_bytes(8, "big") + file.data)
+        total.update(len(file.data).to_bytes(8, "big"))
+        total.update(file.data)
     return total.hexdigest()
+
+
+def add_to_digest(total: Any, path: Path, limit: int) -> None:
+    """The same for a file as it is now, of which nothing stays in memory: it may be a passphrase.
+
+    Args:
+        total: from hashlib.
+
+    Raises:
+        MaterialError: it cannot be read, or is too large.
+    """
+
+    def add(data: memoryview) -> None:
+        total.update(len(data).to_bytes(8, "big"))
+        total.update(data)
+
+    with _refusals(path):
+        show_whole(path, limit, add)
 
 
 def parse_pem(file: SourceFile) -> list[Block]:
