@@ -263,6 +263,7 @@ OPENS_BY_ITSELF = {
     # /dev/null, our own units, locks, and files of our own making.
     "cli.app", "cli.entry", "cli.systemd", "pki.files", "supervisor.stapling",
     "config.files",  # looks whether a file can be opened, and not into it
+    "tls.apart",  # a pipe between two processes of ours
     "observe.sinks", "tls.context",  # what is written to, without waiting
     "reading",
 }  # fmt: skip
