@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tlstunnel"
 FILES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
-MAX_RELAY_LINES = 1000
+MAX_RELAY_LINES = 1120
 
 # Which of our own packages and modules each place may import; a place is a package, or a module named in full.
 MAY_IMPORT: dict[str, set[str]] = {

@@ -51,6 +51,10 @@ class FakeEnd(PlainEnd):
         self.slimmed = 0
 
     @property
+    def is_closed(self) -> bool:
+        return self.closes > 0
+
+    @property
     def failure(self) -> TLSError | None:  # type: ignore[override]
         return self.breaks if self.at_eof else None
 

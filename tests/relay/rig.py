@@ -104,7 +104,8 @@ class Rig:
         self.kind = kind
         self.reactor = Reactor()
         self.ended: list[tuple[CloseReason, str]] = []
-        self.errors: list[Exception] = []
+        self.errors: list[BaseException] = []
+        self.reactor.on_error = self.errors.append
         self.closed = 0
         self.cells = [0, 0]
         near, near_peer = connected(buffers)
@@ -147,8 +148,10 @@ class Rig:
     def on_ready(self, fd: int, events: int) -> None:
         (self.near if fd == self.near.fd else self.far).note(events)
 
-    def on_crash(self, error: Exception) -> None:
+    def on_crash(self, error: BaseException) -> None:
         raise error
+
+    def abandon(self) -> None: ...
 
     def start(self) -> Rig:
         """Shake hands and begin the link."""
@@ -173,7 +176,7 @@ class Rig:
         peer = self.near_peer
         self.until(lambda: peer.is_over or not isinstance(peer, TLSPeer) or peer.is_shaken)
 
-    def _on_finished(self, link: Link, reason: CloseReason, detail: str, error: Exception | None) -> None:
+    def _on_finished(self, link: Link, reason: CloseReason, detail: str, error: BaseException | None) -> None:
         self.ended.append((reason, detail))
         if error is not None:
             self.errors.append(error)

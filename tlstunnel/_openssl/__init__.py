@@ -34,6 +34,7 @@ from tlstunnel._openssl.contexts import (
     set_judge,
     set_staple,
     suite_names,
+    tell_errors_to,
 )
 from tlstunnel._openssl.engine import (
     CHUNK,
@@ -70,4 +71,5 @@ __all__ = [
     "set_judge",
     "set_staple",
     "suite_names",
+    "tell_errors_to",
 ]

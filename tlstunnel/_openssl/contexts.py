@@ -195,17 +195,41 @@ class _Callbacks:
 @functools.cache
 def _callbacks() -> _Callbacks:
     """All callbacks there ever are, for good: a reference too many keeps them past the end of the interpreter, too."""
+    alert, silence = int(_lib.SSL_TLSEXT_ERR_ALERT_FATAL), int(_lib.SSL_TLSEXT_ERR_NOACK)
     made = _Callbacks(
-        choose=_ALPN_CALLBACK(_choose),
-        verify=_VERIFY_CALLBACK(_verify),
-        forgive=_VERIFY_CALLBACK(_forgive),
-        ask=_VERIFY_CALLBACK(_ask),
-        ask_and_forgive=_VERIFY_CALLBACK(_ask_and_forgive),
-        staple=_STATUS_CALLBACK(_staple),
+        choose=_ALPN_CALLBACK(_guarded(_choose, alert)),
+        verify=_VERIFY_CALLBACK(_guarded(_verify, 0)),
+        forgive=_VERIFY_CALLBACK(_guarded(_forgive, 0)),
+        ask=_VERIFY_CALLBACK(_guarded(_ask, 0)),
+        ask_and_forgive=_VERIFY_CALLBACK(_guarded(_ask_and_forgive, 0)),
+        staple=_STATUS_CALLBACK(_guarded(_staple, silence)),
     )
     for callback in (made.choose, made.verify, made.forgive, made.ask, made.ask_and_forgive, made.staple):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
     return made
+
+
+def tell_errors_to(tell: Callable[[BaseException], None]) -> None:
+    """From now on `tell` hears what is raised in callbacks, where nothing can be raised through OpenSSL."""
+    _told[:] = [tell]
+
+
+_told: list[Callable[[BaseException], None]] = []
+
+
+def _guarded(callback: Callable[..., int], otherwise: int) -> Callable[..., int]:
+    """The callback, which returns `otherwise` where it raises: ctypes would return what happens to stand in memory."""
+
+    def guarded(*args: Any) -> int:
+        try:
+            return callback(*args)
+        except BaseException as exc:  # noqa: BLE001 - an error of ours, of whatever type
+            with contextlib.suppress(BaseException):  # of what is raised here there is nobody left to tell
+                for tell in _told:
+                    tell(exc)
+            return otherwise
+
+    return guarded
 
 
 def _pointer(callback: Any, taker: Any, argument: int) -> Any:
@@ -243,8 +267,7 @@ def _verify(is_good: int, store_context: Any) -> int:
         if entry is not None and entry.forgives_expired_lists and _forgiven(pointer):
             return 1
         if entry is not None and entry.refused is not None:
-            with contextlib.suppress(Exception):  # nothing can be raised through OpenSSL, which has decided already
-                entry.refused(to_der(_lib.X509_STORE_CTX_get0_cert(pointer)))
+            entry.refused(to_der(_lib.X509_STORE_CTX_get0_cert(pointer)))
         return 0
     return _judged(pointer, None if entry is None else entry.judge, X509_V_ERR_APPLICATION_VERIFICATION)
 
@@ -253,15 +276,13 @@ def _judged(pointer: Any, judge: Callable[[bytes], bool] | None, verdict: int) -
     """What the judge says of a certificate that OpenSSL finds good, if it is the peer's own and not one of its CAs."""
     if _lib.X509_STORE_CTX_get_error_depth(pointer) != 0:
         return 1
-    try:
-        # A context or a session that is not known any more has nobody to ask: what we cannot judge is refused.
-        certificate = _lib.X509_STORE_CTX_get_current_cert(pointer)
-        is_good = judge is not None and judge(to_der(certificate))
-    except Exception:  # noqa: BLE001 - nothing can be raised through OpenSSL
-        is_good = False
-    if not is_good:
-        _lib.X509_STORE_CTX_set_error(pointer, verdict)
-    return int(is_good)
+    # What raises is refused; and so is everybody by a context or a session that is not known any more.
+    before = _lib.X509_STORE_CTX_get_error(pointer)
+    _lib.X509_STORE_CTX_set_error(pointer, verdict)
+    if judge is None or not judge(to_der(_lib.X509_STORE_CTX_get_current_cert(pointer))):
+        return 0
+    _lib.X509_STORE_CTX_set_error(pointer, before)
+    return 1
 
 
 def _ask(is_good: int, store_context: Any) -> int:

@@ -66,7 +66,7 @@ class Scratch:
 
 
 class Engine:
-    """One TLS session, in memory. `free()` must be called exactly once; nothing else may be called after it.
+    """One TLS session, in memory. `free()` must be called; nothing else may be called after it.
 
     Every method may raise TLSError; what OpenSSL has queued for the peer by then (an alert) is in the output. After
     `close` nothing more comes into the output (RFC 8446 section 6.1), whatever the peer asks for.
@@ -83,6 +83,8 @@ class Engine:
         self._ssl = ssl = _lib.SSL_new(context._context)
         self._in = _lib.BIO_new(_lib.BIO_s_mem())
         self._out = _lib.BIO_new(_lib.BIO_s_mem())
+        if not (ssl and self._in and self._out):
+            raise MemoryError  # what OpenSSL would do with NULL is worse
         _lib.SSL_set_bio(ssl, self._in, self._out)
         if is_server:
             _lib.SSL_set_accept_state(ssl)
@@ -322,10 +324,11 @@ class Engine:
 
     def free(self) -> None:
         """Release the session."""
-        if self._is_judged:
-            judge_session(self._ssl, None)
-        _lib.SSL_free(self._ssl)
-        self._ssl = None
+        ssl, self._ssl = self._ssl, None
+        if ssl is not None:
+            if self._is_judged:
+                judge_session(ssl, None)
+            _lib.SSL_free(ssl)
 
     def _failure(self) -> TLSError:
         reasons = drain_errors()

@@ -71,10 +71,14 @@ class Observer:
     def opened(self, service_index: int, client: str) -> ConnectionRecord:
         """A connection was accepted and will be set up. Its record must reach `closed`, whatever happens."""
         series = self._services[service_index]
-        self._cells[series.active] += 1
         record = ConnectionRecord(self._identifiers.next(), service_index, series.name, client)
+        self._cells[series.active] += 1
         self.open[record.id] = record
         return record
+
+    def failed(self, service_index: int, client: str) -> None:
+        """A connection was accepted and could not even be begun, by an error of ours."""
+        self.closed(self.opened(service_index, client))
 
     def rejected(self, service_index: int, client: str, reason: CloseReason) -> None:
         """A connection was refused right after accept, without `opened`: limits and networks (stage ADMIT)."""
@@ -120,7 +124,7 @@ class Observer:
 
     def closed(self, record: ConnectionRecord) -> None:
         """The connection ended with `record.reason`; bytes and detail of the record are set. Logs it and counts it."""
-        if self.open.pop(record.id, None) is None:
+        if record.id not in self.open:
             return  # Closed before: every way of ending may come here, the first one counts.
         record.live_bytes = None
         reason = record.reason or CloseReason.INTERNAL_ERROR
@@ -128,6 +132,8 @@ class Observer:
         record.total_s = time.monotonic() - record.opened_at
         series = self._services[record.service_index]
         cells = self._cells
+        # Nothing from here to the end of the counters can fail half-way: it is counted whole or not at all.
+        del self.open[record.id]
         cells[series.active] -= 1
         cells[series.results[reason]] += 1
         series.duration.observe(cells, self._floats, record.total_s)

@@ -51,6 +51,11 @@ class PlainEnd:
         self.is_writable = True  # a socket starts with an empty send buffer
         self.at_eof = self.is_reset = self.is_shut = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the descriptor is given back, so that its number may be another's."""
+        return self.sock.fileno() != self.fd
+
     def note(self, events: int) -> None:
         """Keep what the reactor's edges said."""
         if events & READABLE:
@@ -302,5 +307,7 @@ class TLSEnd(PlainEnd):
             self.engine.slim()
 
     def close(self) -> None:
-        self.engine.free()
-        self.sock.close()
+        try:
+            self.engine.free()
+        finally:
+            self.sock.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tlstunnel.relay.ends import PlainEnd
-from tlstunnel.relay.reactor import Reactor
+from tlstunnel.relay.reactor import Handler, Reactor, try_all
 
 LINGER_S = 1.0
 
@@ -26,11 +26,11 @@ class Farewell:
         self._on_closed = on_closed
         self._is_said = False
         self.deadline = reactor.now + LINGER_S
-        reactor.hand_over(end.fd, self)
         reactor.hold(self)
         reactor.farewells += 1
+        reactor.hand_over(end.fd, self)
         end.is_readable = end.is_writable = True  # look once, whatever the last edges said
-        self.on_ready(-1, 0)
+        reactor.guard(self, self.on_ready, -1, 0)
 
     def on_ready(self, fd: int, events: int) -> None:
         end = self._end
@@ -56,17 +56,35 @@ class Farewell:
         except OSError:
             self._close()  # a peer that reset has stopped listening
 
-    def on_crash(self, error: Exception) -> None:
+    def on_crash(self, error: BaseException) -> None:
         self._close()
+
+    def abandon(self) -> None:
+        end, self._end = self._end, None  # type: ignore[assignment]
+        self._reactor.release(self)
+        if end is not None:
+            self._reactor.farewells -= 1
+            try_all(lambda: drop(self._reactor, end, self))
 
     def on_deadline(self, now: float) -> None:
         self._close()
 
     def _close(self) -> None:
-        end, self._end = self._end, None  # type: ignore[assignment]
+        end = self._end
         if end is not None:
             self._reactor.release(self)
+            if not end.is_closed:  # whoever made us could not go on, or we could not
+                self._reactor.forget(end.fd)
+                end.close()
+            self._end = None  # type: ignore[assignment]
             self._reactor.farewells -= 1
-            self._reactor.forget(end.fd)
-            end.close()
             self._on_closed()
+
+
+def drop(reactor: Reactor, end: PlainEnd, owner: Handler) -> None:
+    """Close an end that its owner has not handed on: the last resort, which raises nothing."""
+    if not end.is_closed and not reactor.is_others(end.fd, owner):
+        reactor.forget(end.fd)
+        try_all(end.close)
+        if not end.is_closed:
+            PlainEnd.close(end)

@@ -33,9 +33,9 @@ from typing import Any, NamedTuple
 from tlstunnel._openssl import CHUNK, FAT, Scratch, TLSError
 from tlstunnel.outcome import OUR_ERRORS, CloseReason, of_session, of_socket
 from tlstunnel.relay.ends import PlainEnd
-from tlstunnel.relay.farewell import Farewell
+from tlstunnel.relay.farewell import Farewell, drop
 from tlstunnel.relay.halfclose import OVER, Direction, Event, after
-from tlstunnel.relay.reactor import EPOLLIN, Reactor
+from tlstunnel.relay.reactor import EPOLLIN, Reactor, try_all
 
 START_CHUNK = 64 * 1024
 PROVEN = 16 * 1024 * 1024
@@ -94,8 +94,13 @@ class Flow:
         if fd >= 0 and (source.is_readable or self.sink.has_pending or source.at_eof):
             link.settle()
 
-    def on_crash(self, error: Exception) -> None:
-        self.link.on_crash(error)
+    def on_crash(self, error: BaseException) -> None:
+        if self.link is not None:  # else the link has ended, in this very call
+            self.link.on_crash(error)
+
+    def abandon(self) -> None:
+        if self.link is not None:
+            self.link.abandon()
 
     def has_more(self) -> bool:
         """Whether something can be read now, for a sink that can take it or for nobody."""
@@ -128,14 +133,14 @@ class Link:
     Args:
         cells: where the live byte counts are kept; `forward_cell` and `reverse_cell` are this service's places there.
         ends_at: the monotonic time of max_lifetime.
-        on_finished: called once, with the reason, a detail for people, and the error if it was ours.
+        on_finished: called once, with the reason, a detail for people, and an error of ours that nobody was told of.
         on_closed: called once for each end, when its descriptor is closed.
     """
 
     __slots__ = (
-        "_is_finished", "_is_slim", "_limits", "_on_closed", "_on_finished", "_scratch", "_unsent", "backend",
-        "cells", "client", "deadline", "ends_at", "forward", "is_calm", "is_open", "left", "reactor", "reverse",
-        "stamp", "verdict",
+        "_is_finished", "_is_reported", "_is_slim", "_limits", "_on_closed", "_on_finished", "_scratch", "_unsent",
+        "backend", "cells", "client", "deadline", "ends_at", "forward", "is_calm", "is_open", "left", "reactor",
+        "reverse", "stamp", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -150,7 +155,7 @@ class Link:
         forward_cell: int,
         reverse_cell: int,
         ends_at: float,
-        on_finished: Callable[[Link, CloseReason, str, Exception | None], None],
+        on_finished: Callable[[Link, CloseReason, str, BaseException | None], None],
         on_closed: Callable[[], None],
     ) -> None:
         self.reactor = reactor
@@ -159,7 +164,7 @@ class Link:
         self._limits = limits
         self.cells = cells
         self._on_finished, self._on_closed = on_finished, on_closed
-        self._is_finished = self.is_calm = False
+        self._is_finished = self._is_reported = self.is_calm = False
         self._is_slim = False  # the handshake leaves something to give back as well
         self._scratch = scratch
         self.ends_at = ends_at
@@ -220,8 +225,22 @@ class Link:
             self._scratch.has_slimmed = True
         self._aim()
 
-    def on_crash(self, error: Exception) -> None:
-        self.finish(CloseReason.INTERNAL_ERROR, type(error).__name__, error)
+    def on_crash(self, error: BaseException) -> None:
+        if self._is_finished:
+            self.abandon()  # it is the end that raised
+        else:
+            self.finish(CloseReason.INTERNAL_ERROR, type(error).__name__)
+
+    def abandon(self) -> None:
+        """Let go of what is left, without a word to anybody but `on_finished`."""
+        self._is_finished, self.is_calm = True, False
+        try_all(
+            self._slim,
+            lambda: self.reactor.release(self),
+            lambda: drop(self.reactor, self.client, self.forward),
+            lambda: drop(self.reactor, self.backend, self.reverse),
+            lambda: self._report(CloseReason.INTERNAL_ERROR, "", None),
+        )
 
     # Bytes.
 
@@ -362,7 +381,7 @@ class Link:
         self.is_calm = False
         self.reactor.again(self)
 
-    def finish(self, reason: CloseReason, detail: str = "", error: Exception | None = None) -> None:
+    def finish(self, reason: CloseReason, detail: str = "", error: BaseException | None = None) -> None:
         """End the link: tell both peers what can be told, release both ends, report once. Idempotent."""
         if self._is_finished:
             return
@@ -373,16 +392,20 @@ class Link:
         self.reactor.release(self)
         for told in (self.reverse, self.forward):
             self._part(told, is_quiet=reason in _QUIET_REASONS)
-        self._on_finished(self, reason, detail, error)
+        self._report(reason, detail, error)
         for flow in (self.forward, self.reverse):
             flow.link = flow.other = None  # type: ignore[assignment] # nothing is left to the collector
+
+    def _report(self, reason: CloseReason, detail: str, error: BaseException | None) -> None:
+        if not self._is_reported:
+            self._on_finished(self, reason, detail, error)
+            self._is_reported = True
 
     def _part(self, told: Flow, *, is_quiet: bool) -> None:
         """Part with the end that this direction leads to, unless that is done."""
         end = told.sink
         if end not in self.left:
             return
-        self.left.remove(end)
         is_told = told.state is Direction.CLOSED
         is_done = is_told and end.at_eof and end.failure is None
         with contextlib.suppress(OSError, TLSError):
@@ -397,3 +420,4 @@ class Link:
             self.reactor.forget(end.fd)
             end.close()
             self._on_closed()
+        self.left.remove(end)

@@ -16,6 +16,9 @@ had arrived before the sweep looked at the clock is served before anybody is tol
 does not call those silent whose bytes were waiting.
 
 An event can be stale: its descriptor was closed, perhaps reused, earlier in the batch. To handlers that is EAGAIN.
+
+Whatever a handler raises ends that handler and nothing else (`contain`): an error of ours, of whatever type, also in
+the very code that ends a connection. What passes is KeyboardInterrupt, which is a signal and nobody's error.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from types import MethodType
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 EPOLLIN = select.EPOLLIN
 EDGES = select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
@@ -44,8 +47,11 @@ class Handler(Protocol):
     def on_ready(self, fd: int, events: int) -> None:
         """The descriptor had these edges. `fd` is -1 when the handler itself asked for another turn."""
 
-    def on_crash(self, error: Exception) -> None:
-        """A call of ours raised. End, release, report."""
+    def on_crash(self, error: BaseException) -> None:
+        """A call of ours raised. End, release, report; or go on with that, where it was the end that raised."""
+
+    def abandon(self) -> None:
+        """`on_crash` raised as well. Let go of everything that is left; raises nothing."""
 
 
 class Held(Handler, Protocol):
@@ -55,6 +61,21 @@ class Held(Handler, Protocol):
 
     def on_deadline(self, now: float) -> None:
         """The deadline has passed: move it, or end."""
+
+
+def _nobody_is_told(_error: BaseException) -> None:
+    """Until somebody keeps a log."""
+
+
+def try_all(*steps: Callable[[], object]) -> None:
+    """Take every step, whatever the others raise: for what must be done although something has failed already."""
+    for step in steps:
+        try:
+            step()
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001, S112 - no log, or no memory, is left to tell it: go on
+            continue
 
 
 class Reactor:
@@ -69,6 +90,8 @@ class Reactor:
         self.farewells = 0
         """Ends whose links are gone and whose descriptors are not, see `farewell`."""
         self.on_first_held: Callable[[], None] | None = None
+        self.on_error: Callable[[BaseException], None] = _nobody_is_told
+        """Told of every error that `contain` ends, once; what it raises itself is lost."""
         self.now = time.monotonic()
 
     def fileno(self) -> int:
@@ -77,8 +100,8 @@ class Reactor:
 
     def watch(self, fd: int, handler: Handler, events: int = EDGES) -> None:
         """Report the descriptor's edges to the handler until it is forgotten."""
-        self._epoll.register(fd, events)
         self.hand_over(fd, handler)
+        self._epoll.register(fd, events)
 
     def watch_room(self, fd: int) -> None:
         """From now on report room in the socket's send buffer too; at once if there is some."""
@@ -92,10 +115,15 @@ class Reactor:
         """The descriptor is about to be closed, which takes it out of the epoll."""
         self._handlers.pop(fd, None)
 
+    def is_others(self, fd: int, handler: Handler) -> bool:
+        """Whether somebody else than this handler is told of a descriptor."""
+        on_ready = self._handlers.get(fd)
+        return on_ready is not None and on_ready.__self__ is not handler
+
     def pause(self, fd: int) -> None:
         """Stop watching a descriptor that stays open."""
-        self._handlers.pop(fd)
         self._epoll.unregister(fd)
+        self._handlers.pop(fd)
 
     def again(self, handler: Handler) -> None:
         """Serve the handler in the next turn, whether or not the kernel reports it."""
@@ -123,17 +151,47 @@ class Reactor:
             if on_ready is not None:
                 try:
                     on_ready(fd, event)
-                except Exception as exc:  # noqa: BLE001 - the one place: our own bug ends one connection, not the worker
-                    cast(Handler, on_ready.__self__).on_crash(exc)
+                except BaseException as exc:  # noqa: BLE001 - see `contain`
+                    self.contain(cast(Handler, on_ready.__self__), exc)
         served = len(events)
         if again:
             handler, _ = again.popitem(last=False)
             served += 1
             try:
                 handler.on_ready(-1, 0)
-            except Exception as exc:  # noqa: BLE001 - as above
-                handler.on_crash(exc)
+            except BaseException as exc:  # noqa: BLE001 - see `contain`
+                self.contain(handler, exc)
         return served
+
+    def contain(self, handler: Handler, error: BaseException) -> None:
+        """End a handler for which a call of ours raised: the one place where errors of ours end.
+
+        Raises:
+            KeyboardInterrupt: that was it.
+        """
+        self.note(error)
+        try:
+            handler.on_crash(error)
+        except BaseException as second:  # noqa: BLE001 - as everywhere here
+            self.note(second)
+            handler.abandon()
+
+    def note(self, error: BaseException) -> None:
+        """Tell of an error of ours that ends nothing, or of which somebody else takes care.
+
+        Raises:
+            KeyboardInterrupt: that was it.
+        """
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        try_all(lambda: self.on_error(error))
+
+    def guard(self, handler: Handler, call: Callable[..., object], *args: Any) -> None:
+        """Call something for a handler that is not called by the reactor itself."""
+        try:
+            call(*args)
+        except BaseException as exc:  # noqa: BLE001 - see `contain`
+            self.contain(handler, exc)
 
     @property
     def is_busy(self) -> bool:
@@ -152,8 +210,8 @@ class Reactor:
         for held in [held for held in self.held if held.deadline <= now]:
             try:
                 held.on_deadline(now)
-            except Exception as exc:  # noqa: BLE001 - as in `turn`
-                held.on_crash(exc)
+            except BaseException as exc:  # noqa: BLE001 - see `contain`
+                self.contain(held, exc)
 
     def close(self) -> None:
         """Close the epoll. What was watched is the handlers' own to close."""

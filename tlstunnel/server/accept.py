@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tlstunnel.outcome import CloseReason
-from tlstunnel.relay.reactor import Reactor
+from tlstunnel.relay.reactor import Reactor, try_all
 from tlstunnel.server.connection import Connection
 from tlstunnel.server.establish import steps
 from tlstunnel.server.runtime import ServiceRuntime, describe
@@ -96,71 +96,107 @@ class Acceptor:
             return
         self._tries = 0
         batch: list[_Accepted] = []
+        failure: BaseException | None = None
+        room = 1
         try:
             room = runtime.room(BATCH)
             for _ in range(room):
-                accepted = self._take()
-                if accepted is None:
+                if not self._take(batch):
                     break
-                batch.append(accepted)
-        finally:
-            if self._is_counted:
+        except BaseException as exc:  # noqa: BLE001 - raised again, when what was accepted before it is served
+            failure = exc
+        if self._is_counted:
+            try:
                 ledger.leave()
+            except BaseException as exc:  # noqa: BLE001 - as above
+                failure = exc
+                try_all(ledger.leave)  # the other workers wait for it
         if room <= 0:
             self._wait_for_room()
             return
         self._is_waiting = False
-        for each in batch:
+        for accepted, address, reason, place in batch:
+            connection = None
             try:
-                self._begin(*each)
-            except Exception as exc:  # noqa: BLE001 - our own bug ends one connection, not the rest of the batch
-                self.on_crash(exc)
+                connection = self._begin(accepted, address, reason, place)
+            except BaseException as exc:  # noqa: BLE001 - as the reactor does
+                self._reactor.contain(self, exc)
+                self._reactor.guard(self, self._note_failed, address)
+            if connection is not None:
+                self._reactor.guard(connection, self._start, connection)
+            else:
+                self._give_back(accepted, place)
+        if failure is not None:
+            raise failure
 
-    def _take(self) -> _Accepted | None:
-        """Accept one connection, and count it; None when there is none now."""
+    def _take(self, batch: list[_Accepted]) -> bool:
+        """Accept one connection, count it, and add it to the batch; whether there was one."""
         runtime = self._runtime
         for _ in range(BATCH):
             try:
                 fd, address = self._accept()
             except BlockingIOError:
-                return None
+                return False
             except OSError as exc:
                 if exc.errno in _OUT_OF:
                     self._tell(_OUT_OF[exc.errno])
                     self._pause()
-                    return None
+                    return False
                 if exc.errno == errno.EINVAL:
                     self.close()  # nobody listens on it any more: we are told to drain in a moment
-                    return None
+                    return False
                 # The connection was gone before we took it (accept(2) lists the errors of this kind): take the next.
                 continue
-            runtime.take()
+            accepted = socket.SocketType(self._family, _STREAM, 0, fd)
             reason = place = None
-            if self._is_guarded:
-                reason, place = runtime.admission.admit(address[0], self._reactor.now)
-            return socket.SocketType(self._family, _STREAM, 0, fd), address, reason, place
-        return None
+            is_counted = False
+            try:
+                runtime.take()
+                is_counted = True
+                if self._is_guarded:
+                    reason, place = runtime.admission.admit(address[0], self._reactor.now)
+                batch.append((accepted, address, reason, place))
+            except BaseException:
+                accepted.close()
+                if is_counted:
+                    runtime.leave()
+                if place is not None:
+                    runtime.admission.leave(place)
+                self._note_failed(address)
+                raise
+            return True
+        return False
 
-    def _begin(self, accepted: socket.SocketType, address: Any, reason: CloseReason | None, place: int | None) -> None:
-        """Refuse a connection, or set it up."""
+    def _begin(
+        self, accepted: socket.SocketType, address: Any, reason: CloseReason | None, place: int | None
+    ) -> Connection | None:
+        """What carries a connection from here on; None for one that is refused."""
         runtime = self._runtime
         if reason is not None:
             runtime.worker.observer.rejected(runtime.index, describe(self._family, address), reason)
-            accepted.close()
-            runtime.leave()
-            return
-        try:
-            connection = Connection(runtime, accepted, self._family, address, place)
-        except BaseException:
-            accepted.close()
-            runtime.leave()
-            if place is not None:
-                runtime.admission.leave(place)
-            raise
+            return None
+        return Connection(runtime, accepted, self._family, address, place)
+
+    def _give_back(self, accepted: socket.SocketType, place: int | None) -> None:
+        """Close a connection that was counted and is carried by nobody."""
+        runtime = self._runtime
+        try_all(accepted.close, runtime.leave)
+        if place is not None:
+            try_all(lambda: runtime.admission.leave(place))
+        try_all(runtime.tell_of_room)
+
+    def _start(self, connection: Connection) -> None:
         connection.start(steps(connection))
 
-    def on_crash(self, error: Exception) -> None:
-        self._runtime.worker.on_crash(error)
+    def _note_failed(self, address: Any) -> None:
+        """An error of ours kept this connection from being begun."""
+        self._runtime.worker.observer.failed(self._runtime.index, describe(self._family, address))
+
+    def on_crash(self, error: BaseException) -> None:
+        """Nothing to end: the connection that was accepted is closed, and the next one may fare better."""
+
+    def abandon(self) -> None:
+        """Nothing to let go of."""
 
     def on_deadline(self, now: float) -> None:
         if self in self._runtime.worker.waiting:
@@ -200,14 +236,14 @@ class Acceptor:
         self._say(self._runtime.service.name, reason)
 
     def _pause(self) -> None:
-        self._is_paused = True
-        self._reactor.pause(self._sock.fileno())
         self.deadline = self._reactor.now + PAUSE_S
         self._reactor.hold(self)
+        self._reactor.pause(self._sock.fileno())
+        self._is_paused = True
 
     def _resume(self) -> None:
+        if self._is_paused and not self._is_closed:
+            self._reactor.watch(self._sock.fileno(), self, select.EPOLLIN)
+            self._is_paused = False
         self._runtime.worker.waiting.pop(self, None)
         self._reactor.release(self)
-        if self._is_paused and not self._is_closed:
-            self._is_paused = False
-            self._reactor.watch(self._sock.fileno(), self, select.EPOLLIN)

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import trio
 
-from tlstunnel.relay.reactor import Reactor
+from tlstunnel.relay.reactor import Handler, Reactor
 
 LINGER_S = 0.003
 SLICE_S = 0.05
@@ -46,22 +46,35 @@ class Bridge:
             task_status.started()
             await self._turn()
 
-    def ask(self, work: Callable[[], Awaitable[_Answer]], answer: Callable[[_Answer | Exception], None]) -> None:
-        """Run `work` in a task of its own and give what it returns, or the OSError it raises, to `answer`."""
+    def ask(
+        self,
+        work: Callable[[], Awaitable[_Answer]],
+        handler: Handler,
+        answer: Callable[[_Answer | BaseException], None],
+    ) -> None:
+        """Run `work` in a task of its own and give what it returns, or whatever it raises, to `answer` of a handler."""
         assert self._nursery is not None  # noqa: S101 - nobody asks before `run`
+        self._nursery.start_soon(self._work, work, handler, answer)
         self._asked += 1
-        self._nursery.start_soon(self._work, work, answer)
 
     async def _work(
-        self, work: Callable[[], Awaitable[_Answer]], answer: Callable[[_Answer | Exception], None]
+        self,
+        work: Callable[[], Awaitable[_Answer]],
+        handler: Handler,
+        answer: Callable[[_Answer | BaseException], None],
     ) -> None:
         try:
-            result: _Answer | Exception = await work()
-        except OSError as exc:
+            result: _Answer | BaseException = await work()
+        except Exception as exc:  # noqa: BLE001 - whose work it was is told, and nobody else
+            result = exc
+        except BaseException as exc:
+            if _is_trios(exc):
+                raise
             result = exc
         finally:
             self._asked -= 1
-        answer(result)
+        self._reactor.guard(handler, answer, result)
+        del result  # its traceback would keep it, and all that was held there, for the collector
 
     async def _turn(self) -> None:
         reactor = self._reactor
@@ -75,7 +88,10 @@ class Bridge:
             until = clock() + SLICE_S
             while turn(0.0 if self._asked else LINGER_S) and clock() < until:
                 pass
-            self._after_turn()
+            try:
+                self._after_turn()
+            except BaseException as exc:  # noqa: BLE001 - lines may be lost, links not
+                reactor.note(exc)
 
     async def _sweep(self) -> None:
         reactor = self._reactor
@@ -90,6 +106,13 @@ class Bridge:
         woken = trio.Event()
         self._reactor.on_first_held = woken.set
         await woken.wait()
+
+
+def _is_trios(error: BaseException) -> bool:
+    """Whether an exception is how trio or a signal ends a task, and not an error."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_trios, error.exceptions))
+    return isinstance(error, trio.Cancelled | KeyboardInterrupt | GeneratorExit)
 
 
 def seconds(value: float | None) -> float:

@@ -4,6 +4,9 @@ A connection has three ways to end before there is a link: a step raises, which 
 deadline passes, which `_late` names; or tlstunnel stops. All of them come to `_end`, which tells both sides what can be
 told and releases what setting up holds. With a link, the link does that. Either way `_report` tells the observer, once.
 
+What raises by an error of ours, in the steps or in ending itself, comes to `on_crash` (see `relay.reactor`). So every
+part of ending may be done again: what it has released, or counted, already is passed over.
+
 Session tickets of a server are not sent at the end of the handshake but with the first bytes for the client: a client
 that never reads, and closes with tickets unread, would reset the connection and lose its own data.
 """
@@ -11,6 +14,7 @@ that never reads, and closes with tickets unread, would reset the connection and
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import select
 import socket
@@ -24,8 +28,9 @@ from tlstunnel._openssl import TLSEngine, TLSError
 from tlstunnel.outcome import CloseReason, Stage
 from tlstunnel.proxy_protocol import End
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
-from tlstunnel.relay.farewell import Farewell
+from tlstunnel.relay.farewell import Farewell, drop
 from tlstunnel.relay.link import Link
+from tlstunnel.relay.reactor import try_all
 from tlstunnel.server import hint, verdict
 from tlstunnel.server.dial import Dialer, DialError
 from tlstunnel.server.refusal import Refusal
@@ -43,10 +48,10 @@ class Connection:
     """An accepted socket on its way to being a link. Handler and held of the reactor until then."""
 
     __slots__ = (
-        "_answer", "_backend_edges", "_backend_sock", "_dial_began", "_dial_ends", "_is_dialing", "_is_over", "_late",
-        "_place", "_shake_began", "_started", "_steps", "address", "backend", "backend_context", "client",
-        "common_name", "deadline", "destination", "dialer", "expected", "family", "hello", "host", "is_late", "link",
-        "record", "route", "runtime", "source",
+        "_answer", "_backend_edges", "_backend_sock", "_dial_began", "_dial_ends", "_has_place", "_is_dialing",
+        "_is_over", "_late", "_place", "_shake_began", "_started", "_steps", "address", "backend", "backend_context",
+        "client", "common_name", "deadline", "destination", "dialer", "expected", "family", "hello", "host", "is_late",
+        "link", "record", "route", "runtime", "source",
     )  # fmt: skip
 
     def __init__(
@@ -74,18 +79,14 @@ class Connection:
         self.backend_context: Context | None = None
         self._backend_edges = 0
         self._is_dialing = self._is_over = False
+        self._has_place = True
         self._started = self._shake_began = reactor.now
         if runtime.is_tls_at_once:
             engine = runtime.server_engine(runtime.routes.default)
             self.client: PlainEnd = TLSEnd(sock, worker.scratch, reactor.watch_room, engine, is_server=True)
         else:
             self.client = PlainEnd(sock, worker.scratch, reactor.watch_room)
-        self._wait_until(runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
-        reactor.watch(self.client.fd, self)
-        # Nothing below can fail: what is counted as open from here on is closed by `_report`.
-        self.record = worker.observer.opened(runtime.index, describe(family, address))
-        worker.open_connections.add(self)
-        reactor.hold(self)
+        self.record = worker.observer.opened(runtime.index, describe(family, address))  # the rest is `start`'s
 
     # What the steps do with it.
 
@@ -181,7 +182,7 @@ class Connection:
     def ask(self, work: Callable[[], Awaitable[Any]]) -> Generator[None, None, Any]:
         """Let trio do something, and wait for its answer."""
         self._answer = None
-        self.runtime.worker.bridge.ask(work, self._on_answer)
+        self.runtime.worker.bridge.ask(work, self, self.on_answer)
         while self._answer is None:
             yield
         return self._answer
@@ -198,10 +199,11 @@ class Connection:
 
     def drop_backend_sock(self) -> None:
         """Close the socket to a target that was not reached."""
-        sock, self._backend_sock = self._backend_sock, None
+        sock = self._backend_sock
         if sock is not None:
             self.runtime.worker.reactor.forget(sock.fileno())
             sock.close()
+            self._backend_sock = None
 
     def plain_backend(self) -> PlainEnd:
         """The target's end, in plaintext."""
@@ -259,8 +261,17 @@ class Connection:
     # What resumes it.
 
     def start(self, steps: Generator[None, None, None]) -> None:
-        """Begin setting up by these steps. What is ready already is served at once."""
+        """Begin setting up by these steps. What is ready already is served at once.
+
+        What is counted as open, or watched, from here on is closed by `_end` and `_report`, whatever is raised.
+        """
         self._steps = steps
+        runtime = self.runtime
+        worker = runtime.worker
+        worker.open_connections.add(self)
+        self._wait_until(runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
+        worker.reactor.hold(self)
+        worker.reactor.watch(self.client.fd, self)
         self._resume()
 
     def on_ready(self, fd: int, events: int) -> None:
@@ -276,16 +287,14 @@ class Connection:
             self._backend_edges |= events  # a target that speaks first may have done so before it has an end
         self._resume()
 
-    def _on_answer(self, answer: Any) -> None:
+    def on_answer(self, answer: Any) -> None:
+        """trio has done what was asked for: what it returned, or what it raised."""
         if self._is_over:
-            if not isinstance(answer, Exception):
+            if not isinstance(answer, BaseException):
                 answer.close()
             return
         self._answer = answer
-        try:
-            self._resume()
-        except Exception as exc:  # noqa: BLE001 - as the reactor does: our own bug ends one connection
-            self.on_crash(exc)
+        self._resume()
 
     def on_deadline(self, now: float) -> None:
         if self._is_dialing:
@@ -297,12 +306,27 @@ class Connection:
         else:
             self._end(self._late)
 
-    def on_crash(self, error: Exception) -> None:
+    def on_crash(self, error: BaseException) -> None:
         if self.link is not None:
             self.link.on_crash(error)
-            return
-        self.runtime.worker.on_crash(error)
-        self._end(CloseReason.INTERNAL_ERROR, type(error).__name__)
+            self.runtime.worker.reactor.release(self)
+        elif self._is_over:
+            self.abandon()  # it is the end that raised
+        else:
+            self._end(CloseReason.INTERNAL_ERROR, type(error).__name__)
+
+    def abandon(self) -> None:
+        self._is_over = True
+        reactor = self.runtime.worker.reactor
+        ends = [end for end in (self.client, self.backend) if end is not None]
+        try_all(
+            lambda: reactor.release(self),
+            lambda: self._steps.close(),  # noqa: PLW0108 - it may not have come to steps
+            self.drop_backend_sock,
+            *(functools.partial(drop, reactor, end, self) for end in ends),
+            *([] if self.link is None else [self.link.abandon]),
+            lambda: self._report(CloseReason.INTERNAL_ERROR, ""),
+        )
 
     def drain(self) -> None:
         """tlstunnel stops and time is up."""
@@ -318,20 +342,31 @@ class Connection:
             next(self._steps)
         except StopIteration:
             pass
-        except TLSError as exc:
-            self._end_handshake(exc)
-        except EOFError:
-            self._end(CloseReason.HANDSHAKE_EOF)
-        except (DialError, Refusal) as exc:
-            self._end(exc.reason, exc.detail)
-        except HelloError as exc:
-            if exc.alert != NO_ALERT:
-                self.say_alert(exc.alert)
-            self._end(exc.close_reason, str(exc))
-        except ConnectionError:
-            self._end(CloseReason.HANDSHAKE_RESET)
-        except OSError as exc:
-            self._end(CloseReason.HANDSHAKE_RESET, exc.strerror or str(exc))
+        except Exception as exc:
+            # Of a link that has begun, nothing may come through here but an error of ours.
+            if self.link is not None or not self._end_by(exc):
+                raise
+
+    def _end_by(self, error: Exception) -> bool:
+        """Say why a step failed, if that was not an error of ours."""
+        match error:
+            case TLSError():
+                self._end_handshake(error)
+            case EOFError():
+                self._end(CloseReason.HANDSHAKE_EOF)
+            case DialError() | Refusal():
+                self._end(error.reason, error.detail)
+            case HelloError():
+                if error.alert != NO_ALERT:
+                    self.say_alert(error.alert)
+                self._end(error.close_reason, str(error))
+            case ConnectionError():
+                self._end(CloseReason.HANDSHAKE_RESET)
+            case OSError():
+                self._end(CloseReason.HANDSHAKE_RESET, error.strerror or str(error))
+            case _:
+                return False
+        return True
 
     def _wait_until(self, timeout_s: float, reason: CloseReason) -> None:
         self.deadline = self.runtime.worker.reactor.now + timeout_s
@@ -384,11 +419,11 @@ class Connection:
             Farewell(reactor, end, _nothing)
         self._report(reason, detail)
 
-    def _on_link_finished(self, link: Link, reason: CloseReason, detail: str, error: Exception | None) -> None:
+    def _on_link_finished(self, link: Link, reason: CloseReason, detail: str, error: BaseException | None) -> None:
         record = self.record
         record.bytes_forward, record.bytes_reverse = link.forward.moved, link.reverse.moved
         if error is not None:
-            self.runtime.worker.on_crash(error)
+            self.runtime.worker.reactor.note(error)
         self._report(reason, hint.of_link(reason, detail, record.version))
         # The link knows us and we know it: without this each connection leaves 2.6 KiB, and an old certificate's
         # context, to the collector, which comes by once in thousands of connections.
@@ -404,7 +439,11 @@ class Connection:
         runtime.worker.observer.closed(record)
         if self._place is not None:
             runtime.admission.leave(self._place)
-        runtime.leave()
+            self._place = None
+        if self._has_place:
+            runtime.leave()
+            self._has_place = False
+            runtime.tell_of_room()
 
 
 async def _a_moment() -> BlockingIOError:

@@ -273,11 +273,19 @@ async def _connect_name(target: TCPAddress, source: str | None, lack: list[OSErr
             _forget_port(stream.socket)
             stream.socket.close()
             continue
-        set_up(stream.socket)
-        family = stream.socket.family
-        fd = stream.socket.detach()
-        return socket.SocketType(family, _STREAM, 0, fileno=fd)
+        try:
+            set_up(stream.socket)
+            return _detached(stream.socket)
+        except BaseException:
+            stream.socket.close()
+            raise
     raise _nobody_there()
+
+
+def _detached(sock: trio.socket.SocketType) -> socket.SocketType:
+    """The socket as the reactor wants it."""
+    family = sock.family
+    return socket.SocketType(family, _STREAM, 0, fileno=sock.detach())
 
 
 def _forget_port(sock: Any) -> None:

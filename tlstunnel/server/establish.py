@@ -295,6 +295,11 @@ def _dial_one(connection: Connection, dialer: Dialer) -> Steps:
         answer = yield from connection.ask(dialer.slowly(connection.attempt_s))
         if isinstance(answer, OSError):
             raise dial_error(dialer.target, answer)
+        if isinstance(answer, BaseException):
+            try:
+                raise answer
+            finally:
+                del answer  # or its traceback would keep it, and all that was held there, for the collector
         connection.take_backend_sock(answer)
         reactor.watch(answer.fileno(), connection)
         return

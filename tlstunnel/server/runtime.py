@@ -34,8 +34,8 @@ class Worker:
     """What all services of a worker share. It is the reactor's handler of the ledger's descriptor."""
 
     __slots__ = (
-        "_descriptors", "bridge", "ledger", "make_engine", "max_connections", "observer", "on_crash",
-        "open_connections", "reactor", "scratch", "waiting",
+        "_descriptors", "bridge", "ledger", "make_engine", "max_connections", "observer", "open_connections",
+        "reactor", "scratch", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -43,14 +43,13 @@ class Worker:
         reactor: Reactor,
         bridge: Bridge,
         observer: Observer,
-        on_crash: Callable[[Exception], None],
         ledger: Ledger,
         *,
         max_connections: int | None,
         capacity: int,
     ) -> None:
         """`max_connections` are those of the whole daemon; `capacity` of them this worker has descriptors for."""
-        self.reactor, self.bridge, self.observer, self.on_crash = reactor, bridge, observer, on_crash
+        self.reactor, self.bridge, self.observer = reactor, bridge, observer
         self.ledger = ledger
         self._descriptors = capacity * PER_CONNECTION
         self.scratch = Scratch()
@@ -72,6 +71,12 @@ class Worker:
         """Some worker has given a place back."""
         for each in list(self.waiting):
             each.retry()
+
+    def on_crash(self, error: BaseException) -> None:
+        """Nothing to end: whoever waits looks again by himself."""
+
+    def abandon(self) -> None:
+        """Nothing to let go of."""
 
 
 class ServiceRuntime:
@@ -137,9 +142,12 @@ class ServiceRuntime:
         self._cells[self._taken_of_all] += 1
 
     def leave(self) -> None:
-        """A connection's place is free again."""
+        """A connection's place is free again; `tell_of_room` has to follow."""
         self._cells[self._taken] -= 1
         self._cells[self._taken_of_all] -= 1
+
+    def tell_of_room(self) -> None:
+        """Tell whoever waits for a place, in this worker or another, that one is free."""
         ledger = self.worker.ledger
         if ledger.is_asked:
             ledger.tell()

@@ -85,5 +85,7 @@ class TargetEnd(TLSEnd):
         return self.engine.shown_certificate()
 
     def close(self) -> None:
-        self._sessions.keep(self._target, self.engine)
-        super().close()
+        try:
+            self._sessions.keep(self._target, self.engine)
+        finally:
+            super().close()

@@ -38,8 +38,8 @@ def of_client(
     """
     reason, detail = classify(error.reasons, error.verify_code)
     if side is not None:
-        if error.verify_code == X509_V_ERR_APPLICATION_VERIFICATION and side.objection is not None:
-            return _objected(record, side.objection)
+        if error.verify_code == X509_V_ERR_APPLICATION_VERIFICATION:
+            return _unjudged() if side.objection is None else _objected(record, side.objection)
         if error.verify_code:
             record.claimed = side.take_claim()
             return reason, detail, None
@@ -64,7 +64,9 @@ def of_backend(
         is_server: whether we are in server mode, where the record is about the client.
     """
     objection = None if context is None else context.objection
-    if error.verify_code == X509_V_ERR_CERT_REJECTED and objection is not None:
+    if error.verify_code == X509_V_ERR_CERT_REJECTED and context is not None and context.judge is not None:
+        if objection is None:
+            return _unjudged()
         return (objection.reason, objection.detail, None) if is_server else _objected(record, objection)
     reason, detail = classify(error.reasons, error.verify_code, remedies.KEYS)
     if reason is CloseReason.NAME_MISMATCH:
@@ -84,6 +86,11 @@ def mismatch(shown: bytes | None, expected: str) -> str:
     if not names:
         return f"{remedies.NAMELESS}, so it is for {expected} as little as for any other"
     return f"it is not for {expected} but for {some(names)}"
+
+
+def _unjudged() -> Verdict:
+    """The judge raised, which has been told: an error of ours refuses whom it might have let in."""
+    return CloseReason.INTERNAL_ERROR, "the certificate could not be judged", None
 
 
 def _objected(record: ConnectionRecord, objection: Objection) -> Verdict:

@@ -23,6 +23,7 @@ from enum import Enum
 
 import trio
 
+from tlstunnel import _openssl
 from tlstunnel.clock import PatientClock
 from tlstunnel.config.model import Config
 from tlstunnel.observe.board import Row
@@ -110,11 +111,12 @@ class _Run:
             self._reactor,
             self._bridge,
             observer,
-            self._on_crash,
             plan.ledger,
             max_connections=plan.config.process.max_connections,
             capacity=plan.capacity,
         )
+        self._reactor.on_error = self._on_error
+        _openssl.tell_errors_to(self._on_error)
         self._state = State.STARTING
         self._is_leaving = trio.Event()
         self._is_hastened = trio.Event()
@@ -194,7 +196,7 @@ class _Run:
             late = {runtime for runtime, end in ends.items() if now >= end or hastened.is_set()}
             if late:
                 for connection in [each for each in worker.open_connections if each.runtime in late]:
-                    connection.drain()
+                    reactor.guard(connection, connection.drain)
                     cut += 1
             await trio.sleep(_DRAIN_LOOK_S)
         with trio.move_on_after(LINGER_S + 0.5):
@@ -205,18 +207,27 @@ class _Run:
     async def _tick(self) -> None:
         while True:
             await trio.sleep(1.0)
-            self._log.tick()
-            scratch = self._worker.scratch
-            if scratch.has_slimmed:
-                scratch.has_slimmed = False
-                scratch.give_back()
-                memory.give_back()
+            try:
+                self._keep_house()
+            except BaseException as exc:  # noqa: BLE001 - no reason to cut links
+                self._reactor.note(exc)
+
+    def _keep_house(self) -> None:
+        self._log.tick()
+        scratch = self._worker.scratch
+        if scratch.has_slimmed:
+            scratch.has_slimmed = False
+            scratch.give_back()
+            memory.give_back()
 
     async def _answer(self, listing: socket.socket) -> None:
         """Answer the admin process's questions about open connections."""
         while True:
             await trio.lowlevel.wait_readable(listing)
-            answer(listing, self._worker.observer.open.values())
+            try:
+                answer(listing, self._worker.observer.open.values())
+            except BaseException as exc:  # noqa: BLE001 - who asks gets no answer, and what is asked about goes on
+                self._reactor.note(exc)
 
     def _report(self, report: Report) -> None:
         """Tell the supervisor. It reads all the time; what it has no room for, a pong among thousands, is lost."""
@@ -231,6 +242,6 @@ class _Run:
             text = f"{service}: not accepting for now: max_connections are open"
         self._log.occasional("warning", "accept", text, service=service, reason=reason)
 
-    def _on_crash(self, error: Exception) -> None:
+    def _on_error(self, error: BaseException) -> None:
         trace = "".join(traceback.format_exception(error))
         self._log.message("error", "crash", "an error of ours ended a connection; please report it", traceback=trace)

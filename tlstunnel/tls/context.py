@@ -104,6 +104,7 @@ class Context:
 
     def is_good(self, certificate: bytes) -> bool:
         """Ask the judge, and remember the answer."""
+        self.objection = None  # also of one that cannot be judged: what was said last is of another
         self.objection = None if self.judge is None else self.judge(certificate)
         return self.objection is None
 
