@@ -16,8 +16,7 @@ from tests.support.identities import an_identity
 from tlstunnel import proxy_protocol
 from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config import syntax
-from tlstunnel.config.certificates import check_name
-from tlstunnel.config.network import parse_network, parse_unix_mode
+from tlstunnel.config.parsers import check_name, parse_network, parse_unix_mode
 from tlstunnel.config.units import parse_duration, parse_rate
 from tlstunnel.errors import TunnelError
 from tlstunnel.observe.lines import quoted

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import certificates
-from tlstunnel.cli import app, options
-from tlstunnel.cli.options import Kind
+from tlstunnel.cli import app
+from tlstunnel.config.keys import Key, options_of
 from tlstunnel.config.load import load_file
 from tlstunnel.config.model import ClientAuth, Config, Mode
 
@@ -246,7 +246,7 @@ def test_the_help_names_every_option_and_its_default(tlstunnel: Command, monkeyp
     for mode in (Mode.SERVER, Mode.CLIENT):
         done = tlstunnel(mode.value, "--help")
         assert done.code == 0
-        assert all(option.flag in done.out for option in options.options_of(mode))
+        assert all(key.option in done.out for key in options_of(mode))
         assert "Default: 10s." in done.out
 
 
@@ -297,38 +297,36 @@ NEEDS = {
 """What else an option makes sense with."""
 
 
-def sample(option: options.Option) -> list[str]:
-    if option.kind is Kind.FLAG:
+def sample(key: Key) -> list[str]:
+    if not key.kind.metavar:
         return []
     by_metavar = {"DURATION": "17s", "N": "17", "PEM": "OTHER", "FILE": "OTHER", "NAME": "name.example.org"}
     by_metavar |= {"NETWORK": "192.0.2.0/24", "RATE": "17/s", "DER": "OTHER", "FOLDER": "."}
     by_metavar |= {"ADDR": "127.0.0.1:17", "URI": "spiffe://example.org/a", "sha256:BASE64": PIN}
-    return [VALUES.get(option.flag) or by_metavar[option.metavar]]
+    return [VALUES.get(key.option) or by_metavar[key.kind.metavar]]
 
 
 @pytest.mark.parametrize(
-    ("mode", "option"),
-    [(mode, option) for mode in (Mode.SERVER, Mode.CLIENT) for option in options.options_of(mode)],
-    ids=lambda value: value.flag if isinstance(value, options.Option) else value.value,
+    ("mode", "key"),
+    [(mode, key) for mode in (Mode.SERVER, Mode.CLIENT) for key in options_of(mode)],
+    ids=lambda value: value.option if isinstance(value, Key) else value.value,
 )
-def test_no_option_is_accepted_and_ignored(
-    tlstunnel: Command, mode: Mode, option: options.Option, tmp_path: Path
-) -> None:
+def test_no_option_is_accepted_and_ignored(tlstunnel: Command, mode: Mode, key: Key, tmp_path: Path) -> None:
     for name in ("file", "other"):
         (tmp_path / name).touch()
     base = [mode.value, *(SERVER if mode is Mode.SERVER else CLIENT)]
-    needs = NEEDS.get(option.flag, [])
+    needs = NEEDS.get(key.option, [])
     if mode is Mode.CLIENT:
-        needs = {"--crl": [], "--crl-expired": ["--crl", "FILE"]}.get(option.flag, needs)
-    if mode is Mode.SERVER and option.flag != "--p12" and "--cert" not in needs:
+        needs = {"--crl": [], "--crl-expired": ["--crl", "FILE"]}.get(key.option, needs)
+    if mode is Mode.SERVER and key.option != "--p12" and "--cert" not in needs:
         base += ["--cert", "FILE"]
     words = [word.replace("FILE", "file").replace("OTHER", "other") for word in [*base, *needs]]
     without = tlstunnel(*words)
-    if option.flag == "--allow-any":  # beside other rules it would be a contradiction
+    if key.option == "--allow-any":  # beside other rules it would be a contradiction
         words = words[:-2]
-    elif option.flag == "--client-ca":
+    elif key.option == "--client-ca":
         words[words.index("--client-ca") : words.index("--client-ca") + 2] = []
-    with_it = tlstunnel(*words, option.flag, *(word.replace("OTHER", "other") for word in sample(option)))
+    with_it = tlstunnel(*words, key.option, *(word.replace("OTHER", "other") for word in sample(key)))
     assert with_it.code == 7, with_it.err
     assert with_it.started != without.started
 

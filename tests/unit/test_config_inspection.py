@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import certificates
 from tlstunnel.address import parse_listen, parse_target
-from tlstunnel.cli import options
+from tlstunnel.config.keys import Key, options_of
 from tlstunnel.config.model import (
     Admin,
     BackendTLS,
@@ -186,10 +186,10 @@ def test_what_a_start_has_read_can_be_used_with_other_contexts() -> None:
     assert len(taken.materials) == len(taken.contexts) == 1
 
 
-@pytest.mark.parametrize("option", options.options_of(Mode.SERVER) + options.options_of(Mode.CLIENT))
-def test_a_key_of_a_service_is_named_as_its_option(option: options.Option) -> None:
-    if option.section == "service":
-        assert inventory.place("command line", ("services", "server", option.key, 0)) == option.flag
+@pytest.mark.parametrize("key", options_of(Mode.SERVER) + options_of(Mode.CLIENT), ids=lambda key: key.option)
+def test_a_key_of_a_service_is_named_as_its_option(key: Key) -> None:
+    if key.section == "service":
+        assert inventory.place("command line", ("services", "server", key.name, 0)) == key.option
 
 
 def test_a_service_whose_name_has_a_dot_is_named_as_toml_writes_it() -> None:

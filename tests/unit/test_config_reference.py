@@ -1,16 +1,13 @@
-"""The reference pages say what the model, the loader and the options' table say, no more and no less."""
+"""The reference pages name the keys, values, defaults and options that there are, no more and no less."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.support import manual
-
-REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference"
 
 
 @pytest.mark.parametrize(
@@ -19,5 +16,9 @@ REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference"
 def test_the_reference_page_is_what_the_code_says(name: str, make: Callable[[], str]) -> None:
     text = make()
     if os.environ.get("UPDATE_GOLDEN") == "1":
-        (REFERENCE / name).write_text(text)
-    assert (REFERENCE / name).read_text() == text, "run UPDATE_GOLDEN=1 python -m pytest and read the difference"
+        (manual.REFERENCE / name).write_text(text)
+    assert (manual.REFERENCE / name).read_text() == text, "run UPDATE_GOLDEN=1 python -m pytest and read the difference"
+
+
+def test_the_reference_page_says_of_every_key_what_it_means() -> None:
+    assert manual.without_meaning() == []

@@ -13,7 +13,7 @@ from tests.support.config_texts import CLIENT, SERVER, Load, loader, service
 from tlstunnel.config.model import (
     SNIMismatch,
 )
-from tlstunnel.config.network import parse_network
+from tlstunnel.config.parsers import parse_network
 from tlstunnel.errors import ConfigError
 
 

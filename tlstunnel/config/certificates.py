@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
-from tlstunnel.address import Target, TCPAddress, name_problem, shown
+from tlstunnel.address import Target, TCPAddress
+from tlstunnel.config.keys import make
 from tlstunnel.config.model import BackendTLS, CertificateFiles, TLSSettings
 from tlstunnel.config.reader import Table
-from tlstunnel.config.rules import read_server_policy
+from tlstunnel.config.rules import make_server_policy
 
 T = TypeVar("T")
+Values = Mapping[str, Any]
+"""What was read, by field of the model."""
 
-_VERSIONS = ("1.2", "1.3")
-MAX_ALPN_BYTES = 255  # one length byte each (RFC 7301 section 3.1)
 
-
-def read_certificates(table: Table) -> tuple[CertificateFiles, ...]:
+def make_certificates(table: Table, values: Values) -> tuple[CertificateFiles, ...]:
     """The certificates of one name: PEM pairs, or PKCS#12 files; empty when none is written."""
-    certificates, keys, p12 = table.paths("certificate"), table.paths("key"), table.paths("p12")
-    passphrases = table.paths("key_passphrase_file")
+    certificates, keys, p12 = values["certificate"], values["key"], values["p12"]
+    passphrases = values["key_passphrase_file"]
     owner = next((key for key in ("certificate", "p12") if table.has(key)), None)
     if table.has("p12"):
         for key in ("certificate", "key"):
@@ -60,18 +59,9 @@ def _at(items: Sequence[T], at: int) -> T | None:
     return items[at] if at < len(items) else None
 
 
-def read_tls(table: Table, default: TLSSettings, *, is_server: bool = True) -> TLSSettings:
+def make_tls(table: Table, values: Values) -> TLSSettings:
     """What is offered in a handshake. OpenSSL's own judgement of the lists comes later, when contexts are made."""
-    settings = TLSSettings(
-        min_version=table.word("min_version", _VERSIONS, default.min_version),
-        max_version=table.word("max_version", _VERSIONS, default.max_version),
-        ciphers=table.string("ciphers", default.ciphers),
-        ciphersuites=table.string("ciphersuites", default.ciphersuites),
-        groups=table.string("groups", default.groups),
-        alpn=table.each("alpn", _protocol, may_be_empty=True) if table.has("alpn") else default.alpn,
-        alpn_required=table.boolean("alpn_required", default.alpn_required),
-        alpn_mismatch=table.choice("alpn_mismatch", default.alpn_mismatch) if is_server else default.alpn_mismatch,
-    )
+    settings = make(TLSSettings, values)
     if settings.min_version > settings.max_version:
         key = "min_version" if table.has("min_version") else "max_version"
         table.problem(
@@ -82,60 +72,20 @@ def read_tls(table: Table, default: TLSSettings, *, is_server: bool = True) -> T
     return settings
 
 
-def _protocol(text: str) -> str:
-    if not text.isascii() or not 0 < len(text) <= MAX_ALPN_BYTES:
-        raise ValueError(f'"{text[:40]}" is not 1 to {MAX_ALPN_BYTES} ASCII characters; write one such as "h2"')
-    return text
-
-
-def read_backend_tls(table: Table, targets: tuple[Target, ...]) -> BackendTLS:
+def make_backend_tls(table: Table, values: Values, targets: tuple[Target, ...]) -> BackendTLS:
     """How TLS is originated. Whoever has no host name to verify must say which one to expect."""
-    backend = BackendTLS(
-        ca=table.file_or_folder("ca"),
-        server_name=table.one("server_name", _server_name, None),
-        verify=read_server_policy(table),
-        certificate=next(iter(_single(table)), None),
-        crl=table.paths("crl"),
-        tls=read_tls(table, TLSSettings(), is_server=False),
+    for key in ("certificate", "p12"):
+        if table.length(key) > 1:
+            table.problem(key, "a client shows one certificate; write one")
+    backend = make(
+        BackendTLS,
+        values,
+        verify=make_server_policy(table, values),
+        certificate=next(iter(make_certificates(table, values)), None),
+        tls=make_tls(table, values),
     )
     nameless = [target for target in targets if not isinstance(target, TCPAddress)]
     if nameless and not table.has("server_name"):
         right = f"write {table.spell('server_name', 'db.example.org')}"
         table.require("server_name", right, because=f"{nameless[0]} has no host name to verify")
     return backend
-
-
-def _single(table: Table) -> tuple[CertificateFiles, ...]:
-    """Our own certificate as a client: one."""
-    for key in ("certificate", "p12"):
-        if table.length(key) > 1:
-            table.problem(key, "a client shows one certificate; write one")
-    return read_certificates(table)
-
-
-def _server_name(text: str) -> str | None:
-    name = check_name(text)
-    if name.startswith("*"):
-        raise ValueError(f'"{text}" is a pattern; write the one name the server shows')
-    return name
-
-
-def check_name(text: str) -> str:
-    """A host name for SNI, or `*.` and a name; lower case, without a final dot."""
-    name = text.removesuffix(".")
-    if _is_address(name):
-        raise ValueError(f'"{text}" is an address, which no client sends as a server name; write a host name')
-    problem = name_problem(name.removeprefix("*."))
-    if problem == "is not a host name":
-        problem += '; write one such as "api.example.org" or "*.example.org"'
-    if problem:
-        raise ValueError(f'"{shown(text)}" {problem}')
-    return name.lower()
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

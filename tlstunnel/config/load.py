@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import ipaddress
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from tlstunnel.address import Listen, SystemdAddress, TCPAddress, UnixAddress, parse_listen
-from tlstunnel.config.model import COMMAND_LINE, MAX_WORKERS, Admin, Config, Log, Mode, Process, Service
+from tlstunnel.address import Listen, SystemdAddress, TCPAddress, UnixAddress
+from tlstunnel.config.keys import SECTIONS, fields_of, keys_in, make, read_keys
+from tlstunnel.config.model import COMMAND_LINE, Admin, Config, Log, Mode, Process, Service
 from tlstunnel.config.reader import Table
 from tlstunnel.config.service import keys_of, read_service
 from tlstunnel.config.source import FilesError, FileSource, OptionSource, Report, Source, Steps, printable
@@ -19,14 +20,10 @@ from tlstunnel.config.syntax import MAX_DEPTH, depth, explain, has_endless_key, 
 from tlstunnel.errors import ConfigError, Problem
 from tlstunnel.reading import UnfitFileError, read_whole
 
-_PROCESS, _ADMIN, _LOG = Process(), Admin(), Log()
+T = TypeVar("T")
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")  # it is a metric label and stands in log lines
-_LOG_FORMATS = ("text", "json")
-_LOG_LEVELS = ("debug", "info", "warning", "error")
-SECTIONS = ("process", "admin", "log")
 MAX_BYTES = 16 << 20
 """A service takes a few hundred bytes: this is room for tens of thousands."""
-_WHY_NO_MORE = ": a worker is a process, and more of them than the machine has cores serve nobody faster"
 
 
 def load_file(path: Path) -> Config:
@@ -110,52 +107,33 @@ def _load(source: Source, document: Mapping[str, object], name: str) -> tuple[Co
     root = Table(report, (), document)
     tables = {section: root.table(section) or root.empty(section) for section in SECTIONS}
     config = Config(
-        process=_read_process(tables["process"]),
-        admin=_read_admin(tables["admin"]),
-        log=_read_log(tables["log"], source.base),
+        process=_read_section(tables["process"], "process", Process),
+        admin=_read_section(tables["admin"], "admin", Admin),
+        log=_read_section(tables["log"], "log", Log),
         services=_read_services(root),
         source=name,
     )
-    root.finish(_belonging(tables))
+    _check_admin(tables["admin"], config.admin)
+    for table in tables.values():
+        table.finish()
+    root.finish(_belonging())
     _check_listens(report, config)
     sound = tuple(service for service in config.services if not report.touches(("services", service.name)))
     return dataclasses.replace(config, services=sound), report.error()
 
 
-def _belonging(tables: Mapping[str, Table]) -> dict[str, str]:
+def _belonging() -> dict[str, str]:
     """What to say about keys that stand above the first table instead of in their own."""
-    found = {key: "belongs below [services.NAME]; move it there" for mode in Mode for key in keys_of(mode)}
-    for section, table in tables.items():
-        found |= {key: f"belongs below [{section}]; move it there" for key in table.known if key not in found}
-    return found
+    sections = {key.name: f"[{section}]" for section, place in SECTIONS.items() for key in keys_in(place)}
+    own = {key: "[services.NAME]" for mode in Mode for key in keys_of(mode)}
+    return {key: f"belongs below {title}; move it there" for key, title in (sections | own).items()}
 
 
-def _read_process(table: Table) -> Process:
-    process = Process(
-        workers=table.count("workers", _PROCESS.workers, unset="auto", most=(MAX_WORKERS, _WHY_NO_MORE)),
-        user=table.one("user", _account, _PROCESS.user),
-        group=table.one("group", _account, _PROCESS.group),
-        max_connections=table.count("max_connections", _PROCESS.max_connections),
-        reload_poll_s=table.duration("reload_poll", _PROCESS.reload_poll_s),
-    )
-    table.finish()
-    return process
+def _read_section(table: Table, name: str, cls: type[T]) -> T:
+    return make(cls, read_keys(table, keys_in(SECTIONS[name]), fields_of(cls())))
 
 
-def _account(text: str) -> str | None:
-    if not text or text != text.strip():
-        raise ValueError(f'"{text}" is not the name of an account; write one such as "tlstunnel"')
-    return text
-
-
-def _read_admin(table: Table) -> Admin:
-    admin = Admin(
-        listen=table.one("listen", functools.partial(_admin_listen, table.base), _ADMIN.listen),
-        certificate=table.path("certificate", _ADMIN.certificate),
-        key=table.path("key", _ADMIN.key),
-        client_ca=table.path("client_ca", _ADMIN.client_ca),
-        unsafe_admin=table.boolean("unsafe_admin", _ADMIN.unsafe_admin),
-    )
+def _check_admin(table: Table, admin: Admin) -> None:
     for key in ("key", "client_ca"):
         if table.has(key):
             right = f"write {table.spell('certificate', 'admin.pem')}"
@@ -166,8 +144,6 @@ def _read_admin(table: Table) -> Admin:
     written = None if isinstance(admin.listen, SystemdAddress) else admin.listen
     if written is not None and not written.is_loopback and not admin.unsafe_admin:
         _check_exposed_admin(table, written)
-    table.finish()
-    return admin
 
 
 def _check_exposed_admin(table: Table, listen: Listen) -> None:
@@ -179,27 +155,6 @@ def _check_exposed_admin(table: Table, listen: Listen) -> None:
     elif not table.has("client_ca"):
         ca = table.spell("client_ca", "admin-ca.pem")
         table.problem("listen", f"{what}, whoever they are; write {ca} to serve only those it vouches for, or {unsafe}")
-
-
-def _admin_listen(base: Path, text: str) -> Listen | None:
-    return parse_listen(text, base)
-
-
-def _read_log(table: Table, base: Path) -> Log:
-    def target(text: str) -> str:
-        if text in ("stderr", "syslog"):
-            return text
-        if not text.startswith("file:") or text == "file:" or "\0" in text:
-            raise ValueError(f'"{text}" is no place to log to; write "stderr", "syslog" or "file:PATH"')
-        return f"file:{base / text.removeprefix('file:')}"
-
-    log = Log(
-        format=table.word("format", _LOG_FORMATS, _LOG.format),
-        level=table.word("level", _LOG_LEVELS, _LOG.level),
-        target=table.one("target", target, _LOG.target),
-    )
-    table.finish()
-    return log
 
 
 def _read_services(root: Table) -> tuple[Service, ...]:

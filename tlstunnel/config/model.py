@@ -1,8 +1,8 @@
 """The configuration as values: frozen, complete, already checked.
 
 Only `config.load` builds these. Whoever holds one need not ask whether it is valid: paths exist, units are seconds
-and bytes, access rules are present where they must be, and what is `None` means "never" or "not used".
-The docstring of each field is its entry in the reference manual.
+and bytes, access rules are present where they must be, and what is `None` means "never" or "not used". The defaults
+of all keys are written here; what a key means is told in docs/reference/configuration.md.
 """
 
 from __future__ import annotations
@@ -26,11 +26,8 @@ class Mode(enum.StrEnum):
     originates TLS, "passthrough" routes TLS by server name without terminating it."""
 
     SERVER = "server"
-    """Accept TLS, forward plaintext (or TLS again, with target_tls)."""
     CLIENT = "client"
-    """Accept plaintext, originate TLS."""
     PASSTHROUGH = "passthrough"
-    """Route TLS by server name without terminating it."""
 
 
 class ClientAuth(enum.StrEnum):
@@ -100,15 +97,9 @@ class CertificateFiles:
     """Where a certificate and its key are read from."""
 
     certificate: Path | None = None
-    """PEM: the certificate, then its chain; may hold the key too. A server may have several, such as RSA beside
-    ECDSA, and uses the one that the client can verify."""
     key: Path | None = None
-    """PEM: the private key. Left out, it is looked for in the certificate's file; else as many as certificates."""
     p12: Path | None = None
-    """PKCS#12: certificate, chain and key in one file, instead of `certificate` and `key`."""
     key_passphrase_file: Path | None = None
-    """The first line is the passphrase of the key or of the PKCS#12 file. A passphrase itself is never written in the
-    configuration, so that nothing that prints or copies it can give it away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,22 +107,13 @@ class TLSSettings:
     """What is offered in a handshake."""
 
     min_version: str = "1.2"
-    """Lowest TLS version: "1.2" or "1.3". Older versions are broken and not offered by anyone current."""
     max_version: str = "1.3"
-    """Highest TLS version: "1.2" or "1.3". There is no reason to lower it but a broken peer."""
     ciphers: str = ""
-    """TLS 1.2 ciphers, as OpenSSL writes lists. Empty: ECDHE with AES-GCM or ChaCha20-Poly1305 only."""
     ciphersuites: str = ""
-    """TLS 1.3 suites, colon-separated. Empty: AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305."""
     groups: str = ""
-    """Key-exchange groups, colon-separated, in order of preference. Empty: X25519MLKEM768:X25519:P-256:P-384."""
     alpn: tuple[str, ...] = ()
-    """Application protocols, in order of preference. Empty: the extension is not used."""
     alpn_required: bool = False
-    """Refuse a peer that has no protocol in common, also one that knows no ALPN."""
     alpn_mismatch: ALPNMismatch = ALPNMismatch.REJECT
-    """Server mode: what a client gets that offers protocols, but none of `alpn`: "reject" means the alert
-    no_application_protocol (RFC 7301 section 3.2), "ignore" a session without one. Who offers none at all goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,18 +121,11 @@ class Timeouts:
     """Seconds; `None` is "never"."""
 
     handshake_s: float | None = 10.0
-    """From the first byte awaited to the end of the TLS handshake. Short, because whoever has not finished it costs
-    memory and has proved nothing."""
     connect_s: float | None = 5.0
-    """To reach a backend, all addresses and targets together."""
     idle_s: float | None = 3600.0
-    """Without a byte in either direction. On by default, because links whose ends have vanished would stay forever."""
     half_close_s: float | None = 60.0
-    """The same once one side has finished; traffic resets it, so a long reply arrives whole."""
     drain_s: float | None = 30.0
-    """For open links to finish when tlstunnel stops or replaces its workers; "0s" cuts them at once."""
     max_lifetime_s: float | None = None
-    """From accept to the end, however busy the link is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,17 +133,11 @@ class BackendTLS:
     """How TLS is originated: always in client mode, in server mode with target_tls."""
 
     ca: Path | None = None
-    """PEM, or a folder: the CAs that may have issued the server's certificate. None: the system's."""
     server_name: str | None = None
-    """Sent as SNI and verified, instead of the target's host."""
     verify: Policy | None = None
-    """Rules the server's certificate must meet on top of chain and name."""
     certificate: CertificateFiles | None = None
-    """Our own certificate, shown when the server asks for one."""
     crl: tuple[Path, ...] = ()
-    """Revocation lists the server's certificate is checked against."""
     tls: TLSSettings = TLSSettings()
-    """What is offered to the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,93 +162,43 @@ class Service:
     """One listen/target pair with its rules."""
 
     name: str
-    """Letters, digits, `_`, `.` and `-`; it stands in log lines and metrics."""
     mode: Mode
-    """ "server" accepts TLS and forwards plaintext; "client" accepts plaintext and originates TLS; "passthrough" routes
-    TLS by server name without terminating it."""
     listen: tuple[Listen, ...]
-    """Where connections are accepted: `HOST:PORT`, `:PORT` for all interfaces with IPv4 and IPv6, `[V6]:PORT`,
-    `unix:/path`, or `systemd:NAME` for sockets that systemd opened. Port 0 takes a free port."""
     unix_mode: int = 0o660
-    """Permissions of the file of a unix socket to listen on: who may connect. Its owner and its group, unless more or
-    less is written; others only with the last digit."""
     targets: tuple[Target, ...]
-    """Where they go: `HOST:PORT`, `[V6]:PORT` or `unix:/path`. A name is resolved again for every connection."""
     failover: Failover = Failover.PRIORITY
-    """How one of several targets is chosen: the first that answers, or each in turn."""
     fallback_target: tuple[Target, ...] = ()
-    """With `client_auth = "optional"`: where clients without a certificate go, instead of `target`."""
     source_address: str | None = None
-    """The IP address of this machine that connections to targets come from. Of a target's addresses only those of the
-    same family are tried. Left out, the kernel chooses."""
-
     certificate: tuple[CertificateFiles, ...] = ()
-    """Server mode. Several for one name: RSA beside ECDSA, chosen by what the client offers."""
     client_auth: ClientAuth = ClientAuth.NONE
-    """Whether clients are asked for a certificate: not at all, asked, or refused without one."""
     client_ca: Path | None = None
-    """PEM, or a folder: the CAs that may have issued the clients' certificates. Never the system's: those certify
-    anybody."""
     crl: tuple[Path, ...] = ()
-    """PEM: revocation lists the peer's certificate is checked against."""
     crl_expired: CRLExpired = CRLExpired.ERROR
-    """What a revocation list past its date is: an error, since nobody then knows what was revoked; or a warning, and
-    the list is used as it is."""
     ocsp_staple: OCSPStaple = OCSPStaple.OFF
-    """Send clients a proof that our certificate is not revoked: "file" takes it from `ocsp_response`, "auto" fetches
-    it from the responder that the certificate names."""
     ocsp_response: tuple[Path, ...] = ()
-    """DER: responses of an OCSP responder, each for the certificate whose serial number it holds. Written alone, it
-    means `ocsp_staple = "file"`."""
     ocsp_cache: Path | None = None
-    """The folder in which fetched responses outlive a restart. Left out, they are fetched again."""
     policy: Policy = Policy()
-    """Server mode: which clients' certificates are admitted."""
     tls: TLSSettings = TLSSettings()
-    """What is offered to clients (server mode)."""
     sni: tuple[ServerName, ...] = ()
-    """More names on the same listeners."""
     sni_mismatch: SNIMismatch = SNIMismatch.DEFAULT
-    """What a client gets that asks for a name which no entry of `sni` lists and the certificate is not for: "default"
-    means the service's own certificate and target, "reject" an unrecognized_name alert. Who asks for none gets the
-    default, except in passthrough mode."""
     http_hint: bool = True
-    """Answer plain HTTP with a 400 that says this port speaks TLS, rather than with silence."""
     backend_tls: BackendTLS | None = None
-    """How TLS is originated: always set in client mode; in server mode when target_tls says so; else None."""
-
+    """How TLS is originated: always set in client mode; in server mode when target_tls says so."""
     timeouts: Timeouts = Timeouts()
     max_connections: int | None = None
-    """Open at once; beyond that no more are accepted until one ends."""
     max_connections_per_ip: int | None = None
-    """Open at once from one IPv4 address or one IPv6 /64 network, the least that anybody is given."""
     connection_rate_per_ip: Rate | None = None
-    """New connections from one IPv4 address or /64 network; more are refused before any TLS work."""
     handshake_rate: Rate | None = None
-    """TLS handshakes over all addresses; more are refused before any TLS work."""
     allow_from: tuple[Network, ...] = ()
-    """Networks that clients may connect from. Left out: any. With `accept_proxy_protocol` the client that the header
-    names is meant, here and with every limit per address."""
     deny_from: tuple[Network, ...] = ()
-    """Networks that clients may not connect from, whatever `allow_from` says."""
     proxy_protocol: ProxyProtocol = ProxyProtocol.NONE
-    """Which PROXY protocol header tells the target who the client is."""
     accept_proxy_protocol: bool = False
-    """Demand that header of clients, which then are proxies; without it a connection is refused."""
     proxy_tlvs: bool = True
-    """Version 2 only: add what is known of the client's TLS (name, version, cipher, certificate), a connection id and a
-    checksum. nginx before 1.23.4 refuses headers that long."""
     proxy_trusted: tuple[Network, ...] = LOOPBACK
-    """Networks whose PROXY protocol headers are believed; unix sockets always are. From anywhere else a header ends the
-    connection, for who can write one can claim to be anybody."""
     strict_close: bool = False
-    """Treat EOF without close_notify as an error that cuts the link (RFC 8446 section 6.1), not as an EOF."""
     unsafe_target: bool = False
-    """Allow a plaintext target that is neither loopback nor a unix socket."""
     unsafe_listen: bool = False
-    """Allow a plaintext listener (client mode) that is neither loopback nor a unix socket."""
     unsafe_keylog: bool = False
-    """Honour SSLKEYLOGFILE: whoever reads that file reads the traffic."""
 
 
 MAX_WORKERS = 240
@@ -291,15 +210,11 @@ class Process:
     """The daemon as a whole."""
 
     workers: int | None = None
-    """Worker processes; None ("auto") is one for each usable core."""
+    """None ("auto") is one for each usable core."""
     user: str | None = None
-    """Run the workers as this user, when started as root."""
     group: str | None = None
-    """Run the workers as this group; else as the user's own."""
     max_connections: int | None = None
-    """Over all services, in all workers together, as every limit."""
     reload_poll_s: float | None = 30.0
-    """How often the content of certificate and key files is looked at; None: only on SIGHUP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,15 +222,10 @@ class Admin:
     """The endpoint for metrics, health and status."""
 
     listen: Listen | None = None
-    """Where it is served; not at all when left out."""
     certificate: Path | None = None
-    """PEM: certificate and chain, to serve it over TLS."""
     key: Path | None = None
-    """PEM: its private key, unless the certificate's file holds it."""
     client_ca: Path | None = None
-    """PEM: the CAs that may have issued the certificates of those who look; nobody else is served."""
     unsafe_admin: bool = False
-    """Allow an endpoint that other machines can read: in plaintext, or over TLS without client certificates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,11 +233,8 @@ class Log:
     """What is written, how and from which level on."""
 
     format: str = "text"
-    """"text" or "json"."""
     level: str = "info"
-    """"debug", "info", "warning" or "error"."""
     target: str = "stderr"
-    """"stderr", "syslog" or "file:PATH"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

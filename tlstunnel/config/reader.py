@@ -9,19 +9,15 @@ every problem; nothing built from such an answer ever leaves the loader, because
 from __future__ import annotations
 
 import difflib
-import enum
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from tlstunnel.config.files import FileTroubleError, find_file, find_folder
+from tlstunnel.config.files import FileTroubleError
 from tlstunnel.config.source import Report, Steps, render_path, show
-from tlstunnel.config.units import UnitError, no_unit, parse_duration
 
 T = TypeVar("T")
-E = TypeVar("E", bound=enum.StrEnum)
 
-UNLIMITED = "unlimited"
 _FEW_KEYS = 8  # as many known keys as an error about an unknown one lists
 # What other programs call it; these are too far apart for the nearest-name search.
 _SYNONYMS = {
@@ -55,9 +51,9 @@ def kind_of(value: object) -> str:
     return next((name for kind, name in _KINDS if isinstance(value, kind)), "a date or time")
 
 
-def one_of(words: tuple[str, ...]) -> str:
+def one_of(words: tuple[str, ...], mark: str = "") -> str:
     """`"a", "b" or "c"`."""
-    quoted = [f'"{word}"' for word in words]
+    quoted = [f'{mark}"{word}"{mark}' for word in words]
     return " or ".join((", ".join(quoted[:-1]), quoted[-1])) if len(quoted) > 1 else quoted[0]
 
 
@@ -73,6 +69,11 @@ class Table:
     def base(self) -> Path:
         """The folder that relative paths start from."""
         return self._report.source.base
+
+    @property
+    def is_text(self) -> bool:
+        """Whether numbers arrive as text."""
+        return self._report.source.is_text
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -155,40 +156,12 @@ class Table:
             return f"; write {one_of(self.known)}"
         return ", and none here resembles it; remove it"
 
-    def _string(self, key: str, value: object, *at: int, right: str = "write a string in quotes") -> str | None:
-        if isinstance(value, str):
-            return value
-        self.problem(key, f"{show(value)} is {kind_of(value)}; {right}", *at)
-        return None
+    def read(self, key: str, parse: Callable[[object, Table], T], default: T) -> T:
+        """What `parse` makes of a key's value; the default when the key is not written, or wrong, which is noted."""
+        return next(iter(self._parse(key, self._values[key], parse)), default) if self.has(key) else default
 
-    def _parse(
-        self, key: str, value: object, parse: Callable[[str], T], *at: int, right: str = "write a string in quotes"
-    ) -> tuple[T, ...]:
-        """The parsed value, or nothing after a problem."""
-        text = self._string(key, value, *at, right=right)
-        if text is None:
-            return ()
-        try:
-            return (parse(text),)
-        except FileTroubleError as exc:
-            self.problem(key, str(exc), *at, machine=True)
-            return ()
-        except ValueError as exc:
-            self.problem(key, str(exc), *at)
-            return ()
-
-    def one(self, key: str, parse: Callable[[str], T], default: T, *, right: str = "write a string in quotes") -> T:
-        """A string that `parse` understands; it raises ValueError with a message otherwise.
-
-        Args:
-            right: what to say about something else than a string.
-        """
-        if not self.has(key):
-            return default
-        return next(iter(self._parse(key, self._values[key], parse, right=right)), default)
-
-    def each(self, key: str, parse: Callable[[str], T], *, may_be_empty: bool = False) -> tuple[T, ...]:
-        """A string or an array of strings, each of which `parse` understands. Empty when the key is not written."""
+    def each(self, key: str, parse: Callable[[object, Table], T], *, may_be_empty: bool = False) -> tuple[T, ...]:
+        """What `parse` makes of a value or each value of an array. Empty when the key is not written."""
         if not self.has(key):
             return ()
         value = self._values[key]
@@ -196,88 +169,15 @@ class Table:
             return self._parse(key, value, parse)
         if not value and not may_be_empty:
             self.problem(key, "the array is empty; write at least one string, or leave the key out")
-        return tuple(item for at, text in enumerate(value) for item in self._parse(key, text, parse, at))
+        return tuple(item for at, each in enumerate(value) for item in self._parse(key, each, parse, at))
 
-    def string(self, key: str, default: str) -> str:
-        """Any string."""
-        return self.one(key, str, default)
-
-    def boolean(self, key: str, default: bool) -> bool:
-        """`true` or `false`."""
-        value = self._values[key] if self.has(key) else default
-        if isinstance(value, bool):
-            return value
-        self.problem(key, f"{show(value)} is {kind_of(value)}; write true or false without quotes")
-        return default
-
-    def choice(self, key: str, default: E) -> E:
-        """One of the words of an enumeration."""
-        words = tuple(member.value for member in type(default))
-        return type(default)(self.word(key, words, default.value))
-
-    def word(self, key: str, words: tuple[str, ...], default: str) -> str:
-        """One of a few words."""
-        value = self._values[key] if self.has(key) else default
-        if isinstance(value, str) and value in words:
-            return value
-        what = "not one of its values" if isinstance(value, str) else kind_of(value)
-        self.problem(key, f"{show(value)} is {what}; write {one_of(words)}")
-        return default
-
-    def duration(self, key: str, default: float | None, *, zero: bool = False) -> float | None:
-        """Seconds, or None for "never"."""
-        if not self.has(key):
-            return default
-        value = self._values[key]
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            self.problem(key, no_unit(show(value), show(value)))
-            return default
-        text = self._string(key, value, right='write a duration such as "10s", or "never"')
+    def _parse(self, key: str, value: object, parse: Callable[[object, Table], T], *at: int) -> tuple[T, ...]:
+        """The parsed value, or nothing after a problem."""
         try:
-            return default if text is None else parse_duration(text, zero=zero)
-        except UnitError as exc:
-            self.problem(key, str(exc))
-            return default
-
-    def count(
-        self, key: str, default: int | None, *, unset: str = UNLIMITED, most: tuple[int, str] = (2**31, "")
-    ) -> int | None:
-        """A whole number from 1 on, or None for the word `unset`. `most` is the largest there may be, and why."""
-        if not self.has(key):
-            return default
-        value = self._values[key]
-        if value == unset:
-            return None
-        if self._report.source.is_text and isinstance(value, str) and value.isascii() and value.isdigit():
-            value = int(value[:20])
-        if isinstance(value, bool) or not isinstance(value, int):
-            quotes = " without quotes" if isinstance(value, str) and not self._report.source.is_text else ""
-            what = f"{show(value)} is not a whole number"
-            self.problem(key, f'{what}; write a number from 1 on{quotes}, or "{unset}"')
-            return default
-        limit, why = most
-        if not 1 <= value <= limit:
-            wanted = f"from 1 to {limit}" if why else "from 1 on"
-            reason = why if value > limit else ""
-            self.problem(key, f'{show(value)} is out of range{reason}; write a number {wanted}, or "{unset}"')
-            return default
-        return value
-
-    def path(self, key: str, default: Path | None = None) -> Path | None:
-        """A file that exists and can be read."""
-        return next(iter(self.paths(key)), default)
-
-    def paths(self, key: str) -> tuple[Path, ...]:
-        """One file or several, each of which exists and can be read."""
-        return self.each(key, lambda text: find_file(text, self.base))
-
-    def file_or_folder(self, key: str) -> Path | None:
-        """A file or a folder that exists and can be read."""
-        return self.one(key, lambda text: find_file(text, self.base, may_be_folder=True), None)
-
-    def folder(self, key: str) -> Path | None:
-        """A folder that exists and can be written to."""
-        return self.one(key, lambda text: find_folder(text, self.base), None)
+            return (parse(value, self),)
+        except ValueError as exc:
+            self.problem(key, str(exc), *at, machine=isinstance(exc, FileTroubleError))
+            return ()
 
     def is_boolean(self, key: str) -> bool:
         """Whether `true` or `false` is written."""

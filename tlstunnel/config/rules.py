@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any
 
+from tlstunnel.config.keys import SHORT_RULES
+from tlstunnel.config.kinds import RULE_FIELDS, text
 from tlstunnel.config.model import ClientAuth
+from tlstunnel.config.parsers import parse_rule
 from tlstunnel.config.reader import Table
-from tlstunnel.tls.policy import Policy, Rule, RuleError
+from tlstunnel.tls.policy import Policy, Rule
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Rule) if field.init)
-SHORT_FIELDS = ("cn", "ou", "dns", "uri", "spki_pin")
-"""What may also be written as a key (or option) of its own: `allow_cn = "billing"`."""
-_ALLOW = ("allow", "allow_any", *(f"allow_{field}" for field in SHORT_FIELDS))
+Values = Mapping[str, Any]
+"""What was read, by field of the model."""
+_ALLOW = ("allow", "allow_any", *(f"allow_{field}" for field in SHORT_RULES))
 
 
-def read_client_policy(
-    table: Table, auth: ClientAuth, inherited: Policy | None = None, *, is_told_apart: bool = False
+def make_client_policy(
+    table: Table, values: Values, auth: ClientAuth, inherited: Policy | None = None, *, is_told_apart: bool = False
 ) -> Policy:
     """The rules for clients' certificates: demanded where certificates are, refused where none are asked for.
 
     Args:
         table: where the rules are written.
+        values: what was read from it.
         auth: whether certificates are asked for.
         inherited: what holds for each of allow, deny and anonymous that this table does not write.
         is_told_apart: whether clients without a certificate go elsewhere, so that one with it gains something.
     """
+    if table.has("anonymous") and not table.is_faulty("client_auth") and auth is not ClientAuth.OPTIONAL:
+        optional = table.spell("client_auth", ClientAuth.OPTIONAL.value)
+        table.problem("anonymous", f"decides about clients without a certificate; write {optional} to admit any")
     policy = Policy(
-        allow=_rules(table, "allow"),
-        deny=_rules(table, "deny"),
-        allow_any=table.boolean("allow_any", False),
-        anonymous=_read_anonymous(table, auth),
+        allow=_read_rules(table, "allow") + _short_rules(values, "allow"),
+        deny=_read_rules(table, "deny", may_be_empty=True),
+        allow_any=values["allow_any"],
+        anonymous=values["anonymous"],
     )
     written = [key for key in table.keys if key in (*_ALLOW, "deny", "anonymous")]
     if table.is_faulty("client_auth"):
@@ -56,10 +64,28 @@ def read_client_policy(
     return policy
 
 
-def read_server_policy(table: Table) -> Policy | None:
+def make_server_policy(table: Table, values: Values) -> Policy | None:
     """The rules a server's certificate must meet on top of chain and name; None when there are none."""
-    rules = _rules(table, "verify")
+    rules = _read_rules(table, "verify") + _short_rules(values, "verify")
     return Policy(allow=rules) if rules else None
+
+
+def _short_rules(values: Values, key: str) -> tuple[Rule, ...]:
+    return tuple(rule for field in SHORT_RULES for rule in values[f"{key}_{field}"])
+
+
+def _read_rules(table: Table, key: str, *, may_be_empty: bool = False) -> tuple[Rule, ...]:
+    tables = table.tables(key, 'write rules as tables: [{ cn = "billing" }]', may_be_empty=may_be_empty)
+    return tuple(rule for item in tables if (rule := _read_rule(item)) is not None)
+
+
+def _read_rule(table: Table) -> Rule | None:
+    given = {field: table.read(field, text(functools.partial(parse_rule, field)), None) for field in RULE_FIELDS}
+    if not table.keys:
+        table.problem(None, f"an empty rule would match everybody; write one of {', '.join(RULE_FIELDS)}")
+    table.finish()
+    values = {field: getattr(rule, field) for field, rule in given.items() if rule is not None}
+    return Rule(**values) if values else None
 
 
 def _inherit(policy: Policy, inherited: Policy, written: list[str]) -> Policy:
@@ -73,15 +99,8 @@ def _inherit(policy: Policy, inherited: Policy, written: list[str]) -> Policy:
 
 
 def _example(table: Table) -> str:
-    text = table.spell("allow", [{"cn": "NAME"}])
-    return text if not text.startswith("--") else table.spell("allow_cn", "NAME")
-
-
-def _read_anonymous(table: Table, auth: ClientAuth) -> bool:
-    if table.has("anonymous") and not table.is_faulty("client_auth") and auth is not ClientAuth.OPTIONAL:
-        optional = table.spell("client_auth", ClientAuth.OPTIONAL.value)
-        table.problem("anonymous", f"decides about clients without a certificate; write {optional} to admit any")
-    return table.word("anonymous", ("allow", "deny"), "allow") == "allow"
+    written = table.spell("allow", [{"cn": "NAME"}])
+    return written if not written.startswith("--") else table.spell("allow_cn", "NAME")
 
 
 def _refuse_idle_rules(table: Table, policy: Policy, written: list[str]) -> None:
@@ -91,30 +110,3 @@ def _refuse_idle_rules(table: Table, policy: Policy, written: list[str]) -> None
             continue
         required = table.spell("client_auth", ClientAuth.REQUIRED.value)
         table.problem(key, f"has no effect while no client certificate is asked for; write {required}")
-
-
-def _rules(table: Table, key: str) -> tuple[Rule, ...]:
-    """Rules as tables under `key`, then the short keys, each of whose values is a rule of its own."""
-    tables = table.tables(key, 'write rules as tables: [{ cn = "billing" }]', may_be_empty=key == "deny")
-    rules = [_read_rule(item) for item in tables]
-    if key != "deny":
-        for field in SHORT_FIELDS:
-            rules += table.each(f"{key}_{field}", functools.partial(_rule, field))
-    return tuple(rule for rule in rules if rule is not None)
-
-
-def _read_rule(table: Table) -> Rule | None:
-    given = {field: table.one(field, functools.partial(_rule, field), None) for field in FIELDS}
-    if not table.keys:
-        table.problem(None, f"an empty rule would match everybody; write one of {', '.join(FIELDS)}")
-    table.finish()
-    values = {field: getattr(rule, field) for field, rule in given.items() if rule is not None}
-    return Rule(**values) if values else None
-
-
-def _rule(field: str, text: str) -> Rule | None:
-    """A rule of one field. The rule itself says what its fields may hold."""
-    try:
-        return Rule(**{field: text})
-    except RuleError as exc:
-        raise ValueError(exc.problem) from exc

@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from tlstunnel.address import SystemdAddress, Target, UnixAddress, parse_listen, parse_target
-from tlstunnel.config.certificates import check_name, read_backend_tls, read_certificates, read_tls
+from tlstunnel.address import SystemdAddress, Target, UnixAddress
+from tlstunnel.config.certificates import make_backend_tls, make_certificates, make_tls
+from tlstunnel.config.keys import DEFAULTS, KEYS, MODE, Place, fields_of, keys_in, make, place_of, read_keys
+from tlstunnel.config.kinds import boolean
 from tlstunnel.config.model import BackendTLS, ClientAuth, Mode, ServerName, Service, SNIMismatch, Timeouts
-from tlstunnel.config.network import (
-    check_source_address,
-    parse_network,
-    parse_unix_mode,
-    read_proxy_tlvs,
-    read_proxy_trusted,
-    read_rate,
-    read_source_address,
-)
+from tlstunnel.config.network import check_proxy_header, check_source_address
 from tlstunnel.config.reader import Table
-from tlstunnel.config.revocation import read_crl_expired, read_ocsp
-from tlstunnel.config.rules import read_client_policy
-from tlstunnel.config.source import FileSource, Report
+from tlstunnel.config.revocation import check_crl_expired, check_ocsp
+from tlstunnel.config.rules import make_client_policy
 
-# Defaults are written once, in the model; these instances carry them here.
-_SERVICE = Service(name="", mode=Mode.SERVER, listen=(), targets=())
-_TIMEOUTS = Timeouts()
+Values = Mapping[str, Any]
+"""What was read, by field of the model."""
 
 
 def read_service(table: Table, name: str) -> Service:
     """Read every key of a service. Problems go to the table's report; the value is good only if there were none."""
-    mode = table.choice("mode", Mode.SERVER)
+    mode = MODE.read(table, "mode", Mode.SERVER)
     if table.is_faulty("mode"):
         nearest = table.nearest_word("mode", tuple(Mode))
         mode = Mode(nearest) if nearest else _likely_mode(table)
-    service = _READERS[mode](table, _read_common(table, name, mode))
+    values = read_keys(table, keys_in(place_of(mode)), DEFAULTS)
+    service = make(Service, values, name=name, mode=mode, timeouts=make(Timeouts, values), certificate=())
+    _check_common(table, service)
+    service = _COMPLETE[mode](table, service, values)
     names = (target for name in service.sni for target in name.targets)
     check_source_address(table, service.source_address, (*service.targets, *service.fallback_target, *names))
     others: dict[str, str | None] = {key: _remark(mode, key) for key in _keys_of_others(mode)}
@@ -58,9 +52,12 @@ def _likely_mode(table: Table) -> Mode:
 
 
 # Keys of the daemon as a whole that people write into a service, as they stand on the command line.
-_SECTION_KEYS = dict.fromkeys(("workers", "user", "group", "reload_poll"), "belongs below [process]; move it there")
-_SECTION_KEYS |= {f"log_{key}": f"belongs below [log]; write {key} there" for key in ("format", "level", "target")}
-_SECTION_KEYS["admin"] = "belongs below [admin]; write listen there"
+_SECTION_KEYS = {
+    key.option.removeprefix("--").replace("-", "_"): f"belongs below [{key.section}]; "
+    + (f"write {key.name} there" if key.flag else "move it there")
+    for key in KEYS
+    if key.panel and key.section != "service"
+}
 
 _EXAMPLES = {
     Mode.SERVER: (":8443", "127.0.0.1:8080"),
@@ -69,81 +66,34 @@ _EXAMPLES = {
 }
 
 
-def _read_common(table: Table, name: str, mode: Mode) -> Service:
-    """What every mode has."""
-    listen, target = _EXAMPLES[mode]
+def _check_common(table: Table, service: Service) -> None:
+    """What every mode asks for."""
+    listen, target = _EXAMPLES[service.mode]
     table.require("listen", f"write the address to accept connections on: {table.spell('listen', listen)}")
-    if mode is not Mode.PASSTHROUGH:
+    if service.mode is not Mode.PASSTHROUGH:
         table.require("target", f"write the address to forward to: {table.spell('target', target)}")
-    service = Service(
-        name=name,
-        mode=mode,
-        listen=table.each("listen", functools.partial(parse_listen, base=table.base)),
-        unix_mode=table.one("unix_mode", parse_unix_mode, _SERVICE.unix_mode),
-        targets=_targets(table, "target"),
-        failover=table.choice("failover", _SERVICE.failover),
-        source_address=read_source_address(table),
-        timeouts=Timeouts(
-            handshake_s=table.duration("handshake_timeout", _TIMEOUTS.handshake_s),
-            connect_s=table.duration("connect_timeout", _TIMEOUTS.connect_s),
-            idle_s=table.duration("idle_timeout", _TIMEOUTS.idle_s),
-            half_close_s=table.duration("half_close_timeout", _TIMEOUTS.half_close_s),
-            drain_s=table.duration("drain_timeout", _TIMEOUTS.drain_s, zero=True),
-            max_lifetime_s=table.duration("max_lifetime", _TIMEOUTS.max_lifetime_s),
-        ),
-        max_connections=table.count("max_connections", _SERVICE.max_connections),
-        max_connections_per_ip=table.count("max_connections_per_ip", _SERVICE.max_connections_per_ip),
-        connection_rate_per_ip=read_rate(table, "connection_rate_per_ip"),
-        allow_from=table.each("allow_from", parse_network),
-        deny_from=table.each("deny_from", parse_network),
-        proxy_protocol=table.choice("proxy_protocol", _SERVICE.proxy_protocol),
-        accept_proxy_protocol=table.boolean("accept_proxy_protocol", _SERVICE.accept_proxy_protocol),
-    )
     if table.has("unix_mode") and not any(isinstance(listen, UnixAddress) for listen in service.listen):
         table.problem("unix_mode", "has no effect, there is no unix:/path to listen on; remove it")
-    return dataclasses.replace(
-        service,
-        proxy_tlvs=read_proxy_tlvs(table, service.proxy_protocol),
-        proxy_trusted=read_proxy_trusted(table, service.accept_proxy_protocol),
-    )
+    check_proxy_header(table, service)
 
 
-def _targets(table: Table, key: str) -> tuple[Target, ...]:
-    return table.each(key, functools.partial(parse_target, base=table.base))
-
-
-def _read_server(table: Table, service: Service) -> Service:
-    auth = table.choice("client_auth", _SERVICE.client_auth)
+def _complete_server(table: Table, service: Service, values: Values) -> Service:
     if not table.has("p12"):
         pair = f"{table.spell('certificate', 'server.pem')} with {table.spell('key', 'server.key')}"
         table.require("certificate", f"write {pair}, or {table.spell('p12', 'server.p12')}")
-    certificate = read_certificates(table)
-    _check_client_auth(table, auth)
-    fallback = _read_fallback(table, auth)
-    staple, responses, cache = read_ocsp(table)
-    crl = table.paths("crl")
-    table.has("crl_expired")  # known from here on, beside its key; what it goes with is read below
-    backend = _read_target_tls(table, (*service.targets, *fallback))
+    certificate = make_certificates(table, values)
+    _check_client_auth(table, service.client_auth)
+    _check_fallback(table, service.client_auth, values)
+    staple = check_ocsp(table, service)
+    backend = _read_target_tls(table, (*service.targets, *service.fallback_target))
+    check_crl_expired(table, service.crl, backend)
     service = dataclasses.replace(
         service,
-        fallback_target=fallback,
         certificate=certificate,
-        client_auth=auth,
-        client_ca=table.file_or_folder("client_ca"),
-        crl=crl,
-        crl_expired=read_crl_expired(table, crl, backend),
         ocsp_staple=staple,
-        ocsp_response=responses,
-        ocsp_cache=cache,
-        policy=read_client_policy(table, auth, is_told_apart=table.has("fallback_target")),
-        tls=read_tls(table, _SERVICE.tls),
-        sni_mismatch=table.choice("sni_mismatch", _SERVICE.sni_mismatch),
-        http_hint=table.boolean("http_hint", _SERVICE.http_hint),
+        policy=make_client_policy(table, values, service.client_auth, is_told_apart=table.has("fallback_target")),
+        tls=make_tls(table, values),
         backend_tls=backend,
-        handshake_rate=read_rate(table, "handshake_rate"),
-        strict_close=table.boolean("strict_close", _SERVICE.strict_close),
-        unsafe_target=table.boolean("unsafe_target", _SERVICE.unsafe_target),
-        unsafe_keylog=table.boolean("unsafe_keylog", _SERVICE.unsafe_keylog),
     )
     service = dataclasses.replace(service, sni=_read_names(table, service, _read_server_name))
     if service.backend_tls is None and not service.unsafe_target and not _is_mode_guessed(table):
@@ -152,17 +102,10 @@ def _read_server(table: Table, service: Service) -> Service:
     return service
 
 
-def _read_client(table: Table, service: Service) -> Service:
-    backend = read_backend_tls(table, service.targets)
-    service = dataclasses.replace(
-        service,
-        backend_tls=backend,
-        crl_expired=read_crl_expired(table, backend.crl, None),
-        handshake_rate=read_rate(table, "handshake_rate"),
-        strict_close=table.boolean("strict_close", _SERVICE.strict_close),
-        unsafe_listen=table.boolean("unsafe_listen", _SERVICE.unsafe_listen),
-        unsafe_keylog=table.boolean("unsafe_keylog", _SERVICE.unsafe_keylog),
-    )
+def _complete_client(table: Table, service: Service, values: Values) -> Service:
+    backend = make_backend_tls(table, values, service.targets)
+    service = dataclasses.replace(service, backend_tls=backend, crl=())
+    check_crl_expired(table, backend.crl, None)
     # Where a descriptor of systemd's is bound is seen when it is there, at the start.
     written = (listen for listen in service.listen if not isinstance(listen, SystemdAddress))
     exposed = next((listen for listen in written if not listen.is_loopback), None)
@@ -175,10 +118,9 @@ def _read_client(table: Table, service: Service) -> Service:
     return service
 
 
-def _read_passthrough(table: Table, service: Service) -> Service:
-    mismatch = table.choice("sni_mismatch", _SERVICE.sni_mismatch)
+def _complete_passthrough(table: Table, service: Service, _: Values) -> Service:
     reject = table.spell("sni_mismatch", SNIMismatch.REJECT.value)
-    if mismatch is SNIMismatch.REJECT:
+    if service.sni_mismatch is SNIMismatch.REJECT:
         if table.has("target"):
             table.problem("target", f"is for names that no entry of sni lists, which {reject} refuses; remove one")
         if not table.has("sni"):
@@ -189,27 +131,24 @@ def _read_passthrough(table: Table, service: Service) -> Service:
             f"write {table.spell('target', _EXAMPLES[Mode.PASSTHROUGH][1])}, or {reject}",
             because="names that no entry of sni lists need somewhere to go",
         )
-    sni = _read_names(table, service, _read_routed_name)
-    return dataclasses.replace(service, sni_mismatch=mismatch, sni=sni)
+    return dataclasses.replace(service, sni=_read_names(table, service, _read_routed_name))
 
 
-_READERS: dict[Mode, Callable[[Table, Service], Service]] = {
-    Mode.SERVER: _read_server,
-    Mode.CLIENT: _read_client,
-    Mode.PASSTHROUGH: _read_passthrough,
+_COMPLETE: dict[Mode, Callable[[Table, Service, Values], Service]] = {
+    Mode.SERVER: _complete_server,
+    Mode.CLIENT: _complete_client,
+    Mode.PASSTHROUGH: _complete_passthrough,
 }
 
 
-def _read_fallback(table: Table, auth: ClientAuth) -> tuple[Target, ...]:
-    fallback = _targets(table, "fallback_target")
+def _check_fallback(table: Table, auth: ClientAuth, values: Values) -> None:
     if table.has("fallback_target") and not table.is_faulty("client_auth"):
         if auth is not ClientAuth.OPTIONAL:
             optional = table.spell("client_auth", ClientAuth.OPTIONAL.value)
             table.problem("fallback_target", f"is for clients without a certificate; write {optional} to admit any")
-        elif table.has("anonymous") and table.word("anonymous", ("allow", "deny"), "allow") == "deny":
+        elif table.has("anonymous") and not values["anonymous"]:
             denied = table.spell("anonymous", "deny")
             table.problem("fallback_target", f"is for the clients that {denied} refuses; remove one of the two")
-    return fallback
 
 
 def _check_client_auth(table: Table, auth: ClientAuth) -> None:
@@ -241,7 +180,7 @@ def _check_plaintext_target(table: Table, key: str, targets: tuple[Target, ...])
 def _read_target_tls(table: Table, targets: tuple[Target, ...]) -> BackendTLS | None:
     """`target_tls = true` takes the defaults, a table says more."""
     if table.is_boolean("target_tls"):
-        if not table.boolean("target_tls", False):
+        if not table.read("target_tls", boolean, False):
             return None
         below = table.empty("target_tls")
     else:
@@ -249,20 +188,18 @@ def _read_target_tls(table: Table, targets: tuple[Target, ...]) -> BackendTLS | 
         if written is None:
             return None
         below = written
-    backend = read_backend_tls(below, targets)
+    backend = make_backend_tls(below, read_keys(below, keys_in(Place.TARGET_TLS), DEFAULTS), targets)
     below.finish()
     return backend
 
 
-def _read_names(
-    table: Table, service: Service, read: Callable[[Table, Service, tuple[str, ...]], ServerName]
-) -> tuple[ServerName, ...]:
+def _read_names(table: Table, service: Service, read: Callable[[Table, Service], ServerName]) -> tuple[ServerName, ...]:
     found: list[ServerName] = []
     seen: dict[str, ServerName] = {}
     for entry in table.tables("sni", f"write tables: [[services.{service.name}.sni]]"):
         entry.require("names", f"write {entry.spell('names', ['api.example.org'])}")
-        names = entry.each("names", check_name)
-        found.append(read(entry, service, names))
+        found.append(read(entry, service))
+        names = found[-1].names
         for name in names:
             if not _differ_by_certificate(seen.setdefault(name, found[-1]), found[-1]):
                 entry.problem("names", f'"{name}" is already routed above; remove one of the two')
@@ -279,38 +216,30 @@ def _differ_by_certificate(one: ServerName, other: ServerName) -> bool:
     return one is other or (is_same and one.certificate != other.certificate)
 
 
-def _read_server_name(entry: Table, service: Service, names: tuple[str, ...]) -> ServerName:
+def _read_server_name(entry: Table, service: Service) -> ServerName:
     """What differs for these names; the rest is as for the service."""
-    targets = _targets(entry, "target") or service.targets
+    inherited = DEFAULTS | fields_of(service.tls) | {"targets": service.targets}
+    values = read_keys(entry, keys_in(Place.SNI), inherited)
+    certificate = make_certificates(entry, values) or service.certificate
+    policy = make_client_policy(entry, values, service.client_auth, service.policy)
+    name = make(ServerName, values, certificate=certificate, policy=policy, tls=make_tls(entry, values))
     if service.backend_tls is None and not service.unsafe_target and entry.has("target"):
-        _check_plaintext_target(entry, "target", targets)
-    policy = read_client_policy(entry, service.client_auth, service.policy)
+        _check_plaintext_target(entry, "target", name.targets)
     if service.fallback_target and not policy.anonymous:
         denied = entry.spell("anonymous", "deny")
         entry.problem("anonymous", f"{denied} has no effect, since those clients go to fallback_target; remove it")
-    return ServerName(
-        names=names,
-        certificate=read_certificates(entry) or service.certificate,
-        targets=targets,
-        policy=policy,
-        tls=read_tls(entry, service.tls),
-    )
+    return name
 
 
-def _read_routed_name(entry: Table, service: Service, names: tuple[str, ...]) -> ServerName:
+def _read_routed_name(entry: Table, service: Service) -> ServerName:
     entry.require("target", f"write the address to forward these names to: {entry.spell('target', '10.0.0.7:443')}")
-    targets = _targets(entry, "target")
-    return ServerName(names=names, certificate=(), targets=targets, policy=service.policy, tls=service.tls)
+    values = read_keys(entry, keys_in(Place.ROUTE), DEFAULTS)
+    return make(ServerName, values, certificate=(), policy=service.policy, tls=service.tls)
 
 
-@functools.cache
 def keys_of(mode: Mode) -> tuple[str, ...]:
-    """Every key a service of this mode knows, in the order in which they are read."""
-    source = FileSource("", Path())
-    table = Table(Report(source, {}), ("services", "x"), {})
-    table.choice("mode", mode)
-    _READERS[mode](table, _read_common(table, "x", mode))
-    return table.known
+    """Every key a service of this mode knows."""
+    return tuple(key.name for key in keys_in(place_of(mode)))
 
 
 def _keys_of_others(mode: Mode) -> dict[str, Mode]:
