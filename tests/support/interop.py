@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -14,10 +15,12 @@ def require(program: str) -> str:
     # Debian keeps PostgreSQL's server programs out of the PATH.
     databases = sorted(str(path) for path in Path("/usr/lib/postgresql").glob("*/bin"))
     places = [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin", *databases]
-    found = shutil.which(program, path=":".join(places))
-    if found is not None:
-        return found
-    message = f"{program} is not installed; .ci/run says which Debian package it is in"
+    return shutil.which(program, path=":".join(places)) or lack(program)
+
+
+def lack(what: str) -> NoReturn:
+    """Something from outside is not there: skip loudly, or fail where CI forbids skips."""
+    message = f"{what} is not installed; .ci/packages says which Debian package it is in"
     if os.environ.get("TLSTUNNEL_REQUIRE_INTEROP") == "1":
         pytest.fail(message)
     pytest.skip(message)
