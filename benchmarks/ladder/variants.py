@@ -96,7 +96,7 @@ def _always_room() -> None:
 def _kept_buffers() -> None:
     from tlstunnel.tls import context
 
-    _edit(context, "_common", "raw.set_mode(SSL.MODE_RELEASE_BUFFERS)", "pass")
+    _edit(context, "_common", "SSL.MODE_RELEASE_BUFFERS | ", "")
 
 
 def _eager_tickets() -> None:
