@@ -15,6 +15,7 @@ from tests.support import hostile
 from tests.support.wire_peers import TLSPeer, client_context
 from tlstunnel import _openssl
 from tlstunnel.outcome import CloseReason
+from tlstunnel.relay.ends import TLSEnd
 from tlstunnel.tls13.client import Client
 
 BOUND = 64 * 1024
@@ -80,6 +81,56 @@ def test_renegotiation_is_declined_and_the_connection_goes_on(engine: str, tmp_p
     assert bytes(link.far_peer.data) == b"still here"
     link.turns()
     assert link.reason is None
+    link.close()
+
+
+@pytest.mark.parametrize("engine", ["fast", "portable"])
+def test_warnings_that_end_nothing_are_no_errors_and_close_notify_behind_them_is_an_end(
+    engine: str, tmp_path: Path
+) -> None:
+    """RFC 5246 section 7.2: user_canceled, unrecognized_name, and one that nobody knows."""
+    link = Rig(Kind(engine, "1.2", True))
+    records = shake_by_hand(link, tmp_path / "keys")
+    said = [records.record(21, bytes((1, number))) for number in (90, 112, 200)]
+    said += [records.record(23, b"still here"), records.record(21, b"\1\x5a"), records.record(21, b"\1\0")]
+    link.near_peer.sock.send(b"".join(said))
+    link.until(lambda: link.far_peer.has_eof)
+    assert bytes(link.far_peer.data) == b"still here"
+    link.far_peer.finish()
+    link.until(lambda: link.reason)
+    assert link.reason is CloseReason.FINISHED
+    link.close()
+
+
+@pytest.mark.parametrize("engine", ["fast", "portable"])
+def test_after_our_goodbye_renegotiation_is_not_even_declined(engine: str, tmp_path: Path) -> None:
+    link = Rig(Kind(engine, "1.2", True))
+    records = shake_by_hand(link, tmp_path / "keys")
+    link.far_peer.finish()
+    link.until(lambda: link.near_peer.has_eof)
+    for _ in range(3):
+        link.near_peer.sock.send(records.record(22, HELLO) + records.record(23, b"still here"))
+    link.until(lambda: link.far_peer.received == 30)
+    link.near_peer.sock.send(records.record(21, b"\1\0"))
+    link.until(lambda: link.reason)
+    assert link.reason is CloseReason.FINISHED
+    assert link.near_peer.alert is None
+    link.close()
+
+
+@pytest.mark.parametrize("engine", ["fast", "portable"])
+@pytest.mark.parametrize("before", [b"", b"\x15\3\3\0\2\1\x5a"], ids=["close_notify", "user_canceled"])
+def test_a_handshake_that_the_peer_ends_by_close_notify_is_an_end_and_no_error(engine: str, before: bytes) -> None:
+    link = Rig(Kind(engine, "1.2", True))
+    assert isinstance(link.near, TLSEnd)
+    link.near_peer.pump()
+    link.until(lambda: link.near.is_readable)
+    assert not link.near.handshake(link.near.take())
+    link.near_peer.sock.send(before + b"\x15\3\3\0\2\1\0")
+    link.until(lambda: link.near.is_readable)
+    with pytest.raises(EOFError):
+        link.near.handshake(link.near.take())
+    link.link.start()
     link.close()
 
 
