@@ -17,7 +17,7 @@ def runtime() -> Any:
     return SimpleNamespace(
         worker=SimpleNamespace(reactor=Reactor(), waiting={}, ledger=None),
         admission=SimpleNamespace(has_rules=False),
-        service=SimpleNamespace(accept_proxy_protocol=False),
+        service=SimpleNamespace(accept_proxy_protocol=False, keepalive=None),
         is_counted=False,
         room=lambda most: most,
     )

@@ -21,6 +21,7 @@ from tlstunnel.config.model import (
     Config,
     CRLExpired,
     Failover,
+    Keepalive,
     Log,
     Mode,
     OCSPStaple,
@@ -123,6 +124,7 @@ def everything(folder: Path) -> Config:
         targets=(parse_target("db.example.org:5433"),),
         backend_tls=own_backend,
         timeouts=TIMES,
+        keepalive=Keepalive(idle_s=7200, interval_s=75, count=9),
         unsafe_listen=True,
         **limits,
     )
@@ -131,6 +133,7 @@ def everything(folder: Path) -> Config:
         mode=Mode.PASSTHROUGH,
         listen=(parse_listen(":443"),),
         targets=(parse_target("10.0.0.7:443"),),
+        keepalive=None,
         sni=(
             ServerName(
                 names=("b.example.org",),

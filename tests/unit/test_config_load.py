@@ -14,6 +14,7 @@ from tlstunnel.config.model import (
     CertificateFiles,
     ClientAuth,
     Failover,
+    Keepalive,
     Mode,
     OCSPStaple,
     ProxyProtocol,
@@ -328,3 +329,18 @@ def test_clients_without_a_certificate_may_go_elsewhere(load: Load) -> None:
     web = service(load(f'[services.web]\n{SERVER}{trust}fallback_target = ["127.0.0.1:1", "unix:/run/b"]'))
     assert web.fallback_target == (TCPAddress("127.0.0.1", 1), UnixAddress("/run/b"))
     assert web.policy.anonymous
+
+
+@pytest.mark.parametrize(
+    ("written", "keepalive"),
+    [
+        ("", Keepalive(idle_s=60, interval_s=10, count=6)),
+        ('keepalive = "never"', None),
+        ('keepalive = { idle = "2h" }', Keepalive(idle_s=7200, interval_s=10, count=6)),
+        ('keepalive = { idle = "30s", interval = "5s", count = 3 }', Keepalive(idle_s=30, interval_s=5, count=3)),
+    ],
+)
+def test_keepalive_is_on_with_times_of_its_own_unless_it_is_never(
+    load: Load, written: str, keepalive: Keepalive | None
+) -> None:
+    assert service(load(f"[services.web]\n{SERVER}{written}")).keepalive == keepalive

@@ -14,8 +14,9 @@ import pytest
 import trio
 
 from tlstunnel.address import parse_target
+from tlstunnel.config.model import Keepalive
 from tlstunnel.outcome import CloseReason
-from tlstunnel.server.dial import FIRST_REST_S, MAX_REST_S, Dialer, DialError, dial_error
+from tlstunnel.server.dial import FIRST_REST_S, MAX_REST_S, Dialer, DialError, dial_error, set_up
 
 TARGET = parse_target("db.example.org:5432")
 
@@ -52,6 +53,44 @@ def test_a_literal_address_is_dialed_at_once_and_its_small_writes_are_not_held_b
     accepted, _ = listener.accept()
     accepted.close()
     sock.close()
+
+
+TIMES = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+
+
+@pytest.mark.parametrize(
+    ("keepalive", "times"),
+    [(Keepalive(), [60, 10, 6]), (Keepalive(idle_s=30, interval_s=5, count=3), [30, 5, 3]), (None, None)],
+)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_target_is_asked_whether_it_is_still_there_at_the_times_of_keepalive(
+    host: str, keepalive: Keepalive | None, times: list[int] | None
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dialer = Dialer(parse_target(f"{host}:{listener.getsockname()[1]}"), keepalive=keepalive)
+        begun = dialer.begin()
+        sock = begun[0] if begun is not None else trio.run(dialer.slowly(60))
+        with closing(sock):
+            assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is (times is not None)
+            if times is not None:
+                assert [sock.getsockopt(socket.IPPROTO_TCP, option) for option in TIMES] == times
+
+
+@pytest.mark.parametrize(
+    ("keepalive", "times"), [(Keepalive(idle_s=30, interval_s=5, count=3), [30, 5, 3]), (None, None)]
+)
+def test_what_a_listener_is_told_of_keepalive_its_connections_inherit(
+    keepalive: Keepalive | None, times: list[int] | None
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        set_up(listener, keepalive)
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            with accepted:
+                assert bool(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is (times is not None)
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                if times is not None:
+                    assert [accepted.getsockopt(socket.IPPROTO_TCP, option) for option in TIMES] == times
 
 
 def test_a_unix_socket_is_dialed_at_once(tmp_path: Path) -> None:

@@ -123,6 +123,11 @@ _UNIX_MODE = Kind(words="file mode", parse=text(parsers.parse_unix_mode), write=
 _ANONYMOUS = word("allow", "deny", make="allow".__eq__, write=lambda is_admitted: "allow" if is_admitted else "deny")
 _LISTEN, _TARGET = (many("address", "ADDR", text(parse, with_base=True)) for parse in (parse_listen, parse_target))
 _ADMIN_LISTEN = Kind(words="address", metavar="ADDR", parse=text(parse_listen, with_base=True))
+_KEEPALIVE = Kind(
+    words='table or `"never"`',
+    parse=lambda value, _: parsers.parse_keepalive(value),
+    write=parsers.print_keepalive,
+)
 _NETWORKS = many("network", "NETWORK", text(parsers.parse_network))
 _ACCOUNT = Kind(words="string", metavar="NAME", parse=text(parsers.parse_account))
 _SERVER_NAME = Kind(words="string", metavar="NAME", parse=text(parsers.parse_server_name))
@@ -163,6 +168,7 @@ KEYS = (
     Key("drain_timeout", duration(zero=True), _ALL, _LIMITS, "For open links to finish when stopping.",
         field="drain_s"),
     Key("max_lifetime", _DURATION, _ALL, _LIMITS, "Of a connection, however busy.", field="max_lifetime_s"),
+    Key("keepalive", _KEEPALIVE, _ALL),
     Key("max_connections", _COUNT, _ALL, _LIMITS, "Open at once."),
     Key("max_connections_per_ip", _COUNT, _ALL, _LIMITS, "Open at once from one address."),
     Key("connection_rate_per_ip", _RATE, _ALL, _LIMITS, "New ones from one address: 20/s."),

@@ -117,6 +117,22 @@ class TLSSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Keepalive:
+    """When TCP asks whether the other machine is still there (tcp(7)), in whole seconds.
+
+    The kernel's own two hours are longer than idle_timeout, and than any firewall or NAT between remembers a connection
+    that is quiet. Two minutes of silence are told from a network's hiccup.
+    """
+
+    idle_s: int = 60
+    """After so long without a word."""
+    interval_s: int = 10
+    """Again after so long without an answer."""
+    count: int = 6
+    """So many times before the connection is given up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """Seconds; `None` is "never"."""
 
@@ -185,6 +201,8 @@ class Service:
     backend_tls: BackendTLS | None = None
     """How TLS is originated: always set in client mode; in server mode when target_tls says so."""
     timeouts: Timeouts = Timeouts()
+    keepalive: Keepalive | None = Keepalive()
+    """When TCP asks whether clients and targets are still there. None is "never"."""
     max_connections: int | None = None
     max_connections_per_ip: int | None = None
     connection_rate_per_ip: Rate | None = None

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from tlstunnel.address import is_zone, name_problem, shown
-from tlstunnel.config.model import Network
+from tlstunnel.config.model import Keepalive, Network
+from tlstunnel.config.units import UnitError, format_duration, no_unit, parse_duration
 from tlstunnel.tls.policy import Rule, RuleError
 
 _MODE = re.compile(r"0?[0-7]{3}")
@@ -123,3 +125,56 @@ def parse_rule(field: str, text: str) -> Rule:
         return Rule(**{field: text})
     except RuleError as exc:
         raise ValueError(exc.problem) from exc
+
+
+_MAX_KEEPALIVE_S = 32767  # MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL of the kernel (tcp(7))
+_MAX_KEEPALIVE_COUNT = 127
+
+
+def parse_keepalive(value: object) -> Keepalive | None:
+    """Parse `{ idle, interval, count }`, of which each may be left out, or `"never"`.
+
+    Raises:
+        ValueError: it is neither, or one of them is out of range.
+    """
+    if value == "never":
+        return None
+    if not isinstance(value, Mapping):
+        raise ValueError('neither a table nor "never"; write { idle = "1m", interval = "10s", count = 6 }, or "never"')
+    for key in value:
+        if key not in ("idle", "interval", "count"):
+            raise ValueError(f'{shown(str(key))}: unknown key; write "idle", "interval" or "count"')
+    default = Keepalive()
+    count = value.get("count", default.count)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MAX_KEEPALIVE_COUNT:
+        raise ValueError(f"count: not a whole number in its range; write one from 1 to {_MAX_KEEPALIVE_COUNT}")
+    return Keepalive(
+        idle_s=_keepalive_time("idle", value.get("idle", f"{default.idle_s}s")),
+        interval_s=_keepalive_time("interval", value.get("interval", f"{default.interval_s}s")),
+        count=count,
+    )
+
+
+def _keepalive_time(name: str, text: object) -> int:
+    right = 'write a duration such as "60s", or keepalive = "never" to ask nobody'
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        raise ValueError(f"{name}: {no_unit(str(text), str(text))}")
+    if not isinstance(text, str):
+        raise ValueError(f"{name}: not a string; {right}")
+    try:
+        seconds = parse_duration(text, zero=True)
+    except UnitError as exc:
+        raise ValueError(f"{name}: {exc}") from None
+    if not seconds:
+        raise ValueError(f'{name}: "{text}" is no time to wait; {right}')
+    if seconds != int(seconds) or seconds > _MAX_KEEPALIVE_S:
+        raise ValueError(f'{name}: "{text}" is nothing that the kernel counts: whole seconds, up to 9 hours; {right}')
+    return int(seconds)
+
+
+def print_keepalive(keepalive: Keepalive | None) -> object:
+    """As the file writes it."""
+    if keepalive is None:
+        return "never"
+    times = {"idle": format_duration(keepalive.idle_s), "interval": format_duration(keepalive.interval_s)}
+    return {**times, "count": keepalive.count}

@@ -20,6 +20,7 @@ from typing import Any
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.reactor import Reactor, try_all
 from tlstunnel.server.connection import Connection
+from tlstunnel.server.dial import set_up
 from tlstunnel.server.establish import steps
 from tlstunnel.server.runtime import ServiceRuntime, describe
 
@@ -80,9 +81,7 @@ class Acceptor:
         self.deadline = 0.0
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
-            # Accepted sockets inherit both from the listener, which saves two calls for each.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            set_up(sock, runtime.service.keepalive)
         self._resume()
 
     def on_ready(self, fd: int, events: int) -> None:

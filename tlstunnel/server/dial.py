@@ -17,6 +17,7 @@ from typing import Any
 import trio
 
 from tlstunnel.address import Target, TCPAddress, UnixAddress
+from tlstunnel.config.model import Keepalive
 from tlstunnel.outcome import CloseReason
 
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -42,6 +43,7 @@ _REASONS = {number: reason for reason, numbers in _NAMED_REASONS.items() for num
 """What connect(2), socket(2), ip(7), tcp(7) and unix(7) may say; all else, the network's own words (ENETUNREACH,
 EHOSTUNREACH, ENETDOWN, EAFNOSUPPORT ...), means that there is no way to the backend."""
 _SELF_CONNECTS = 3
+DEFAULT_KEEPALIVE = Keepalive()
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -94,9 +96,11 @@ def _leaves(error: BaseException) -> list[OSError]:
 class Dialer:
     """Knows one target and how to begin a connection to it."""
 
-    __slots__ = ("_address", "_failures", "_family", "_source", "_zone", "rests_until", "target", "text")
+    __slots__ = ("_address", "_failures", "_family", "_keepalive", "_source", "_zone", "rests_until", "target", "text")
 
-    def __init__(self, target: Target, source: str | None = None) -> None:
+    def __init__(
+        self, target: Target, source: str | None = None, keepalive: Keepalive | None = DEFAULT_KEEPALIVE
+    ) -> None:
         self.target = target
         self.text = str(target)
         self._source = source if isinstance(target, TCPAddress) else None
@@ -106,6 +110,7 @@ class Dialer:
         self._family: int | None = None
         self._address: Any = None
         self._zone = ""
+        self._keepalive = keepalive
         if isinstance(target, UnixAddress):
             self._family, self._address = socket.AF_UNIX, target.path
         elif target.is_literal:
@@ -142,7 +147,7 @@ class Dialer:
             if self._source is not None:
                 self._bind(sock, self._source)
             if self._family != socket.AF_UNIX:
-                set_up(sock)
+                set_up(sock, self._keepalive)
             code = sock.connect_ex((*self._address[:3], _scope(self._zone)) if self._zone else self._address)
         except OSError as exc:
             sock.close()
@@ -222,7 +227,7 @@ class Dialer:
             with trio.move_on_after(min(timeout_s, 1e9)):
                 if isinstance(self.target, TCPAddress):
                     try:
-                        return await _connect_name(self.target, self._source, lack)
+                        return await _connect_name(self.target, self._source, self._keepalive, lack)
                     except OSError:
                         self._check_source()
                         raise
@@ -242,10 +247,15 @@ class Dialer:
                 return begun[0]
 
 
-def set_up(sock: Any) -> None:
-    """As accepted sockets are: small writes go out at once, and a peer that vanished is noticed at last."""
+def set_up(sock: Any, keepalive: Keepalive | None) -> None:
+    """Small writes go out at once, and a peer that has vanished is noticed. What a listening socket is told, those that
+    it accepts inherit. (The three calls for the times take a microsecond, of the 450 that a connection costs.)"""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepalive is not None)
+    if keepalive is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive.idle_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, keepalive.interval_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, keepalive.count)
 
 
 async def _race(target: TCPAddress, source: str | None, lack: list[OSError]) -> trio.SocketStream:
@@ -265,7 +275,9 @@ async def _race(target: TCPAddress, source: str | None, lack: list[OSError]) -> 
         await trio.sleep(_BUSY_RETRY_S)
 
 
-async def _connect_name(target: TCPAddress, source: str | None, lack: list[OSError]) -> socket.SocketType:
+async def _connect_name(
+    target: TCPAddress, source: str | None, keepalive: Keepalive | None, lack: list[OSError]
+) -> socket.SocketType:
     for _ in range(_SELF_CONNECTS):
         stream = await _race(target, source, lack)
         if stream.socket.getsockname() == stream.socket.getpeername():
@@ -274,7 +286,7 @@ async def _connect_name(target: TCPAddress, source: str | None, lack: list[OSErr
             stream.socket.close()
             continue
         try:
-            set_up(stream.socket)
+            set_up(stream.socket, keepalive)
             return _detached(stream.socket)
         except BaseException:
             stream.socket.close()

@@ -101,7 +101,9 @@ class ServiceRuntime:
             is_strict=service.strict_close,
         )
         targets = [*service.targets, *service.fallback_target, *(each for sni in service.sni for each in sni.targets)]
-        self.dialers: dict[object, Dialer] = {each: Dialer(each, service.source_address) for each in targets}
+        self.dialers: dict[object, Dialer] = {
+            each: Dialer(each, service.source_address, service.keepalive) for each in targets
+        }
         self.fallback = tuple(self.dialers[each] for each in service.fallback_target)
         self.routes = Routes(service, contexts, self.dialers)
         self.must_look_first = service.accept_proxy_protocol or self.routes.is_needed

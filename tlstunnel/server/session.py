@@ -134,7 +134,7 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
     target = service.targets[0]
     backend_tls, context = service.backend_tls, contexts.backend
     assert backend_tls is not None and context is not None  # noqa: S101, PT018 - a service in client mode has both
-    sock = await _dial(Dialer(target), seconds(service.timeouts.connect_s))
+    sock = await _dial(Dialer(target, keepalive=service.keepalive), seconds(service.timeouts.connect_s))
     scratch = Scratch()
     make: Callable[..., Engine | PortableEngine] = Engine if probe() is None else PortableEngine
     engine = make(context.raw, scratch, is_server=False)
