@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+import itertools
 
 from tlstunnel.address import Target, TCPAddress
-from tlstunnel.config.keys import make
+from tlstunnel.config.keys import Values, make
 from tlstunnel.config.model import BackendTLS, CertificateFiles, TLSSettings
 from tlstunnel.config.reader import Table
 from tlstunnel.config.rules import make_server_policy
 
-T = TypeVar("T")
-Values = Mapping[str, Any]
-"""What was read, by field of the model."""
+_FILES = ("certificate", "key", "p12", "key_passphrase_file")
 
 
 def make_certificates(table: Table, values: Values) -> tuple[CertificateFiles, ...]:
     """The certificates of one name: PEM pairs, or PKCS#12 files; empty when none is written."""
-    certificates, keys, p12 = values["certificate"], values["key"], values["p12"]
-    passphrases = values["key_passphrase_file"]
     owner = next((key for key in ("certificate", "p12") if table.has(key)), None)
     if table.has("p12"):
         for key in ("certificate", "key"):
@@ -35,16 +30,11 @@ def make_certificates(table: Table, values: Values) -> tuple[CertificateFiles, .
     count = table.length(owner)
     _check_count(table, "key", owner, table.length("key") in (0, count))
     _check_count(table, "key_passphrase_file", owner, table.length("key_passphrase_file") in (0, 1, count))
-    if len(passphrases) == 1:
-        passphrases *= count
-    if owner == "p12":
-        return tuple(
-            CertificateFiles(p12=path, key_passphrase_file=_at(passphrases, at)) for at, path in enumerate(p12)
-        )
-    return tuple(
-        CertificateFiles(certificate=path, key=_at(keys, at), key_passphrase_file=_at(passphrases, at))
-        for at, path in enumerate(certificates)
-    )
+    columns = {name: values[name] for name in _FILES}
+    if len(columns["key_passphrase_file"]) == 1:
+        columns["key_passphrase_file"] *= count
+    rows = itertools.zip_longest(*columns.values())
+    return tuple(CertificateFiles(**dict(zip(_FILES, row, strict=True))) for row in rows)
 
 
 def _check_count(table: Table, key: str, owner: str, is_good: bool) -> None:
@@ -53,10 +43,6 @@ def _check_count(table: Table, key: str, owner: str, is_good: bool) -> None:
             key,
             f"{table.length(key)} for {table.length(owner)} of {table.spell(owner)}; write as many, in the same order",
         )
-
-
-def _at(items: Sequence[T], at: int) -> T | None:
-    return items[at] if at < len(items) else None
 
 
 def make_tls(table: Table, values: Values) -> TLSSettings:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from tlstunnel.address import UnixAddress
 from tlstunnel.config.keys import SECTIONS, Place, fields_of, keys_in, place_of, print_keys
 from tlstunnel.config.model import (
     BackendTLS,
@@ -17,11 +16,10 @@ from tlstunnel.config.model import (
     ClientAuth,
     Config,
     Mode,
-    OCSPStaple,
-    ProxyProtocol,
     ServerName,
     Service,
 )
+from tlstunnel.config.rules import idle_keys
 from tlstunnel.config.source import render, render_key
 from tlstunnel.tls.policy import Policy
 
@@ -41,15 +39,12 @@ def render_config(config: Config, empty: Mapping[str, str] = MappingProxyType({}
     blocks = [_block(f"[{name}]", keys_of_section(config, name)) for name in SECTIONS]
     for service in config.services:
         title = f"services.{render_key(service.name)}"
-        idle = _idle_keys(service)
+        idle = idle_keys(service)
         effective = {key: value for key, value in keys_of_service(service).items() if key not in idle}
         blocks.append(_block(f"[{title}]", effective))
         if service.backend_tls is not None and service.mode is Mode.SERVER:
-            blocks.append(
-                _block(
-                    f"[{title}.target_tls]", print_keys(keys_in(Place.TARGET_TLS), _backend_fields(service.backend_tls))
-                )
-            )
+            below = print_keys(keys_in(Place.TARGET_TLS), _backend_fields(service.backend_tls))
+            blocks.append(_block(f"[{title}.target_tls]", below))
         blocks += [_block(f"[[{title}.sni]]", _sni_keys(service, entry)) for entry in service.sni]
     text = "\n".join(blocks)
     for key, meaning in empty.items():
@@ -71,22 +66,6 @@ def keys_of_service(service: Service) -> Keys:
         own |= _certificate_fields(service.certificate) | _policy_fields(service.policy, service.client_auth)
     own |= {"target_tls": False if service.backend_tls is None else None, "sni": None}
     return print_keys(keys_in(place_of(service.mode)), own)
-
-
-def _idle_keys(service: Service) -> set[str]:
-    """Keys that have a default but no effect as things are, so that they would be refused when read back."""
-    backend = service.backend_tls
-    return {
-        key
-        for key, has_effect in (
-            ("unix_mode", any(isinstance(listen, UnixAddress) for listen in service.listen)),
-            ("proxy_tlvs", service.proxy_protocol is ProxyProtocol.V2),
-            ("proxy_trusted", service.accept_proxy_protocol),
-            ("crl_expired", service.crl or (backend is not None and backend.crl)),
-            ("ocsp_cache", service.ocsp_staple is OCSPStaple.AUTO),
-        )
-        if not has_effect
-    }
 
 
 def _sni_keys(service: Service, entry: ServerName) -> Keys:

@@ -38,6 +38,8 @@ from tlstunnel.config.units import format_rate, parse_rate
 from tlstunnel.tls.policy import Policy
 
 T = TypeVar("T")
+Values = Mapping[str, Any]
+"""What was read, by field of the model."""
 
 
 class Place(enum.Flag):
@@ -254,7 +256,7 @@ DEFAULTS = fields_of(
 """What holds for a key of a service that is not written, by field of the model."""
 
 
-def make(cls: Callable[..., T], values: Mapping[str, object], **more: object) -> T:
+def make(cls: Callable[..., T], values: Values, **more: object) -> T:
     """A dataclass with those of the values that are its fields."""
     names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     return cls(**{name: value for name, value in values.items() if name in names} | more)
@@ -278,13 +280,13 @@ def keys_in(place: Place) -> tuple[Key, ...]:
     return tuple(key for key in KEYS if place in key.places)
 
 
-def read_keys(table: Table, keys: Iterable[Key], defaults: Mapping[str, object]) -> dict[str, object]:
+def read_keys(table: Table, keys: Iterable[Key], defaults: Values) -> dict[str, object]:
     """Read those keys that need no code of their own; the values are by field of the model."""
     return {
         key.attribute: key.kind.read(table, key.name, defaults.get(key.attribute)) for key in keys if key.kind.parse
     }
 
 
-def print_keys(keys: Iterable[Key], values: Mapping[str, object]) -> dict[str, object]:
+def print_keys(keys: Iterable[Key], values: Values) -> dict[str, object]:
     """The values as the file writes them, by key; None for a key that is not set."""
     return {key.name: key.kind.print(values[key.attribute]) for key in keys if key.attribute in values}

@@ -21,34 +21,23 @@ T = TypeVar("T")
 _FEW_KEYS = 8  # as many known keys as an error about an unknown one lists
 # What other programs call it; these are too far apart for the nearest-name search.
 _SYNONYMS = {
-    "accept": "listen",
-    "backend": "target",
-    "bind": "listen",
-    "ca_file": "ca",
-    "cafile": "client_ca",
-    "cert": "certificate",
-    "connect": "target",
-    "curves": "groups",
-    "forward": "target",
-    "upstream": "target",
-    "passphrase": "key_passphrase_file",
-    "private_key": "key",
-    "timeout": "idle_timeout",
-    "verify_client": "client_auth",
+    "listen": "accept bind",
+    "target": "backend connect forward upstream",
+    "ca": "ca_file",
+    "client_ca": "cafile",
+    "certificate": "cert",
+    "groups": "curves",
+    "key_passphrase_file": "passphrase",
+    "key": "private_key",
+    "idle_timeout": "timeout",
+    "client_auth": "verify_client",
 }
-_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    (bool, "a boolean"),
-    (int, "a number"),
-    (float, "a number"),
-    (str, "a string"),
-    (list, "an array"),
-    (dict, "a table"),
-)
+_KINDS = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array", dict: "a table"}
 
 
 def kind_of(value: object) -> str:
     """What a message calls a value of this type."""
-    return next((name for kind, name in _KINDS if isinstance(value, kind)), "a date or time")
+    return next((name for kind, name in _KINDS.items() if isinstance(value, kind)), "a date or time")
 
 
 def one_of(words: tuple[str, ...], mark: str = "") -> str:
@@ -145,9 +134,8 @@ class Table:
 
     def _nearest(self, key: str) -> str | None:
         plain = key.lower().replace("-", "_")
-        if _SYNONYMS.get(plain) in self._known:
-            return _SYNONYMS[plain]
-        return next(iter(difflib.get_close_matches(plain, self._known, n=1, cutoff=0.6)), None)
+        meant = [ours for ours, others in _SYNONYMS.items() if plain in others.split() and ours in self._known]
+        return next(iter(meant or difflib.get_close_matches(plain, self._known, n=1, cutoff=0.6)), None)
 
     def _suggest(self, near: str | None) -> str:
         if near:

@@ -1,22 +1,65 @@
-"""Access rules as written: which identities a service accepts, and what must be said so that nobody guesses."""
+"""Rules between keys: what one key demands of another, and which keys have no effect beside others.
+
+What looks like protection and is none, or would be guessed at, is refused; each message says what to write.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
+import ipaddress
+from collections.abc import Callable, Iterable
 
-from tlstunnel.config.keys import SHORT_RULES
+from tlstunnel.address import Target, TCPAddress, UnixAddress
+from tlstunnel.config.keys import SHORT_RULES, Values
 from tlstunnel.config.kinds import RULE_FIELDS, text
-from tlstunnel.config.model import ClientAuth
+from tlstunnel.config.model import ClientAuth, Mode, OCSPStaple, ProxyProtocol, Service
 from tlstunnel.config.parsers import parse_rule
 from tlstunnel.config.reader import Table
 from tlstunnel.tls.policy import Policy, Rule
 
-Values = Mapping[str, Any]
-"""What was read, by field of the model."""
 _ALLOW = ("allow", "allow_any", *(f"allow_{field}" for field in SHORT_RULES))
+
+
+_NO_CLIENTS = ("has no effect while no client certificate is asked for; write {}", "client_auth", "required")
+_IDLE: dict[str, tuple[Callable[[Service], bool], tuple[str, str, object]]] = {
+    "unix_mode": (
+        lambda service: not any(isinstance(listen, UnixAddress) for listen in service.listen),
+        ("has no effect, there is no unix:/path to listen on; remove it", "", None),
+    ),
+    "proxy_tlvs": (
+        lambda service: service.proxy_protocol is not ProxyProtocol.V2,
+        ("has no effect but in a PROXY protocol header of version 2; write {}", "proxy_protocol", "v2"),
+    ),
+    "proxy_trusted": (
+        lambda service: not service.accept_proxy_protocol,
+        ("has no effect while no PROXY protocol header is asked for; write {}", "accept_proxy_protocol", True),
+    ),
+    "client_ca": (lambda service: service.client_auth is ClientAuth.NONE, _NO_CLIENTS),
+    "crl": (lambda service: service.mode is Mode.SERVER and service.client_auth is ClientAuth.NONE, _NO_CLIENTS),
+    "crl_expired": (
+        lambda service: not service.crl and not (service.backend_tls and service.backend_tls.crl),
+        ("has no effect while there is no revocation list; write {}, or remove it", "crl", "ca.crl"),
+    ),
+    "ocsp_cache": (
+        lambda service: service.ocsp_staple is not OCSPStaple.AUTO,
+        ("has no effect while no response is fetched; write {}, or remove it", "ocsp_staple", "auto"),
+    ),
+}
+"""Keys that have no effect as a service is: when that is so, what to say, and which key would have to say what."""
+
+
+def idle_keys(service: Service) -> set[str]:
+    """Keys of a service that have no effect: one that is written is an error."""
+    return {key for key, (is_idle, _) in _IDLE.items() if is_idle(service)}
+
+
+def check_idle(table: Table, service: Service) -> None:
+    """Note the keys that are written and have no effect."""
+    for key in idle_keys(service) & {*table.keys} & {*table.known}:
+        what, other, value = _IDLE[key][1]
+        if not table.is_faulty(other):
+            table.problem(key, what.format(table.spell(other, value)))
 
 
 def make_client_policy(
@@ -110,3 +153,42 @@ def _refuse_idle_rules(table: Table, policy: Policy, written: list[str]) -> None
             continue
         required = table.spell("client_auth", ClientAuth.REQUIRED.value)
         table.problem(key, f"has no effect while no client certificate is asked for; write {required}")
+
+
+def check_ocsp(table: Table, service: Service) -> OCSPStaple:
+    """Where the proof comes from; a response file alone says that it is to be used."""
+    is_implied = table.has("ocsp_response") and not table.has("ocsp_staple")
+    staple = OCSPStaple.FILE if is_implied else service.ocsp_staple
+    if table.is_faulty("ocsp_staple"):
+        return staple
+    if staple is OCSPStaple.FILE:
+        table.require(
+            "ocsp_response",
+            f"write {table.spell('ocsp_response', 'server.ocsp')}",
+            because=f"{table.spell('ocsp_staple', staple.value)} needs a response",
+        )
+    elif table.has("ocsp_response"):
+        written = table.spell("ocsp_staple", staple.value)
+        table.problem("ocsp_response", f"has no effect beside {written}; remove one of the two")
+    return staple
+
+
+def check_source_address(table: Table, source: str | None, targets: Iterable[Target]) -> None:
+    """A target that cannot be reached from the source address is a mistake in one of the two."""
+    all_targets = tuple(targets)
+    if source is None or not all_targets:
+        return
+    if all(isinstance(target, UnixAddress) for target in all_targets):
+        table.problem("source_address", "has no effect on unix sockets, and there is no other target; remove it")
+        return
+    version = ipaddress.ip_address(source).version
+    for target in all_targets:
+        if isinstance(target, TCPAddress) and target.is_literal:
+            other = ipaddress.ip_address(target.host).version
+            if other != version:
+                table.problem(
+                    "source_address",
+                    f"{source} is IPv{version} and cannot reach {target}, which is IPv{other}; write an IPv{other} "
+                    "address, or another target",
+                )
+                return

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from tlstunnel.address import SystemdAddress, Target, UnixAddress
+from tlstunnel.address import SystemdAddress, Target
 from tlstunnel.config.certificates import make_backend_tls, make_certificates, make_tls
-from tlstunnel.config.keys import DEFAULTS, KEYS, MODE, Place, fields_of, keys_in, make, place_of, read_keys
+from tlstunnel.config.keys import DEFAULTS, KEYS, MODE, Place, Values, fields_of, keys_in, make, place_of, read_keys
 from tlstunnel.config.kinds import boolean
 from tlstunnel.config.model import BackendTLS, ClientAuth, Mode, ServerName, Service, SNIMismatch, Timeouts
-from tlstunnel.config.network import check_proxy_header, check_source_address
 from tlstunnel.config.reader import Table
-from tlstunnel.config.revocation import check_crl_expired, check_ocsp
-from tlstunnel.config.rules import make_client_policy
-
-Values = Mapping[str, Any]
-"""What was read, by field of the model."""
+from tlstunnel.config.rules import check_idle, check_ocsp, check_source_address, make_client_policy
 
 
 def read_service(table: Table, name: str) -> Service:
@@ -30,6 +24,7 @@ def read_service(table: Table, name: str) -> Service:
     service = make(Service, values, name=name, mode=mode, timeouts=make(Timeouts, values), certificate=())
     _check_common(table, service)
     service = _COMPLETE[mode](table, service, values)
+    check_idle(table, service)
     names = (target for name in service.sni for target in name.targets)
     check_source_address(table, service.source_address, (*service.targets, *service.fallback_target, *names))
     others: dict[str, str | None] = {key: _remark(mode, key) for key in _keys_of_others(mode)}
@@ -72,9 +67,6 @@ def _check_common(table: Table, service: Service) -> None:
     table.require("listen", f"write the address to accept connections on: {table.spell('listen', listen)}")
     if service.mode is not Mode.PASSTHROUGH:
         table.require("target", f"write the address to forward to: {table.spell('target', target)}")
-    if table.has("unix_mode") and not any(isinstance(listen, UnixAddress) for listen in service.listen):
-        table.problem("unix_mode", "has no effect, there is no unix:/path to listen on; remove it")
-    check_proxy_header(table, service)
 
 
 def _complete_server(table: Table, service: Service, values: Values) -> Service:
@@ -86,7 +78,6 @@ def _complete_server(table: Table, service: Service, values: Values) -> Service:
     _check_fallback(table, service.client_auth, values)
     staple = check_ocsp(table, service)
     backend = _read_target_tls(table, (*service.targets, *service.fallback_target))
-    check_crl_expired(table, service.crl, backend)
     service = dataclasses.replace(
         service,
         certificate=certificate,
@@ -105,7 +96,6 @@ def _complete_server(table: Table, service: Service, values: Values) -> Service:
 def _complete_client(table: Table, service: Service, values: Values) -> Service:
     backend = make_backend_tls(table, values, service.targets)
     service = dataclasses.replace(service, backend_tls=backend, crl=())
-    check_crl_expired(table, backend.crl, None)
     # Where a descriptor of systemd's is bound is seen when it is there, at the start.
     written = (listen for listen in service.listen if not isinstance(listen, SystemdAddress))
     exposed = next((listen for listen in written if not listen.is_loopback), None)
@@ -152,14 +142,7 @@ def _check_fallback(table: Table, auth: ClientAuth, values: Values) -> None:
 
 
 def _check_client_auth(table: Table, auth: ClientAuth) -> None:
-    if table.is_faulty("client_auth"):
-        return
-    if auth is ClientAuth.NONE:
-        for key in ("client_ca", "crl"):
-            if table.has(key):
-                required = table.spell("client_auth", ClientAuth.REQUIRED.value)
-                table.problem(key, f"has no effect while no client certificate is asked for; write {required}")
-    else:
+    if auth is not ClientAuth.NONE and not table.is_faulty("client_auth"):
         table.require(
             "client_ca",
             f"write {table.spell('client_ca', 'clients-ca.pem')}",

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from tlstunnel.errors import ConfigError, Problem
 
@@ -71,36 +70,22 @@ def render_path(steps: Steps) -> str:
     return text
 
 
-class Source(Protocol):
-    """What the loader asks of the place where the configuration was written."""
-
-    @property
-    def base(self) -> Path:
-        """The folder relative paths start from."""
-
-    @property
-    def is_text(self) -> bool:
-        """Whether numbers arrive as text."""
-
-    def where(self, steps: Steps) -> str:
-        """Name the place of a key."""
-
-    def spell(self, steps: Steps, value: object = None) -> str:
-        """Say how to write this key here, with a value if one is given."""
-
-
 @dataclass(frozen=True, slots=True)
 class FileSource:
     """A TOML file, named in messages as the operator named it."""
 
     name: str
     base: Path
+    """The folder that relative paths start from."""
     is_text: bool = False
+    """Whether numbers arrive as text."""
 
     def where(self, steps: Steps) -> str:
+        """Name the place of a key."""
         return f"{self.name}: {render_path(steps)}" if steps else self.name
 
     def spell(self, steps: Steps, value: object = None) -> str:
+        """Say how to write this key here, with a value if one is given."""
         key = render_path(steps[-1:])
         return key if value is None else f"{key} = {render(value)}"
 
@@ -119,6 +104,9 @@ class OptionSource:
     def spell(self, steps: Steps, value: object = None) -> str:
         option = self.where(steps) or "--" + str(steps[-1]).replace("_", "-")
         return option if value is None or value is True else f"{option} {value}"
+
+
+Source = FileSource | OptionSource
 
 
 class FilesError(ConfigError):
