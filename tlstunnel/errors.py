@@ -53,3 +53,4 @@ class UsageError(ConfigError):
 
     def __init__(self, where: str, what: str) -> None:
         super().__init__((Problem(where, what),))
+        self.args = where, what  # what it is made of again where it was pickled

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 from tlstunnel.errors import TunnelError
@@ -20,8 +19,6 @@ def main() -> None:
         for line in str(exc).splitlines():
             sys.stderr.write(f"tlstunnel: {line}\n")
         status = exc.exit_code
-    except KeyboardInterrupt:  # where a passphrase was asked for
-        status = 128 + signal.SIGINT
     signals.hold()  # the interpreter takes its handlers away before it ends
     sys.exit(status)
 

@@ -12,23 +12,29 @@ import contextlib
 import os
 import pickle
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import TypeVar, cast
 
 from tlstunnel.errors import StartupError, TunnelError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 _INTERRUPTED = 128 + signal.SIGINT
 
 _Found = TypeVar("_Found")
 
 
-def apart(work: Callable[[], _Found]) -> _Found:
+def apart(work: Callable[[], _Found], *, may_ask: bool = False) -> _Found:
     """Call `work` in a child, and return here what it returned there.
+
+    Args:
+        may_ask: whether `work` may wait for a person, so that a signal that ends us has to end the child first.
 
     Raises:
         TunnelError: what `work` raised.
-        KeyboardInterrupt: somebody pressed Ctrl-C where a passphrase was asked for.
+        SystemExit: a signal ended it while it asked: with 0 for SIGTERM, as at any moment of a start, else with 128 and
+            the signal's number.
     """
     answer, tell = os.pipe()
     # What comes for the child waits until our handlers are gone: they would note it, and nobody look.
@@ -36,19 +42,37 @@ def apart(work: Callable[[], _Found]) -> _Found:
     pid = os.fork()
     if pid == 0:
         _work_and_end(work, tell)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(tell)
-    with open(answer, "rb") as file:
+    with _passing_on(pid) if may_ask else contextlib.nullcontext(), open(answer, "rb") as file:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK if may_ask else signal.SIG_SETMASK, _SIGNALS if may_ask else mask)
         data = file.read()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     _, status = os.waitpid(pid, 0)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _INTERRUPTED:
-        raise KeyboardInterrupt
+    if not data and may_ask:
+        ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status) - 128
+        if ended_by in _SIGNALS:
+            sys.exit(0 if ended_by == signal.SIGTERM else 128 + ended_by)
     if not data:
         raise StartupError("the process that opens keys has ended without an answer; look for it in the kernel's log")
     is_good, found = pickle.loads(data)  # noqa: S301 - from a child of ours
     if not is_good:
         raise found
     return cast(_Found, found)
+
+
+@contextlib.contextmanager
+def _passing_on(pid: int) -> Iterator[None]:
+    """Let the child have the signals that would end us."""
+
+    def pass_on(number: int, _frame: object) -> None:
+        os.kill(pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _work_and_end(work: Callable[[], object], tell: int) -> None:

@@ -77,7 +77,7 @@ class PassphraseSource:
             return work()
         if key not in self._typed and self.prompt is not None:
             self._typed[key] = os.memfd_create("typed", os.MFD_CLOEXEC)
-        return apart(work)
+        return apart(work, may_ask=self.prompt is not None)
 
     def close_in_child(self) -> None:
         """In a process just forked: what there is of passphrases is not its business."""
