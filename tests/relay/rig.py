@@ -10,6 +10,7 @@ The near end is the client's end where it is a TLS server or plain, the backend'
 from __future__ import annotations
 
 import functools
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from tlstunnel._openssl import Scratch
 from tlstunnel.config.model import CertificateFiles, TLSSettings
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
-from tlstunnel.relay.link import NEVER, Limits, Link
+from tlstunnel.relay.link import Limits, Link
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.tls import context as contexts
 from tlstunnel.tls.material import load_ca, load_credential
@@ -133,12 +134,12 @@ class Rig:
             self.reactor,
             client,
             backend,
-            limits or Limits(idle_s=NEVER, half_close_s=NEVER, is_strict=False),
+            limits or Limits(idle_s=math.inf, half_close_s=math.inf, is_strict=False),
             scratch=SCRATCH,
             cells=self.cells,
             forward_cell=0,
             reverse_cell=1,
-            ends_at=NEVER,
+            ends_at=math.inf,
             on_finished=self._on_finished,
             on_closed=self._on_closed,
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import math
 from dataclasses import dataclass, field
 
 from tests.fakes.end import FakeEnd
 from tests.fakes.reactor import FakeReactor
 from tlstunnel._openssl import Scratch
 from tlstunnel.outcome import CloseReason
-from tlstunnel.relay.link import NEVER, Limits, Link
+from tlstunnel.relay.link import Limits, Link
 
 LIMITS = Limits(idle_s=100.0, half_close_s=10.0, is_strict=False)
 
@@ -26,8 +27,8 @@ class Setup:
 
     limits: Limits = LIMITS
     client_is_tls: bool = False
-    ends_in_s: float = NEVER
-    room: float = NEVER
+    ends_in_s: float = math.inf
+    room: float = math.inf
     reactor: FakeReactor = field(default_factory=FakeReactor)
     ended: list[tuple[CloseReason, str, Exception | None]] = field(default_factory=list)
     closed: int = 0

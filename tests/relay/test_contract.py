@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import socket
 
 import pytest
@@ -11,11 +12,11 @@ from tests.relay.rig import KINDS, PLAIN, TLS_KINDS, Kind, Rig, rig
 from tests.support.wire_peers import TLSPeer, digest, make_bytes
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import TLSEnd
-from tlstunnel.relay.link import NEVER, Limits
+from tlstunnel.relay.link import Limits
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 every_tls_kind = pytest.mark.parametrize("kind", TLS_KINDS, ids=str)
-STRICT = Limits(idle_s=NEVER, half_close_s=NEVER, is_strict=True)
+STRICT = Limits(idle_s=math.inf, half_close_s=math.inf, is_strict=True)
 
 
 def tls(one: Rig) -> TLSPeer:

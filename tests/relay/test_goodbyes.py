@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import socket
 import termios
 
@@ -13,7 +14,7 @@ from tests.relay.rig import KINDS, TLS_KINDS, Kind, Rig, rig
 from tests.support.wire_peers import HandPeer, TLSPeer, digest, make_bytes
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import TLSEnd
-from tlstunnel.relay.link import NEVER, Limits
+from tlstunnel.relay.link import Limits
 
 HAND_KINDS = [kind for kind in TLS_KINDS if kind.version == "1.3"]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -404,7 +405,7 @@ def test_what_is_counted_is_what_the_kernel_took(kind: Kind) -> None:
 
 
 def test_limits_still_end_a_link_whose_reader_takes_nothing() -> None:
-    limits = Limits(idle_s=NEVER, half_close_s=5.0, is_strict=False)
+    limits = Limits(idle_s=math.inf, half_close_s=5.0, is_strict=False)
     with rig(Kind("fast", "1.3"), buffers=20_000, limits=limits) as link:
         data = fill(link)
         link.near_peer.reset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.relay.setup import LIMITS, RESET, SCRATCH, Setup
 from tlstunnel._openssl import CHUNK, FAT
 from tlstunnel.outcome import CloseReason
-from tlstunnel.relay.link import NEVER, PROVEN, QUIET_S, START_CHUNK, Limits
+from tlstunnel.relay.link import PROVEN, QUIET_S, START_CHUNK, Limits
 
 
 @pytest.fixture(autouse=True)
@@ -216,7 +217,7 @@ def test_max_lifetime_ends_a_link_however_busy_it_is():
 
 
 def test_never_is_never():
-    link = Setup(limits=Limits(idle_s=NEVER, half_close_s=NEVER, is_strict=False)).start()
+    link = Setup(limits=Limits(idle_s=math.inf, half_close_s=math.inf, is_strict=False)).start()
     link.reactor.advance(1e9)
     link.client.put_eof()
     link.reactor.advance(1e9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -36,7 +37,9 @@ from tlstunnel.config.model import (
 )
 from tlstunnel.tls.policy import Policy, Rule
 
-TIMES = Timeouts(handshake_s=0.5, connect_s=None, idle_s=90.0, half_close_s=7200.0, drain_s=0.0, max_lifetime_s=86400.0)
+TIMES = Timeouts(
+    handshake_s=0.5, connect_s=math.inf, idle_s=90.0, half_close_s=7200.0, drain_s=0.0, max_lifetime_s=86400.0
+)
 TLS = TLSSettings(
     min_version="1.3", ciphers="A:B", ciphersuites="C", groups="D", alpn=("h2", 'odd "name"'), alpn_required=True
 )
@@ -165,7 +168,7 @@ def everything(folder: Path) -> Config:
     )
     return Config(
         services=(server, client, router, stapled, strict),
-        process=Process(workers=3, user="tls", group="tls", max_connections=100, reload_poll_s=None),
+        process=Process(workers=3, user="tls", group="tls", max_connections=100, reload_poll_s=math.inf),
         admin=Admin(
             listen=parse_listen(":9464"),
             certificate=file("admin.pem"),

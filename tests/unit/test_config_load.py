@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -195,7 +196,7 @@ def test_daemon_wide_keys_reach_their_fields(load: Load, tmp_path: Path) -> None
     )
     process = config.process
     assert (process.workers, process.user, process.group, process.max_connections) == (2, "tls", "tls", 100)
-    assert (process.reload_poll_s, config.admin.unsafe_admin) == (None, True)
+    assert (process.reload_poll_s, config.admin.unsafe_admin) == (math.inf, True)
     assert (config.log.level, config.log.target) == ("debug", f"file:{tmp_path}/tunnel.log")
 
 

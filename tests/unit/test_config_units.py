@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,11 +22,11 @@ from tlstunnel.config.units import UnitError, format_duration, format_rate, pars
         ("1h", 3600.0),
         ("7d", 604800.0),
         ("10 s", 10.0),
-        ("never", None),
+        ("never", math.inf),
         ("3650d", 315360000.0),
     ],
 )
-def test_a_duration_is_read_in_seconds(text: str, seconds: float | None) -> None:
+def test_a_duration_is_read_in_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
@@ -53,9 +55,10 @@ def test_a_formatted_duration_is_read_back_as_the_same(milliseconds: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "never"), (3600.0, "1h"), (90.0, "90s"), (0.25, "250ms"), (0.0, "0s"), (86400.0, "1d")]
+    ("seconds", "text"),
+    [(math.inf, "never"), (3600.0, "1h"), (90.0, "90s"), (0.25, "250ms"), (0.0, "0s"), (86400.0, "1d")],
 )
-def test_a_duration_is_written_short(seconds: float | None, text: str) -> None:
+def test_a_duration_is_written_short(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 

@@ -56,3 +56,10 @@ def test_an_appointment_that_passed_while_we_were_stopped_is_kept_a_moment_later
     now[0] += wait_s
     timers.run()
     assert kept == ["kill"]
+
+
+def test_an_appointment_that_is_moved_to_never_is_none() -> None:
+    timers = Timers(lambda: 100.0)
+    timers.after(5.0, "look", lambda: None)
+    timers.after(math.inf, "look", lambda: None)
+    assert timers.wait_s is None

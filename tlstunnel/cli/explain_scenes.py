@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,9 +162,10 @@ def _is_name(host: str) -> bool:
 
 def _duration(option: str, text: str) -> float | None:
     try:
-        return parse_duration(text)
+        seconds = parse_duration(text)
     except UnitError as exc:
         raise UsageError(option, str(exc)) from exc
+    return None if seconds == math.inf else seconds  # as a socket wants it
 
 
 def _credential(visit: Visit) -> Credential | None:

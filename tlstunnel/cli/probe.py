@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -134,6 +135,6 @@ def _duration(option: str, text: str) -> float:
         seconds = parse_duration(text)
     except UnitError as exc:
         raise UsageError(option, str(exc)) from exc
-    if seconds is None:
+    if seconds == math.inf:
         raise UsageError(option, '"never" would let a silent server keep us; write a duration such as "10s"')
     return seconds

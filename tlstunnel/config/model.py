@@ -1,13 +1,14 @@
 """The configuration as values: frozen, complete, already checked.
 
 Only `config.load` builds these. Whoever holds one need not ask whether it is valid: paths exist, units are seconds
-and bytes, access rules are present where they must be, and what is `None` means "never" or "not used". The defaults
-of all keys are written here; what a key means is told in docs/reference/configuration.md.
+and bytes, access rules are present where they must be, and what is `None` is not used. The defaults of all keys
+are written here; what a key means is told in docs/reference/configuration.md.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -134,14 +135,14 @@ class Keepalive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds; `None` is "never"."""
+    """Seconds; infinite is "never"."""
 
-    handshake_s: float | None = 10.0
-    connect_s: float | None = 5.0
-    idle_s: float | None = 3600.0
-    half_close_s: float | None = 60.0
-    drain_s: float | None = 30.0
-    max_lifetime_s: float | None = None
+    handshake_s: float = 10.0
+    connect_s: float = 5.0
+    idle_s: float = 3600.0
+    half_close_s: float = 60.0
+    drain_s: float = 30.0
+    max_lifetime_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +233,7 @@ class Process:
     user: str | None = None
     group: str | None = None
     max_connections: int | None = None
-    reload_poll_s: float | None = 30.0
+    reload_poll_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ Every function raises ValueError for a text that it does not take; the message s
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -165,7 +166,7 @@ def _keepalive_time(name: str, text: object) -> int:
         seconds = parse_duration(text, zero=True)
     except UnitError as exc:
         raise ValueError(f"{name}: {exc}") from None
-    if not seconds:
+    if seconds in (0, math.inf):
         raise ValueError(f'{name}: "{text}" is no time to wait; {right}')
     if seconds != int(seconds) or seconds > _MAX_KEEPALIVE_S:
         raise ValueError(f'{name}: "{text}" is nothing that the kernel counts: whole seconds, up to 9 hours; {right}')

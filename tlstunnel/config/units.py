@@ -6,6 +6,7 @@ A bare `5` has been read as seconds by one program and as milliseconds by the ne
 
 from __future__ import annotations
 
+import math
 import re
 
 from tlstunnel.config.model import Rate
@@ -21,7 +22,7 @@ class UnitError(ValueError):
     """The text is no duration or rate; the message says what would be right."""
 
 
-def parse_duration(text: str, *, zero: bool = False) -> float | None:
+def parse_duration(text: str, *, zero: bool = False) -> float:
     """Parse `"500ms"`, `"10s"`, `"5m"`, `"1h"`, `"7d"` or `"never"`.
 
     Args:
@@ -29,13 +30,13 @@ def parse_duration(text: str, *, zero: bool = False) -> float | None:
         zero: whether a duration of zero makes sense here.
 
     Returns:
-        Seconds, or None for "never".
+        Seconds; infinite for "never".
 
     Raises:
         UnitError: the text is no duration.
     """
     if text == "never":
-        return None
+        return math.inf
     number, unit = _split(text, SECONDS, 'write a number and a unit (ms, s, m, h or d), as in "10s", or "never"')
     if not unit:
         raise UnitError(no_unit(f'"{text}"', number))
@@ -92,9 +93,9 @@ def _split(text: str, units: dict[str, float], right: str) -> tuple[str, str]:
     return number, unit
 
 
-def format_duration(seconds: float | None) -> str:
+def format_duration(seconds: float) -> str:
     """The shortest text that `parse_duration` reads back as the same number of seconds."""
-    if seconds is None:
+    if seconds == math.inf:
         return "never"
     for unit in ("d", "h", "m", "s"):
         count = seconds / SECONDS[unit]

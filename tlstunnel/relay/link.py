@@ -42,7 +42,6 @@ PROVEN = 16 * 1024 * 1024
 QUIET_S = 1.0
 """How long a link stands still before it gives back what its handshake, and bulk, left behind."""
 
-NEVER = float("inf")
 
 _QUIET_REASONS = frozenset((CloseReason.IDLE_TIMEOUT, CloseReason.HALF_CLOSE_TIMEOUT))
 LOST = Direction.LOST
@@ -50,7 +49,7 @@ _LIMIT_REASONS = _QUIET_REASONS | {CloseReason.MAX_LIFETIME, CloseReason.DRAINED
 
 
 class Limits(NamedTuple):
-    """The timeouts of a service's links, in seconds; `NEVER` for none. Shared by all its links."""
+    """The timeouts of a service's links, in seconds; infinite for none. Shared by all its links."""
 
     idle_s: float
     half_close_s: float

@@ -12,7 +12,6 @@ Whoever needs trio (a name to resolve, addresses to race) asks: `ask` runs an as
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -113,8 +112,3 @@ def _is_trios(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return any(map(_is_trios, error.exceptions))
     return isinstance(error, trio.Cancelled | KeyboardInterrupt | GeneratorExit)
-
-
-def seconds(value: float | None) -> float:
-    """A timeout of the configuration for the reactor, where "never" is infinite."""
-    return math.inf if value is None else value

@@ -14,7 +14,7 @@ from tlstunnel.observe.observer import Observer
 from tlstunnel.relay.link import Limits
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.server.admission import Admission
-from tlstunnel.server.bridge import Bridge, seconds
+from tlstunnel.server.bridge import Bridge
 from tlstunnel.server.dial import Dialer
 from tlstunnel.server.ledger import PER_CONNECTION, Ledger
 from tlstunnel.server.routes import Route, Routes
@@ -92,12 +92,12 @@ class ServiceRuntime:
         self.worker, self.index, self.service, self.contexts = worker, index, service, contexts
         self.is_server = service.mode is Mode.SERVER
         timeouts = service.timeouts
-        self.handshake_s = seconds(timeouts.handshake_s)
-        self.connect_s = seconds(timeouts.connect_s)
-        self.max_lifetime_s = seconds(timeouts.max_lifetime_s)
+        self.handshake_s = timeouts.handshake_s
+        self.connect_s = timeouts.connect_s
+        self.max_lifetime_s = timeouts.max_lifetime_s
         self.limits = Limits(
-            idle_s=seconds(timeouts.idle_s),
-            half_close_s=seconds(timeouts.half_close_s),
+            idle_s=timeouts.idle_s,
+            half_close_s=timeouts.half_close_s,
             is_strict=service.strict_close,
         )
         targets = [*service.targets, *service.fallback_target, *(each for sni in service.sni for each in sni.targets)]

@@ -21,7 +21,6 @@ from tlstunnel.config.model import Service
 from tlstunnel.errors import TunnelError
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import TLSEnd
-from tlstunnel.server.bridge import seconds
 from tlstunnel.server.dial import Dialer, DialError, dial_error
 from tlstunnel.server.verdict import mismatch
 from tlstunnel.tls import remedies
@@ -134,7 +133,7 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
     target = service.targets[0]
     backend_tls, context = service.backend_tls, contexts.backend
     assert backend_tls is not None and context is not None  # noqa: S101, PT018 - a service in client mode has both
-    sock = await _dial(Dialer(target, keepalive=service.keepalive), seconds(service.timeouts.connect_s))
+    sock = await _dial(Dialer(target, keepalive=service.keepalive), service.timeouts.connect_s)
     scratch = Scratch()
     make: Callable[..., Engine | PortableEngine] = Engine if probe() is None else PortableEngine
     engine = make(context.raw, scratch, is_server=False)
@@ -143,7 +142,7 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
     is_ip = TCPAddress(name, 1).is_literal
     engine.expect(name, is_ip=is_ip, send_name=None if is_ip else name.rstrip("."))
     try:
-        with trio.fail_after(min(seconds(service.timeouts.handshake_s), 1e9)):
+        with trio.fail_after(service.timeouts.handshake_s):
             end.begin()
             while not ((size := end.take()) and end.handshake(size)):
                 await trio.lowlevel.wait_readable(sock)

@@ -35,7 +35,7 @@ from tlstunnel.relay.farewell import LINGER_S
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.server import memory
 from tlstunnel.server.accept import Acceptor
-from tlstunnel.server.bridge import Bridge, seconds
+from tlstunnel.server.bridge import Bridge
 from tlstunnel.server.channel import (
     MAX_ORDER,
     Drain,
@@ -189,7 +189,7 @@ class _Run:
         """Wait until nothing is open or time is up, service by service; how many connections had to be cut."""
         worker, reactor, hastened = self._worker, self._reactor, self._is_hastened
         begun = trio.current_time()
-        ends = {runtime: begun + seconds(runtime.service.timeouts.drain_s) for runtime in self._runtimes}
+        ends = {runtime: begun + runtime.service.timeouts.drain_s for runtime in self._runtimes}
         cut = 0
         while worker.open_connections:
             now = trio.current_time()

@@ -48,10 +48,9 @@ class Generation:
         return self.listeners.slots
 
     @property
-    def drain_s(self) -> float | None:
-        """How long its workers may take to drain; None without a limit."""
-        limits = [service.timeouts.drain_s for service in self.config.services]
-        return None if None in limits else max(limit for limit in limits if limit is not None)
+    def drain_s(self) -> float:
+        """How long its workers may take to drain; infinite without a limit."""
+        return max(service.timeouts.drain_s for service in self.config.services)
 
     def bound(self) -> dict[str, tuple[str, ...]]:
         """The addresses each service listens on, with real ports."""

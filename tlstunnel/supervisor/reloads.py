@@ -19,6 +19,7 @@ and its replacement starts with it.
 from __future__ import annotations
 
 import gc
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -94,10 +95,8 @@ class Reloads:
     def watch(self) -> None:
         """Look at the files now and then, from now on."""
         every_s = self._daemon.generation.config.process.reload_poll_s
-        if every_s is None:
-            self._daemon.timers.cancel("poll")
-            return
-        delay_s = min(SETTLE_S, every_s) if self._poll.is_unsure else every_s
+        is_soon = self._poll.is_unsure and every_s < math.inf
+        delay_s = min(SETTLE_S, every_s) if is_soon else every_s
         self._daemon.timers.after(delay_s, "poll", self._look)
 
     def abandon(self) -> None:

@@ -21,8 +21,10 @@ class Timers:
         return self._patience.look(self._read())
 
     def after(self, delay_s: float, name: str, action: Callable[[], None]) -> None:
-        """Call `action` once, when `delay_s` have passed."""
-        self._due[name] = (self._clock() + delay_s, action)
+        """Call `action` once, when `delay_s` have passed; never, when that is infinite."""
+        self.cancel(name)
+        if delay_s < math.inf:
+            self._due[name] = (self._clock() + delay_s, action)
 
     def cancel(self, name: str) -> None:
         """Forget an appointment, if there is one of this name."""

@@ -203,8 +203,7 @@ class Workforce:
         leaving = [child for child in self._daemon.children.values() if child.generation == generation.number]
         for child in leaving:
             child.is_draining = True
-            if generation.drain_s is not None:
-                self._end_within(generation.drain_s + GRACE_S, child)
+            self._end_within(generation.drain_s + GRACE_S, child)
         self.tell(Drain(), leaving)
 
     def hasten(self) -> None:
