@@ -56,7 +56,7 @@ def test_what_is_heard_after_a_reload_and_when_a_list_expires_is_what_the_golden
     soon = certificates.crl(next_update=certificates.datetime.now(certificates.UTC) + timedelta(seconds=12))
     cases = {
         "denied_on_resumption": ANY,
-        "shutdown": 'drain_timeout = "200ms"',
+        "shutdown": 'drain_timeout = "200ms"\nhandshake_timeout = "1m"',  # longer than the list is good
         "crl_expired": f'{ANY}crl = "$soon"',
     }
     with stand(cases, soon=soon) as running, contextlib.ExitStack() as stack:

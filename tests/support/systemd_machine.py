@@ -237,4 +237,5 @@ def _bind(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
+    os.environ.update(_PATH)  # pivot_root(8) is not in everybody's
     _become_systemd(Path(sys.argv[1]))
