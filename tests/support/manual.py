@@ -83,7 +83,7 @@ def _text(name: str) -> str:
 def _defaults(mode: Mode) -> Mapping[str, object]:
     auth = ClientAuth.OPTIONAL if mode is Mode.SERVER else ClientAuth.NONE
     keys = effective.keys_of_service(
-        Service(name="", mode=mode, listen=(), targets=(), client_auth=auth, backend_tls=None)
+        Service(name="", mode=mode, listen=(), targets=(), client_auth=auth, target_tls=None)
     )
     return keys | {"client_auth": "none"}
 

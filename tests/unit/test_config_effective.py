@@ -16,7 +16,6 @@ from tlstunnel.config.load import load_file
 from tlstunnel.config.model import (
     Admin,
     ALPNMismatch,
-    BackendTLS,
     CertificateFiles,
     ClientAuth,
     Config,
@@ -32,6 +31,7 @@ from tlstunnel.config.model import (
     ServerName,
     Service,
     SNIMismatch,
+    TargetTLS,
     Timeouts,
     TLSSettings,
 )
@@ -74,7 +74,7 @@ def everything(folder: Path) -> Config:
         "deny_from": (IPv4Network("192.0.2.7/32"),),
         "crl_expired": CRLExpired.WARNING,
     }
-    own_backend = BackendTLS(
+    own_backend = TargetTLS(
         ca=file("ca.pem"),
         server_name="db.example.org",
         verify=Policy(allow=(Rule(cn="db"), Rule(ou="x", dns="db.example.org"))),
@@ -110,7 +110,7 @@ def everything(folder: Path) -> Config:
                 tls=TLSSettings(),
             ),
         ),
-        backend_tls=own_backend,
+        target_tls=own_backend,
         timeouts=TIMES,
         proxy_protocol=ProxyProtocol.V2,
         accept_proxy_protocol=True,
@@ -125,7 +125,7 @@ def everything(folder: Path) -> Config:
         mode=Mode.CLIENT,
         listen=(parse_listen(":5432"),),
         targets=(parse_target("db.example.org:5433"),),
-        backend_tls=own_backend,
+        target_tls=own_backend,
         timeouts=TIMES,
         keepalive=Keepalive(idle_s=7200, interval_s=75, count=9),
         unsafe_listen=True,
@@ -189,7 +189,7 @@ def test_a_configuration_without_defaults_is_read_back_as_the_same(tmp_path: Pat
 
 def test_in_that_configuration_every_key_is_used_by_some_service(tmp_path: Path) -> None:
     config = everything(tmp_path)
-    ours = {"name", "mode", "listen", "targets", "backend_tls", "timeouts", "policy", "tls", "sni", "certificate"}
+    ours = {"name", "mode", "listen", "targets", "target_tls", "timeouts", "policy", "tls", "sni", "certificate"}
     for field in dataclasses.fields(Service):
         default = Service.__dataclass_fields__[field.name].default
         assert field.name in ours or any(getattr(service, field.name) != default for service in config.services)

@@ -13,7 +13,7 @@ import pytest
 from tests.support import certificates
 from tlstunnel.config import effective
 from tlstunnel.config.load import load_file
-from tlstunnel.config.model import BackendTLS, Config, Mode, Service
+from tlstunnel.config.model import Config, Mode, Service, TargetTLS
 from tlstunnel.config.service import keys_of
 from tlstunnel.tls.inspection import inspect
 from tlstunnel.tls.passphrase import PassphraseSource
@@ -114,7 +114,7 @@ def test_the_default_file_names_every_key_there_is() -> None:
 
 
 def test_the_default_file_shows_the_defaults_as_they_are() -> None:
-    client = Service(name="", mode=Mode.CLIENT, listen=(), targets=(), backend_tls=BackendTLS())
+    client = Service(name="", mode=Mode.CLIENT, listen=(), targets=(), target_tls=TargetTLS())
     defaults = effective.keys_of_service(client)
     defaults |= effective.keys_of_service(Service(name="", mode=Mode.SERVER, listen=(), targets=()))
     for section in ("process", "log"):

@@ -13,7 +13,6 @@ from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config.keys import Key, options_of
 from tlstunnel.config.model import (
     Admin,
-    BackendTLS,
     CertificateFiles,
     ClientAuth,
     Config,
@@ -21,6 +20,7 @@ from tlstunnel.config.model import (
     Mode,
     ServerName,
     Service,
+    TargetTLS,
     TLSSettings,
 )
 from tlstunnel.errors import ConfigError, StartupError
@@ -122,10 +122,10 @@ def test_an_expired_list_beside_a_current_one_of_the_same_ca_refuses_nobody() ->
 @pytest.mark.filterwarnings("ignore:.*X509:DeprecationWarning")
 def test_the_servers_list_may_be_expired_too_where_that_is_a_warning() -> None:
     old = certificates.crl(last_update=NOW - timedelta(days=9), next_update=NOW - timedelta(days=1))
-    backend = BackendTLS(ca=certificates.ca().certificate, crl=(old, old))
-    found = inspect(config(plain(), backend_tls=backend), PassphraseSource(), now=NOW)
+    backend = TargetTLS(ca=certificates.ca().certificate, crl=(old, old))
+    found = inspect(config(plain(), target_tls=backend), PassphraseSource(), now=NOW)
     assert [each.steps for each in found.problems] == [("services", "web", "target_tls", "crl", at) for at in (0, 1)]
-    found = inspect(config(plain(), backend_tls=backend, crl_expired=CRLExpired.WARNING), PassphraseSource(), now=NOW)
+    found = inspect(config(plain(), target_tls=backend, crl_expired=CRLExpired.WARNING), PassphraseSource(), now=NOW)
     assert found.problems == ()
 
 
@@ -318,6 +318,6 @@ def test_settings_of_a_server_name_and_of_a_target_are_looked_at_too() -> None:
         names=("x.example",), certificate=(files,), targets=(parse_target("127.0.0.1:1"),), policy=Policy(), tls=lowered
     )
     ca = certificates.ca().certificate
-    service = config(files, sni=(name,), backend_tls=BackendTLS(ca=ca, tls=lowered))
+    service = config(files, sni=(name,), target_tls=TargetTLS(ca=ca, tls=lowered))
     lines = [line for line in inspect(service, PassphraseSource(), now=NOW).warnings if "SECLEVEL" in line]
     assert [line.partition(":")[0] for line in lines] == ["web.sni.0", "web.target_tls"]

@@ -11,7 +11,6 @@ from tests.support.config_texts import CLIENT, SERVER, Load, loader, service
 from tlstunnel.address import SystemdAddress, TCPAddress, UnixAddress
 from tlstunnel.config.load import from_options
 from tlstunnel.config.model import (
-    BackendTLS,
     CertificateFiles,
     ClientAuth,
     Failover,
@@ -20,6 +19,7 @@ from tlstunnel.config.model import (
     OCSPStaple,
     ProxyProtocol,
     Service,
+    TargetTLS,
     TLSSettings,
 )
 from tlstunnel.tls.policy import Policy, Rule
@@ -161,7 +161,7 @@ def test_every_key_of_a_client_reaches_its_field(load: Load, tmp_path: Path) -> 
             """
         )
     )
-    assert db.backend_tls == BackendTLS(
+    assert db.target_tls == TargetTLS(
         ca=tmp_path / "ca.pem",
         server_name="db.example.org",
         verify=Policy(allow=(Rule(cn="db", ou="ops"), Rule(dns="db.example.org"))),
@@ -173,7 +173,7 @@ def test_every_key_of_a_client_reaches_its_field(load: Load, tmp_path: Path) -> 
 
 
 def test_a_client_without_any_option_verifies_against_the_systems_roots(load: Load) -> None:
-    assert service(load(f"[services.db]\n{CLIENT}")).backend_tls == BackendTLS()
+    assert service(load(f"[services.db]\n{CLIENT}")).target_tls == TargetTLS()
 
 
 def test_daemon_wide_keys_reach_their_fields(load: Load, tmp_path: Path) -> None:
@@ -202,10 +202,10 @@ def test_daemon_wide_keys_reach_their_fields(load: Load, tmp_path: Path) -> None
 
 def test_target_tls_re_encrypts_with_defaults_or_with_its_own_settings(load: Load, tmp_path: Path) -> None:
     remote = SERVER.replace("127.0.0.1:8080", "app.example.org:443")
-    assert service(load(f"[services.web]\n{remote}target_tls = true")).backend_tls == BackendTLS()
-    assert service(load(f"[services.web]\n{SERVER}target_tls = false")).backend_tls is None
+    assert service(load(f"[services.web]\n{remote}target_tls = true")).target_tls == TargetTLS()
+    assert service(load(f"[services.web]\n{SERVER}target_tls = false")).target_tls is None
     own = service(load(f'[services.web]\n{remote}[services.web.target_tls]\nca = "ca.pem"\nserver_name = "app"'))
-    assert own.backend_tls == BackendTLS(ca=tmp_path / "ca.pem", server_name="app")
+    assert own.target_tls == TargetTLS(ca=tmp_path / "ca.pem", server_name="app")
 
 
 def test_names_take_what_they_do_not_say_from_their_service(load: Load) -> None:
@@ -273,7 +273,7 @@ def test_passthrough_routes_names_to_targets_anywhere(load: Load) -> None:
     )
     assert router.targets == (TCPAddress("10.0.0.7", 443),)
     assert router.sni[0].targets == (TCPAddress("10.0.0.8", 443), UnixAddress("/run/b.sock"))
-    assert router.backend_tls is None
+    assert router.target_tls is None
 
 
 def test_rsa_may_stand_beside_ecdsa_with_one_passphrase_for_both(load: Load, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from OpenSSL import SSL
 from tests.support import certificates, material_files, memory, mldsa_keys
 from tests.support.wire_peers import client_context, server_context
 from tlstunnel.address import parse_listen, parse_target
-from tlstunnel.config.model import ALPNMismatch, BackendTLS, CertificateFiles, ClientAuth, Mode, Service, TLSSettings
+from tlstunnel.config.model import ALPNMismatch, CertificateFiles, ClientAuth, Mode, Service, TargetTLS, TLSSettings
 from tlstunnel.outcome import CloseReason
 from tlstunnel.tls import context as contexts
 from tlstunnel.tls.certificate_checks import crl_problems
@@ -451,8 +451,8 @@ def test_a_host_name_is_verified_by_alternative_names_alone(make: Any, names: An
 
 
 def test_client_mode_has_contexts_for_the_backend_alone() -> None:
-    client = replace(service(), mode=Mode.CLIENT, backend_tls=BackendTLS())
-    made = ServiceContexts(client, Material(backend_ca=CA))
+    client = replace(service(), mode=Mode.CLIENT, target_tls=TargetTLS())
+    made = ServiceContexts(client, Material(target_ca=CA))
     assert made.server is None
     assert made.backend is not None
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tests.support.admin_rig import config
 from tlstunnel.address import TCPAddress
-from tlstunnel.config.model import BackendTLS, ClientAuth, Mode, TLSSettings
+from tlstunnel.config.model import ClientAuth, Mode, TargetTLS, TLSSettings
 from tlstunnel.observe.board import Board
 from tlstunnel.observe.schema import (
     CIPHERS_12,
@@ -110,9 +110,9 @@ def test_every_reason_of_a_policy_has_its_series_and_only_where_somebody_is_aske
         asking = replace(service, client_auth=auth)
         assert expected_decisions(asking) == DECISIONS
         assert expected_decisions(replace(asking, mode=Mode.PASSTHROUGH)) == ()
-    client = replace(service, mode=Mode.CLIENT, backend_tls=BackendTLS())
+    client = replace(service, mode=Mode.CLIENT, target_tls=TargetTLS())
     assert expected_decisions(client) == ()
-    with_rules = replace(client, backend_tls=BackendTLS(verify=Policy(allow_any=True)))
+    with_rules = replace(client, target_tls=TargetTLS(verify=Policy(allow_any=True)))
     assert expected_decisions(with_rules) == ("allow_rule", "no_rule")  # all that `verify` can say
 
 

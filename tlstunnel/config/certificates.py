@@ -6,7 +6,7 @@ import itertools
 
 from tlstunnel.address import Target, TCPAddress
 from tlstunnel.config.keys import Values, make
-from tlstunnel.config.model import BackendTLS, CertificateFiles, TLSSettings
+from tlstunnel.config.model import CertificateFiles, TargetTLS, TLSSettings
 from tlstunnel.config.reader import Table
 from tlstunnel.config.rules import make_server_policy
 
@@ -58,13 +58,13 @@ def make_tls(table: Table, values: Values) -> TLSSettings:
     return settings
 
 
-def make_backend_tls(table: Table, values: Values, targets: tuple[Target, ...]) -> BackendTLS:
+def make_target_tls(table: Table, values: Values, targets: tuple[Target, ...]) -> TargetTLS:
     """How TLS is originated. Whoever has no host name to verify must say which one to expect."""
     for key in ("certificate", "p12"):
         if table.length(key) > 1:
             table.problem(key, "a client shows one certificate; write one")
-    backend = make(
-        BackendTLS,
+    target_tls = make(
+        TargetTLS,
         values,
         verify=make_server_policy(table, values),
         certificate=next(iter(make_certificates(table, values)), None),
@@ -74,4 +74,4 @@ def make_backend_tls(table: Table, values: Values, targets: tuple[Target, ...]) 
     if nameless and not table.has("server_name"):
         right = f"write {table.spell('server_name', 'db.example.org')}"
         table.require("server_name", right, because=f"{nameless[0]} has no host name to verify")
-    return backend
+    return target_tls

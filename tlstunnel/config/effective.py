@@ -11,13 +11,13 @@ from types import MappingProxyType
 
 from tlstunnel.config.keys import SECTIONS, Place, fields_of, keys_in, place_of, print_keys
 from tlstunnel.config.model import (
-    BackendTLS,
     CertificateFiles,
     ClientAuth,
     Config,
     Mode,
     ServerName,
     Service,
+    TargetTLS,
 )
 from tlstunnel.config.rules import idle_keys
 from tlstunnel.config.source import render, render_key
@@ -42,8 +42,8 @@ def render_config(config: Config, empty: Mapping[str, str] = MappingProxyType({}
         idle = idle_keys(service)
         effective = {key: value for key, value in keys_of_service(service).items() if key not in idle}
         blocks.append(_block(f"[{title}]", effective))
-        if service.backend_tls is not None and service.mode is Mode.SERVER:
-            below = print_keys(keys_in(Place.TARGET_TLS), _backend_fields(service.backend_tls))
+        if service.target_tls is not None and service.mode is Mode.SERVER:
+            below = print_keys(keys_in(Place.TARGET_TLS), _target_fields(service.target_tls))
             blocks.append(_block(f"[{title}.target_tls]", below))
         blocks += [_block(f"[[{title}.sni]]", _sni_keys(service, entry)) for entry in service.sni]
     text = "\n".join(blocks)
@@ -61,10 +61,10 @@ def keys_of_service(service: Service) -> Keys:
     """What `[services.NAME]` holds, but for the tables below it."""
     own = fields_of(service, service.timeouts, service.tls)
     if service.mode is Mode.CLIENT:
-        own |= _backend_fields(service.backend_tls or BackendTLS())
+        own |= _target_fields(service.target_tls or TargetTLS())
     else:
         own |= _certificate_fields(service.certificate) | _policy_fields(service.policy, service.client_auth)
-    own |= {"target_tls": False if service.backend_tls is None else None, "sni": None}
+    own |= {"target_tls": False if service.target_tls is None else None, "sni": None}
     return print_keys(keys_in(place_of(service.mode)), own)
 
 
@@ -75,10 +75,10 @@ def _sni_keys(service: Service, entry: ServerName) -> Keys:
     return print_keys(keys_in(Place.SNI), own | _policy_fields(entry.policy, service.client_auth))
 
 
-def _backend_fields(backend: BackendTLS) -> Keys:
-    own = () if backend.certificate is None else (backend.certificate,)
-    rules = backend.verify.allow if backend.verify else ()
-    return fields_of(backend, backend.tls) | _certificate_fields(own) | {"verify": rules}
+def _target_fields(tls: TargetTLS) -> Keys:
+    own = () if tls.certificate is None else (tls.certificate,)
+    rules = tls.verify.allow if tls.verify else ()
+    return fields_of(tls, tls.tls) | _certificate_fields(own) | {"verify": rules}
 
 
 def _policy_fields(policy: Policy, auth: ClientAuth) -> Keys:

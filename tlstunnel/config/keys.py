@@ -96,8 +96,8 @@ class Key:
 SECTIONS = {"process": Place.PROCESS, "admin": Place.ADMIN, "log": Place.LOG}
 _S, _C = Place.SERVER, Place.CLIENT
 _ALL, _ENDS, _SNI = _S | _C | Place.PASSTHROUGH, _S | _C, _S | Place.SNI
-_BACKEND = _C | Place.TARGET_TLS
-_TLS = _S | Place.SNI | _BACKEND
+_OUT = _C | Place.TARGET_TLS
+_TLS = _S | Place.SNI | _OUT
 
 _ADDRESSES, _CERTIFICATE, _CLIENTS, _IDENTITY, _HANDSHAKE, _LIMITS, _DAEMON = PANELS = (
     "Addresses",
@@ -184,10 +184,10 @@ KEYS = (
     Key("proxy_trusted", dataclasses.replace(_NETWORKS, may_be_empty=True), _ALL, _LIMITS,
         "Believe that header from these networks."),
     Key("client_auth", choice(m.ClientAuth), _S, _CLIENTS, "Whether clients show a certificate."),
-    Key("ca", _CA, _BACKEND, _IDENTITY, "The CAs that issue the server's certificate; else the system's."),
-    Key("server_name", _SERVER_NAME, _BACKEND, _IDENTITY, "Send and verify this name, not the target's."),
-    Key("verify", _RULES, _BACKEND),
-    *(Key(f"verify_{field}", rule_of(field, metavar), _BACKEND, _IDENTITY, f"Demand {name} on top.")
+    Key("ca", _CA, _OUT, _IDENTITY, "The CAs that issue the server's certificate; else the system's."),
+    Key("server_name", _SERVER_NAME, _OUT, _IDENTITY, "Send and verify this name, not the target's."),
+    Key("verify", _RULES, _OUT),
+    *(Key(f"verify_{field}", rule_of(field, metavar), _OUT, _IDENTITY, f"Demand {name} on top.")
       for field, (metavar, name) in SHORT_RULES.items()),
     Key("certificate", files("PEM"), _TLS, _CERTIFICATE, "Certificate and its chain; several for RSA beside ECDSA.",
         flag="--cert"),
@@ -196,7 +196,7 @@ KEYS = (
     Key("key_passphrase_file", files("FILE"), _TLS, _CERTIFICATE,
         "Its first line opens the key; else $TLSTUNNEL_KEY_PASSPHRASE, or a prompt."),
     Key("client_ca", _CA, _S, _CLIENTS, "The CAs that issue the clients' certificates."),
-    Key("crl", files("PEM"), _S | _BACKEND, _HANDSHAKE, "Revocation list the peer's certificate is checked against."),
+    Key("crl", files("PEM"), _S | _OUT, _HANDSHAKE, "Revocation list the peer's certificate is checked against."),
     Key("ocsp_staple", choice(m.OCSPStaple), _S, _CERTIFICATE, "Prove that it is not revoked; auto asks its CA."),
     Key("ocsp_response", files("DER"), _S, _CERTIFICATE, "The proof, as an OCSP responder gave it."),
     Key("ocsp_cache", _FOLDER, _S, _CERTIFICATE, "Keep fetched proofs in this folder."),
@@ -246,7 +246,7 @@ def fields_of(*parts: Any) -> dict[str, object]:
 
 
 DEFAULTS = fields_of(
-    m.BackendTLS(),
+    m.TargetTLS(),
     m.CertificateFiles(),
     Policy(),
     m.TLSSettings(),

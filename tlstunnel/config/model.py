@@ -146,7 +146,7 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackendTLS:
+class TargetTLS:
     """How TLS is originated: always in client mode, in server mode with target_tls."""
 
     ca: Path | None = None
@@ -199,7 +199,7 @@ class Service:
     sni: tuple[ServerName, ...] = ()
     sni_mismatch: SNIMismatch = SNIMismatch.DEFAULT
     http_hint: bool = True
-    backend_tls: BackendTLS | None = None
+    target_tls: TargetTLS | None = None
     """How TLS is originated: always set in client mode; in server mode when target_tls says so."""
     timeouts: Timeouts = Timeouts()
     keepalive: Keepalive | None = Keepalive()

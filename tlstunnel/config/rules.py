@@ -38,7 +38,7 @@ _IDLE: dict[str, tuple[Callable[[Service], bool], tuple[str, str, object]]] = {
     "client_ca": (lambda service: service.client_auth is ClientAuth.NONE, _NO_CLIENTS),
     "crl": (lambda service: service.mode is Mode.SERVER and service.client_auth is ClientAuth.NONE, _NO_CLIENTS),
     "crl_expired": (
-        lambda service: not service.crl and not (service.backend_tls and service.backend_tls.crl),
+        lambda service: not service.crl and not (service.target_tls and service.target_tls.crl),
         ("has no effect while there is no revocation list; write {}, or remove it", "crl", "ca.crl"),
     ),
     "ocsp_cache": (

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable
 
 from tlstunnel.address import SystemdAddress, Target
-from tlstunnel.config.certificates import make_backend_tls, make_certificates, make_tls
+from tlstunnel.config.certificates import make_certificates, make_target_tls, make_tls
 from tlstunnel.config.keys import DEFAULTS, KEYS, MODE, Place, Values, fields_of, keys_in, make, place_of, read_keys
 from tlstunnel.config.kinds import boolean
-from tlstunnel.config.model import BackendTLS, ClientAuth, Mode, ServerName, Service, SNIMismatch, Timeouts
+from tlstunnel.config.model import ClientAuth, Mode, ServerName, Service, SNIMismatch, TargetTLS, Timeouts
 from tlstunnel.config.reader import Table
 from tlstunnel.config.rules import check_idle, check_ocsp, check_source_address, make_client_policy
 
@@ -77,25 +77,25 @@ def _complete_server(table: Table, service: Service, values: Values) -> Service:
     _check_client_auth(table, service.client_auth)
     _check_fallback(table, service.client_auth, values)
     staple = check_ocsp(table, service)
-    backend = _read_target_tls(table, (*service.targets, *service.fallback_target))
+    target_tls = _read_target_tls(table, (*service.targets, *service.fallback_target))
     service = dataclasses.replace(
         service,
         certificate=certificate,
         ocsp_staple=staple,
         policy=make_client_policy(table, values, service.client_auth, is_told_apart=table.has("fallback_target")),
         tls=make_tls(table, values),
-        backend_tls=backend,
+        target_tls=target_tls,
     )
     service = dataclasses.replace(service, sni=_read_names(table, service, _read_server_name))
-    if service.backend_tls is None and not service.unsafe_target and not _is_mode_guessed(table):
+    if service.target_tls is None and not service.unsafe_target and not _is_mode_guessed(table):
         _check_plaintext_target(table, "target", service.targets)
         _check_plaintext_target(table, "fallback_target", service.fallback_target)
     return service
 
 
 def _complete_client(table: Table, service: Service, values: Values) -> Service:
-    backend = make_backend_tls(table, values, service.targets)
-    service = dataclasses.replace(service, backend_tls=backend, crl=())
+    target_tls = make_target_tls(table, values, service.targets)
+    service = dataclasses.replace(service, target_tls=target_tls, crl=())
     # Where a descriptor of systemd's is bound is seen when it is there, at the start.
     written = (listen for listen in service.listen if not isinstance(listen, SystemdAddress))
     exposed = next((listen for listen in written if not listen.is_loopback), None)
@@ -160,7 +160,7 @@ def _check_plaintext_target(table: Table, key: str, targets: tuple[Target, ...])
         )
 
 
-def _read_target_tls(table: Table, targets: tuple[Target, ...]) -> BackendTLS | None:
+def _read_target_tls(table: Table, targets: tuple[Target, ...]) -> TargetTLS | None:
     """`target_tls = true` takes the defaults, a table says more."""
     if table.is_boolean("target_tls"):
         if not table.read("target_tls", boolean, False):
@@ -171,9 +171,9 @@ def _read_target_tls(table: Table, targets: tuple[Target, ...]) -> BackendTLS | 
         if written is None:
             return None
         below = written
-    backend = make_backend_tls(below, read_keys(below, keys_in(Place.TARGET_TLS), DEFAULTS), targets)
+    target_tls = make_target_tls(below, read_keys(below, keys_in(Place.TARGET_TLS), DEFAULTS), targets)
     below.finish()
-    return backend
+    return target_tls
 
 
 def _read_names(table: Table, service: Service, read: Callable[[Table, Service], ServerName]) -> tuple[ServerName, ...]:
@@ -206,7 +206,7 @@ def _read_server_name(entry: Table, service: Service) -> ServerName:
     certificate = make_certificates(entry, values) or service.certificate
     policy = make_client_policy(entry, values, service.client_auth, service.policy)
     name = make(ServerName, values, certificate=certificate, policy=policy, tls=make_tls(entry, values))
-    if service.backend_tls is None and not service.unsafe_target and entry.has("target"):
+    if service.target_tls is None and not service.unsafe_target and entry.has("target"):
         _check_plaintext_target(entry, "target", name.targets)
     if service.fallback_target and not policy.anonymous:
         denied = entry.spell("anonymous", "deny")

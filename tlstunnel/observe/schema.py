@@ -239,7 +239,7 @@ def expected_handshakes(service: Service) -> frozenset[HandshakeKey]:
     """The labels of the handshakes that a service's configuration allows."""
     if service.mode is Mode.PASSTHROUGH:
         return frozenset()
-    settings = service.backend_tls.tls if service.mode is Mode.CLIENT and service.backend_tls else service.tls
+    settings = service.target_tls.tls if service.mode is Mode.CLIENT and service.target_tls else service.tls
     offered = tuple(GROUP_NAMES.get(name, name) for name in settings.groups.split(":") if name) or DEFAULT_GROUPS
     found = set()
     for version, (ciphers, groups) in VERSIONS.items():
@@ -258,7 +258,7 @@ def expected_handshakes(service: Service) -> frozenset[HandshakeKey]:
 def expected_decisions(service: Service) -> tuple[str, ...]:
     """What the access rules of a service may say: nothing where nobody is asked for a certificate."""
     if service.mode is Mode.CLIENT:
-        has_rules = service.backend_tls is not None and service.backend_tls.verify is not None
+        has_rules = service.target_tls is not None and service.target_tls.verify is not None
         return DECISIONS_ON_SERVERS if has_rules else ()
     return DECISIONS if service.mode is Mode.SERVER and service.client_auth is not ClientAuth.NONE else ()
 

@@ -135,8 +135,8 @@ class Connection:
         self.dialer = dialer
         if not self.runtime.is_server:
             self.record.server_name = host
-            backend_tls = self.runtime.service.backend_tls
-            self._note(backend.engine, has_alpn=backend_tls is not None and bool(backend_tls.tls.alpn))
+            target_tls = self.runtime.service.target_tls
+            self._note(backend.engine, has_alpn=target_tls is not None and bool(target_tls.tls.alpn))
 
     def _note(self, engine: TLSEngine, *, has_alpn: bool) -> None:
         record = self.record

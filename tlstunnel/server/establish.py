@@ -101,10 +101,10 @@ def _accept_tls(connection: Connection, route: Route, client: TLSEnd) -> Steps:
             # Of several the target could take another for the one that was meant (`tls.policy`): it is told none.
             connection.common_name = who.common_names[0] if who is not None and len(who.common_names) == 1 else ""
     dialer = yield from _dial(connection, dialers)
-    if service.backend_tls is None:
+    if service.target_tls is None:
         connection.link_ends(connection.plain_backend())
     else:
-        yield from _begin_backend_tls(connection, dialer)
+        yield from _begin_target_tls(connection, dialer)
 
 
 def _originate(connection: Connection) -> Steps:
@@ -112,7 +112,7 @@ def _originate(connection: Connection) -> Steps:
     if connection.runtime.service.accept_proxy_protocol:
         yield from _hear_proxy(connection)
     dialer = yield from _dial(connection, connection.runtime.routes.default.dialers)
-    yield from _begin_backend_tls(connection, dialer)
+    yield from _begin_target_tls(connection, dialer)
 
 
 def _pass_through(connection: Connection) -> Steps:
@@ -324,17 +324,17 @@ def _expect_client(connection: Connection) -> None:
         raise Refusal(CloseReason.CLIENT_GONE)
 
 
-def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
+def _begin_target_tls(connection: Connection, dialer: Dialer) -> Steps:
     """TLS to the backend: name and rules are verified in the handshake, before our certificate is shown, and the rules
     once more after it: a resumed session shows no certificate."""
     runtime = connection.runtime
-    backend_tls = runtime.service.backend_tls
-    assert backend_tls is not None  # noqa: S101 - the caller knows that TLS is wanted
+    target_tls = runtime.service.target_tls
+    assert target_tls is not None  # noqa: S101 - the caller knows that TLS is wanted
     context = runtime.contexts.backend
     engine: Any = runtime.client_engine()
     backend = connection.tls_backend(engine, dialer)
     target = dialer.target
-    name = backend_tls.server_name or (target.host if isinstance(target, TCPAddress) else "localhost")
+    name = target_tls.server_name or (target.host if isinstance(target, TCPAddress) else "localhost")
     is_ip = TCPAddress(name, 1).is_literal
     # An IP address is verified but never sent as SNI (RFC 6066 section 3).
     host = name.partition("%")[0] if is_ip else name.rstrip(".")
@@ -350,13 +350,13 @@ def _begin_backend_tls(connection: Connection, dialer: Dialer) -> Steps:
     who = identify(backend)
     if who is None:
         raise Refusal(CloseReason.BAD_CERTIFICATE, "backend showed no certificate")
-    decision = None if backend_tls.verify is None else decide(backend_tls.verify, who)
+    decision = None if target_tls.verify is None else decide(target_tls.verify, who)
     if runtime.service.mode is Mode.CLIENT:  # in server mode the record is about the client
         connection.record.identity = str(who)
         if decision is not None:
             note(connection, decision)
     if decision is not None and not decision.allowed:
         raise Refusal(CloseReason.DENIED, f"backend {refusal(decision, who, is_server=True)}")
-    require_alpn(backend, backend_tls.tls)
+    require_alpn(backend, target_tls.tls)
     backend.hold_tickets(who.not_after.timestamp())
     connection.link_ends(backend)

@@ -131,14 +131,14 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
         SessionError: with one line that says where it failed and why.
     """
     target = service.targets[0]
-    backend_tls, context = service.backend_tls, contexts.backend
-    assert backend_tls is not None and context is not None  # noqa: S101, PT018 - a service in client mode has both
+    target_tls, context = service.target_tls, contexts.backend
+    assert target_tls is not None and context is not None  # noqa: S101, PT018 - a service in client mode has both
     sock = await _dial(Dialer(target, keepalive=service.keepalive), service.timeouts.connect_s)
     scratch = Scratch()
     make: Callable[..., Engine | PortableEngine] = Engine if probe() is None else PortableEngine
     engine = make(context.raw, scratch, is_server=False)
     end = TLSEnd(sock, scratch, _wait_ourselves, engine, is_server=False)
-    name = backend_tls.server_name or (target.host if isinstance(target, TCPAddress) else "localhost")
+    name = target_tls.server_name or (target.host if isinstance(target, TCPAddress) else "localhost")
     is_ip = TCPAddress(name, 1).is_literal
     engine.expect(name, is_ip=is_ip, send_name=None if is_ip else name.rstrip("."))
     try:

@@ -85,7 +85,7 @@ def _named(config: Config) -> Iterator[Path | None]:
         yield service.client_ca
         yield from service.crl
         yield from service.ocsp_response
-        backend = service.backend_tls
+        backend = service.target_tls
         if backend is not None:
             yield backend.ca
             yield from backend.crl

@@ -117,8 +117,8 @@ def _certificates(generation: Generation) -> tuple[CertificateState, ...]:
 def _certificates_of(service: str, material: Material, loaded_at: float) -> list[CertificateState]:
     found = []
     credentials = [*material.credentials, *(credential for each in material.sni for credential in each)]
-    if material.backend_credential is not None:
-        credentials.append(material.backend_credential)
+    if material.target_credential is not None:
+        credentials.append(material.target_credential)
     for credential in credentials:
         found.append(
             CertificateState(
@@ -131,7 +131,7 @@ def _certificates_of(service: str, material: Material, loaded_at: float) -> list
                 names=credential.names[:8],
             )
         )
-    for bundle in (material.client_ca, material.backend_ca):
+    for bundle in (material.client_ca, material.target_ca):
         if bundle is None or len(bundle.subjects) > _OWN_ROOTS:
             continue
         for subject, begin, expiry in zip(bundle.subjects, bundle.begins, bundle.expiries, strict=True):
@@ -146,7 +146,7 @@ def _certificates_of(service: str, material: Material, loaded_at: float) -> list
                     role="ca",
                 )
             )
-    for crl in (*material.crls, *material.backend_crls):
+    for crl in (*material.crls, *material.target_crls):
         if crl.next_update is not None:
             found.append(
                 CertificateState(

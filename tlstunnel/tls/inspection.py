@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tlstunnel.address import Target, leads_to
-from tlstunnel.config.model import Admin, BackendTLS, CertificateFiles, Config, CRLExpired, Mode, Service, TLSSettings
+from tlstunnel.config.model import Admin, CertificateFiles, Config, CRLExpired, Mode, Service, TargetTLS, TLSSettings
 from tlstunnel.tls.certificate_checks import Use, ca_warnings, chain_warnings, crl_problems, expired_lists, warnings
 from tlstunnel.tls.ciphers import settings_warnings, unusable_ciphers
 from tlstunnel.tls.context import ContextError, check_settings
@@ -207,9 +207,9 @@ class _Service:
             if material.client_ca is not None:
                 self.found.warnings += chain_warnings(material.shown(), material.client_ca)
         material = dataclasses.replace(material, staples=self._staples(steps, material))
-        if service.backend_tls is not None:
+        if service.target_tls is not None:
             below = steps if service.mode is Mode.CLIENT else (*steps, "target_tls")
-            material = self._backend(below, service.backend_tls, material)
+            material = self._backend(below, service.target_tls, material)
         if service.unsafe_keylog:
             self.found.warnings.append(
                 f"{service.name}: unsafe_keylog is on: who reads SSLKEYLOGFILE reads all traffic"
@@ -270,7 +270,7 @@ class _Service:
         bundle = None if path is None else self.found.attempt((*steps, "client_ca"), lambda: load_ca(path))
         return dataclasses.replace(material, client_ca=bundle, crls=self._trust(steps, bundle, self.service.crl))
 
-    def _backend(self, steps: Steps, backend: BackendTLS, material: Material) -> Material:
+    def _backend(self, steps: Steps, backend: TargetTLS, material: Material) -> Material:
         if self._settings(steps, backend.tls):
             self._usable(steps, backend.tls, None)
         bundle = self.found.attempt(
@@ -279,7 +279,7 @@ class _Service:
         crls = self._trust(steps, bundle, backend.crl)
         own = self.loader.credentials(steps, () if backend.certificate is None else (backend.certificate,), "client")
         return dataclasses.replace(
-            material, backend_ca=bundle, backend_crls=crls, backend_credential=own[0] if own else None
+            material, target_ca=bundle, target_crls=crls, target_credential=own[0] if own else None
         )
 
     def _trust(self, steps: Steps, bundle: CABundle | None, paths: Sequence[Path]) -> tuple[CRL, ...]:

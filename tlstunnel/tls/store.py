@@ -33,9 +33,9 @@ class Material:
     crls: tuple[CRL, ...] = ()
     sni: tuple[tuple[Credential, ...], ...] = field(default=(), repr=False)
     """For each entry of `Service.sni`, in order."""
-    backend_ca: CABundle | None = None
-    backend_credential: Credential | None = field(default=None, repr=False)
-    backend_crls: tuple[CRL, ...] = ()
+    target_ca: CABundle | None = None
+    target_credential: Credential | None = field(default=None, repr=False)
+    target_crls: tuple[CRL, ...] = ()
     staples: tuple[tuple[bytes, Staple], ...] = ()
     """From `ocsp_response`, by certificate (DER)."""
 
@@ -124,16 +124,14 @@ class ServiceContexts:
                 for entry, own, old in zip(service.sni, material.sni, olds, strict=True)
             ]
         backend = None
-        if service.backend_tls is not None and material.backend_ca is not None:
+        if service.target_tls is not None and material.target_ca is not None:
             backend = client_context(
-                service.backend_tls.tls,
-                material.backend_ca,
-                credential=material.backend_credential,
-                crls=material.backend_crls,
+                service.target_tls.tls,
+                material.target_ca,
+                credential=material.target_credential,
+                crls=material.target_crls,
                 forgives_expired_lists=service.crl_expired is CRLExpired.WARNING,
-                judge=None
-                if service.backend_tls.verify is None
-                else _judge(service.backend_tls.verify, is_server=True),
+                judge=None if service.target_tls.verify is None else _judge(service.target_tls.verify, is_server=True),
                 keylog=self._keylog,
             )
         self.server, self.sni, self.backend = server, tuple(sni), backend
