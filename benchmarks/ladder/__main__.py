@@ -17,7 +17,7 @@ from benchmarks.ladder.rungs import RUNGS
 from benchmarks.peers.compare import Options, stage
 from benchmarks.peers.errors import BenchmarkError
 from benchmarks.peers.report import machine
-from tlstunnel.bench.session import Lab
+from tlstunnel.tools.bench.session import Lab
 
 _SUITES = {"128": "TLS_AES_128_GCM_SHA256", "256": "TLS_AES_256_GCM_SHA384", "chacha": "TLS_CHACHA20_POLY1305_SHA256"}
 

@@ -10,8 +10,8 @@ from benchmarks.ladder.rungs import Rung
 from benchmarks.ladder.steps import Step
 from benchmarks.peers.compare import Stage
 from benchmarks.peers.errors import BenchmarkError
-from tlstunnel.bench.refusals import UnsupportedError
-from tlstunnel.bench.session import Lab
+from tlstunnel.tools.bench.refusals import UnsupportedError
+from tlstunnel.tools.bench.session import Lab
 
 _FRESH_ROUNDS = 3  # a new process for every round costs its start, and memory is not noisy
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.ladder.steps import InMemory, Served, Step, bulk, copying, reading, shaking
-from tlstunnel.bench.cases import BASE_GROUP, BASE_KEY, BASE_SUITE, GROUPS, KEYS, SUITES, Bulk, Handshake
+from tlstunnel.tools.bench.cases import BASE_GROUP, BASE_KEY, BASE_SUITE, GROUPS, KEYS, SUITES, Bulk, Handshake
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from benchmarks.peers.compare import Stage
 from benchmarks.peers.programs import Peer, Setting
 from benchmarks.peers.workloads import ROWS, Row, Site
 from tlstunnel._openssl import CHUNK, Engine
-from tlstunnel.bench.cases import BASE_KEY, BASE_SUITE, Bulk, Case, Handshake
-from tlstunnel.bench.session import Lab, Wire
+from tlstunnel.tools.bench.cases import BASE_KEY, BASE_SUITE, Bulk, Case, Handshake
+from tlstunnel.tools.bench.session import Lab, Wire
 
 ROOT = Path(__file__).parents[2]
 GIB, MIB = 1 << 30, 1 << 20

@@ -34,7 +34,7 @@ def _relay_alone(arguments: argparse.Namespace) -> None:
     if arguments.kind == "trio":
         import trio
 
-        from tlstunnel.server.bridge import Bridge
+        from tlstunnel.connection.bridge import Bridge
 
         trio.run(Bridge(reactor, lambda: None).run)
         return
@@ -139,8 +139,8 @@ def _files(arguments: argparse.Namespace):
 
 def _context(arguments: argparse.Namespace):
     from tlstunnel.tls.context import server_context
-    from tlstunnel.tls.material import load_credential
-    from tlstunnel.tls.passphrase import PassphraseSource
+    from tlstunnel.x509.material import load_credential
+    from tlstunnel.x509.passphrase_source import PassphraseSource
 
     credential = load_credential(_files(arguments), PassphraseSource({}))
     return server_context(_settings(arguments), [credential])
@@ -149,7 +149,7 @@ def _context(arguments: argparse.Namespace):
 def _daemon(arguments: argparse.Namespace) -> int:
     from tlstunnel.address import TCPAddress
     from tlstunnel.config.model import Admin, Config, Log, Mode, Process, Service
-    from tlstunnel.supervisor.supervisor import run
+    from tlstunnel.daemon.processes.supervisor import run
 
     loopback = TCPAddress("127.0.0.1", 0)
     service = Service(

@@ -61,7 +61,7 @@ def _read_elsewhere() -> None:
 
 
 def _no_linger() -> None:
-    from tlstunnel.server import bridge
+    from tlstunnel.connection import bridge
 
     _set(bridge, "LINGER_S", 0.0)
 

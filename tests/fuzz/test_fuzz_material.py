@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from tests.support import certificates as made
 from tlstunnel.config.model import CertificateFiles
-from tlstunnel.tls.certificate_checks import ca_warnings, warnings
-from tlstunnel.tls.material import MaterialError, load_ca, load_credential, load_crls
-from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.x509.checks import ca_warnings, warnings
+from tlstunnel.x509.material import MaterialError, load_ca, load_credential, load_crls
+from tlstunnel.x509.passphrase_source import PassphraseSource
 
 PAIR = made.issue(
     "www.example.org",

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.support.fuzzing import fuzz
 from tests.support.hostile_certificates import CN, DNS, EMAIL, OU, URI, certificate, der, general
-from tlstunnel.tls.peer import MAX_TEXT, Identity, UnusableCertificateError, identity, printable
-from tlstunnel.tls.policy import Policy, Rule, decide
+from tlstunnel.access.peer import MAX_TEXT, Identity, UnusableCertificateError, identity, printable
+from tlstunnel.access.policy import Policy, Rule, decide
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.support.fuzzing import fuzz
 from tests.support.identities import PIN, an_identity
-from tlstunnel.tls.peer import Identity
-from tlstunnel.tls.policy import Decision, Policy, Reason, Rule, RuleError, decide, rule
+from tlstunnel.access.peer import Identity
+from tlstunnel.access.policy import Decision, Policy, Reason, Rule, RuleError, decide, rule
 
 pytestmark = pytest.mark.slow
 

@@ -23,9 +23,9 @@ from tests.support import backends, certificates, clients, injection
 from tests.support.clients import Client
 from tests.support.injection import Running, Site
 from tests.support.wire_peers import client_context, server_context
+from tlstunnel.connection import setup
+from tlstunnel.connection.connection import Connection
 from tlstunnel.relay.link import Link
-from tlstunnel.server import establish
-from tlstunnel.server.connection import Connection
 
 pytestmark = [
     pytest.mark.slow,
@@ -200,7 +200,7 @@ def fails_in_set_up(worker: Running, monkeypatch: pytest.MonkeyPatch) -> None:
             raise ZeroDivisionError
         return b""
 
-    monkeypatch.setattr(establish, "header_for", header_for)
+    monkeypatch.setattr(setup, "header_for", header_for)
 
 
 def fails_in_the_link(worker: Running, monkeypatch: pytest.MonkeyPatch) -> None:

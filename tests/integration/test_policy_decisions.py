@@ -17,7 +17,7 @@ from tests.support.backends import Backend
 from tests.support.interop import require
 from tests.support.openssl_ca import Authority, Pair
 from tests.support.services import GREETING, Services, ask
-from tlstunnel.observe.schema import DECISIONS
+from tlstunnel.observe.series import DECISIONS
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

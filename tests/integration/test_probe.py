@@ -16,16 +16,16 @@ from tests.support import certificates, tls_servers
 from tests.support.answers import PATIENT, hello, read_hello
 from tlstunnel.address import TCPAddress, UnixAddress
 from tlstunnel.errors import StartupError
-from tlstunnel.probe.findings import Findings
-from tlstunnel.probe.hello import SSL_3_0
-from tlstunnel.probe.route import Limits
-from tlstunnel.probe.survey import Request, probe
-from tlstunnel.tls13 import extensions as ext
-from tlstunnel.tls13.extension_block import find
-from tlstunnel.tls13.messages import HELLO_RETRY_RANDOM, ClientHello, ServerHello
-from tlstunnel.tls13.names import TLS_1_2, TLS_1_3, ContentType
-from tlstunnel.tls13.names import ExtensionType as Ext
-from tlstunnel.tls13.wire import Record, vector
+from tlstunnel.tools.probe.findings import Findings
+from tlstunnel.tools.probe.hello import SSL_3_0
+from tlstunnel.tools.probe.route import Limits
+from tlstunnel.tools.probe.survey import Request, probe
+from tlstunnel.tools.tls13 import extensions as ext
+from tlstunnel.tools.tls13.extension_block import find
+from tlstunnel.tools.tls13.messages import HELLO_RETRY_RANDOM, ClientHello, ServerHello
+from tlstunnel.tools.tls13.names import TLS_1_2, TLS_1_3, ContentType
+from tlstunnel.tools.tls13.names import ExtensionType as Ext
+from tlstunnel.tools.tls13.wire import Record, vector
 
 QUICK = Limits(connect_s=5.0, answer_s=0.2, total_s=60.0)
 

@@ -22,7 +22,7 @@ from tests.support.answers import PATIENT, hello, read_hello
 from tlstunnel.address import UnixAddress
 from tlstunnel.cli.probe import WEAK, app
 from tlstunnel.errors import UsageError
-from tlstunnel.probe.survey import Request, probe
+from tlstunnel.tools.probe.survey import Request, probe
 
 # The command.
 

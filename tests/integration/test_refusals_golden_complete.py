@@ -15,11 +15,12 @@ import tlstunnel
 from tests.support import refusals
 from tests.support.refusal_cases import CASES
 from tests.support.refusals import COUNTERS, GOLDEN, field
-from tlstunnel.observe.schema import PAUSE_REASONS
+from tlstunnel.access import policy
+from tlstunnel.observe.series import PAUSE_REASONS
 from tlstunnel.outcome import CloseReason, Stage
-from tlstunnel.tls import policy, reasons, remedies
+from tlstunnel.tls import reasons, remedies
 from tlstunnel.tls.firstbytes import NotTLSError, Speaks
-from tlstunnel.tls13.names import AlertDescription
+from tlstunnel.tools.tls13.names import AlertDescription
 
 PAGES = refusals.pages()
 PACKAGE = Path(tlstunnel.__file__).parent
@@ -162,7 +163,7 @@ def raised(module: str, *errors: str) -> list[str]:
         ("tls/firstbytes.py", "HelloError", "malformed_hellos"),
         ("tls/clienthello.py", "HelloError", "malformed_hellos"),
         ("proxy_protocol.py", "MalformedHeaderError", "malformed_proxy_headers"),
-        ("tls/peer.py", "UnusableCertificateError", ""),
+        ("access/peer.py", "UnusableCertificateError", ""),
     ],
 )
 def test_every_complaint_of_a_parser_is_in_a_golden_file(module: str, error: str, golden: str) -> None:

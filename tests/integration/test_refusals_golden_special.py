@@ -28,10 +28,10 @@ from tests.support.services import Services
 from tlstunnel.cli.options import read
 from tlstunnel.config.model import Mode
 from tlstunnel.proxy_protocol import _V2_SIGNATURE as SIGNATURE
-from tlstunnel.server import session
 from tlstunnel.tls import inventory, reasons, remedies
-from tlstunnel.tls.passphrase import PassphraseSource
-from tlstunnel.tls13.names import AlertDescription
+from tlstunnel.tools.session import session
+from tlstunnel.tools.tls13.names import AlertDescription
+from tlstunnel.x509.passphrase_source import PassphraseSource
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

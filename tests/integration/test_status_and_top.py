@@ -21,7 +21,7 @@ import pytest
 from tests.support.admin_rig import Rig, running
 from tlstunnel.address import UnixAddress, parse_target
 from tlstunnel.errors import StartupError
-from tlstunnel.observe.client import AdminClient
+from tlstunnel.tools.top.client import AdminClient
 
 TUNNEL = [sys.executable, "-m", "tlstunnel"]
 WAIT_S = 60

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import backends, certificates, clients, tunnel
 from tests.support.wire_peers import client_context
-from tlstunnel.tls13.names import AlertDescription
+from tlstunnel.tools.tls13.names import AlertDescription
 
 
 @contextlib.contextmanager

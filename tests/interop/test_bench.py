@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from tests.support.interop import require
 from tests.unit.test_bench_ciphers import documented, keys_of
-from tlstunnel.bench import process, relay
 from tlstunnel.cli.bench import app
 from tlstunnel.errors import StartupError
+from tlstunnel.tools.bench import process, relay
 
 pytestmark = [pytest.mark.slow, pytest.mark.interop]
 

@@ -19,9 +19,9 @@ from tests.support.interop import require
 from tlstunnel.address import TCPAddress
 from tlstunnel.cli.cert import app
 from tlstunnel.errors import StartupError
-from tlstunnel.pki import authority, issue, readers
-from tlstunnel.probe import fetch
-from tlstunnel.probe.route import Limits
+from tlstunnel.tools.pki import authority, issue, readers
+from tlstunnel.tools.probe import fetch
+from tlstunnel.tools.probe.route import Limits
 
 pytestmark = pytest.mark.interop
 

@@ -14,9 +14,9 @@ from cryptography.x509 import verification
 
 from tests.support.interop import require
 from tlstunnel.errors import UsageError
-from tlstunnel.pki import authority, bundle, chain, constraints, issue, keys, profile, readers, request, revoke
-from tlstunnel.pki.keys import KeyKind
-from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.tools.pki import authority, bundle, chain, constraints, issue, keys, profile, readers, request, revoke
+from tlstunnel.tools.pki.keys import KeyKind
+from tlstunnel.tools.pki.passphrase import Passphrase
 
 pytestmark = pytest.mark.interop
 

@@ -15,10 +15,10 @@ import pytest
 from tests.support import certificates, tls_servers, tunnel
 from tests.support.interop import require
 from tlstunnel.address import TCPAddress
-from tlstunnel.probe import suites
-from tlstunnel.probe.findings import Findings, Severity
-from tlstunnel.probe.survey import Request, probe
-from tlstunnel.tls13.names import version_name
+from tlstunnel.tools.probe import suites
+from tlstunnel.tools.probe.findings import Findings, Severity
+from tlstunnel.tools.probe.survey import Request, probe
+from tlstunnel.tools.tls13.names import version_name
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 Start = Callable[[], contextlib.AbstractContextManager[int]]

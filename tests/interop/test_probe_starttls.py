@@ -16,7 +16,7 @@ import pytest
 from tests.support import certificates, tls_servers
 from tests.support.interop import require
 from tlstunnel.address import TCPAddress
-from tlstunnel.probe.survey import Request, probe
+from tlstunnel.tools.probe.survey import Request, probe
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 MYSQL_GREETING = b"\x0a8.0.36\0" + bytes(4) + b"saltsalt\0" + b"\xff\xff" + b"\x2d\2\0\xff\xc1\x15" + bytes(10)

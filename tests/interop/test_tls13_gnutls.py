@@ -14,10 +14,10 @@ from tests.interop.test_tls13_openssl import Service
 from tests.support import certificates, hostile
 from tests.support.hostile import Wire
 from tests.support.interop import require
-from tlstunnel.tls13.client import Client
-from tlstunnel.tls13.client_config import ClientConfig
-from tlstunnel.tls13.names import CipherSuite, NamedGroup
-from tlstunnel.tls13.server_config import ClientAuth, ServerConfig
+from tlstunnel.tools.tls13.client import Client
+from tlstunnel.tools.tls13.client_config import ClientConfig
+from tlstunnel.tools.tls13.names import CipherSuite, NamedGroup
+from tlstunnel.tools.tls13.server_config import ClientAuth, ServerConfig
 
 pytestmark = pytest.mark.interop
 _PRIORITY = "NORMAL:-VERS-ALL:+VERS-TLS1.3"

@@ -13,12 +13,12 @@ import pytest
 from tests.support import certificates, hostile
 from tests.support.hostile import Wire
 from tests.support.interop import require
-from tlstunnel.tls13.client import Client
-from tlstunnel.tls13.client_config import ClientConfig
-from tlstunnel.tls13.events import PeerKeysUpdated
-from tlstunnel.tls13.names import CipherSuite, NamedGroup
-from tlstunnel.tls13.server import Server
-from tlstunnel.tls13.server_config import ClientAuth, ServerConfig
+from tlstunnel.tools.tls13.client import Client
+from tlstunnel.tools.tls13.client_config import ClientConfig
+from tlstunnel.tools.tls13.events import PeerKeysUpdated
+from tlstunnel.tools.tls13.names import CipherSuite, NamedGroup
+from tlstunnel.tools.tls13.server import Server
+from tlstunnel.tools.tls13.server_config import ClientAuth, ServerConfig
 
 pytestmark = pytest.mark.interop
 

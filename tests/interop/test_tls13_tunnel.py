@@ -13,11 +13,11 @@ import pytest
 
 from tests.support import certificates, hostile, tunnel
 from tests.support.hostile import Wire
-from tlstunnel.tls13.client import Client
-from tlstunnel.tls13.client_config import ClientConfig
-from tlstunnel.tls13.connection import Connection
-from tlstunnel.tls13.events import PeerKeysUpdated
-from tlstunnel.tls13.hostile import (
+from tlstunnel.tools.tls13.client import Client
+from tlstunnel.tools.tls13.client_config import ClientConfig
+from tlstunnel.tools.tls13.connection import Connection
+from tlstunnel.tools.tls13.events import PeerKeysUpdated
+from tlstunnel.tools.tls13.hostile import (
     Act,
     Alter,
     AlterRecord,
@@ -36,8 +36,15 @@ from tlstunnel.tls13.hostile import (
     field,
     flip,
 )
-from tlstunnel.tls13.keyexchange import supported_groups
-from tlstunnel.tls13.names import CipherSuite, ContentType, ExtensionType, HandshakeType, NamedGroup, SignatureScheme
+from tlstunnel.tools.tls13.keyexchange import supported_groups
+from tlstunnel.tools.tls13.names import (
+    CipherSuite,
+    ContentType,
+    ExtensionType,
+    HandshakeType,
+    NamedGroup,
+    SignatureScheme,
+)
 
 H, X = HandshakeType, ExtensionType
 _EMPTY_CERTIFICATE = b"\x0b\0\0\4\0\0\0\0"

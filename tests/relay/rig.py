@@ -27,9 +27,9 @@ from tlstunnel.relay.ends import PlainEnd, TLSEnd
 from tlstunnel.relay.link import Limits, Link
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.tls import context as contexts
-from tlstunnel.tls.material import load_ca, load_credential
-from tlstunnel.tls.passphrase import PassphraseSource
 from tlstunnel.tls.portable import PortableEngine
+from tlstunnel.x509.material import load_ca, load_credential
+from tlstunnel.x509.passphrase_source import PassphraseSource
 
 PATIENCE_S = 30.0
 """Only a hang reaches it."""

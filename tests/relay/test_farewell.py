@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.end import FakeEnd
 from tests.fakes.reactor import FakeReactor
 from tlstunnel._openssl import Scratch
-from tlstunnel.relay.farewell import LINGER_S, Farewell
+from tlstunnel.relay.linger import LINGER_S, Farewell
 
 _SCRATCH = Scratch()
 

@@ -16,7 +16,7 @@ from tests.support.wire_peers import TLSPeer, client_context
 from tlstunnel import _openssl
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import TLSEnd
-from tlstunnel.tls13.client import Client
+from tlstunnel.tools.tls13.client import Client
 
 BOUND = 64 * 1024
 """Bytes that a session may hold of its own answers."""

@@ -31,12 +31,12 @@ from typing import Any
 
 from tlstunnel.address import TCPAddress
 from tlstunnel.config.model import Admin, Config, Log, Mode, Service
-from tlstunnel.observe.board import Board
+from tlstunnel.observe.counters import Board
 from tlstunnel.observe.listing import answer, channel_pair
 from tlstunnel.observe.log import open_log
 from tlstunnel.observe.observer import Observer
 from tlstunnel.observe.record import ConnectionRecord
-from tlstunnel.observe.schema import schema_for
+from tlstunnel.observe.series import schema_for
 from tlstunnel.observe.state import (
     CertificateState,
     ReloadState,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from tlstunnel.probe.route import Limits
-from tlstunnel.tls13.extension_block import Extension
-from tlstunnel.tls13.messages import ServerHello
-from tlstunnel.tls13.names import TLS_1_2, ContentType
-from tlstunnel.tls13.wire import Record
+from tlstunnel.tools.probe.route import Limits
+from tlstunnel.tools.tls13.extension_block import Extension
+from tlstunnel.tools.tls13.messages import ServerHello
+from tlstunnel.tools.tls13.names import TLS_1_2, ContentType
+from tlstunnel.tools.tls13.wire import Record
 
 PATIENT = Limits(connect_s=5.0, answer_s=30.0, total_s=60.0)
 

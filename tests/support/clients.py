@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from tests.support.backends import reset
 from tests.support.wire_peers import client_context, is_cut, sees_cuts
-from tlstunnel.tls13.names import AlertDescription
+from tlstunnel.tools.tls13.names import AlertDescription
 
 PATIENCE_S = 60.0
 

@@ -31,13 +31,14 @@ import trio
 import tlstunnel
 from tests.support.logs import ListSink, log_on
 from tlstunnel.config.load import load_file
-from tlstunnel.observe.board import Board
-from tlstunnel.observe.schema import schema_for
-from tlstunnel.relay import farewell, reactor
-from tlstunnel.server import bridge, channel, worker
-from tlstunnel.server.ledger import Ledger
+from tlstunnel.connection import bridge
+from tlstunnel.connection.ledger import Ledger
+from tlstunnel.daemon.processes import messages, worker
+from tlstunnel.observe.counters import Board
+from tlstunnel.observe.series import schema_for
+from tlstunnel.relay import linger, reactor
 from tlstunnel.tls.inventory import Inventory, take
-from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.x509.passphrase_source import PassphraseSource
 
 PACKAGE = str(Path(tlstunnel.__file__).parent)
 PATIENCE_S = 8.0
@@ -54,7 +55,7 @@ _LOOPS: set[CodeType] = {
         reactor.Reactor.note,
         reactor.Reactor.is_busy.fget,  # type: ignore[attr-defined]
         reactor.try_all,
-        farewell.drop,
+        linger.drop,
         bridge.Bridge._turn,
         bridge.Bridge._sweep,
         bridge.Bridge._work,
@@ -226,7 +227,7 @@ def running(path: Path) -> Iterator[Running]:
     sink = ListSink()
     log = log_on(sink, form="json")
     sockets = {service.name: (socket.create_server(("127.0.0.1", 0)),) for service in config.services}
-    ours, theirs = channel.pair()
+    ours, theirs = messages.pair()
     plan = worker.Plan(
         config=config, contexts=INVENTORIES.of(path).contexts, sockets=dict(sockets), schema=schema, row=row, log=log,
         channel=theirs, listing=None, ledger=ledger, capacity=1000,
@@ -250,13 +251,13 @@ def running(path: Path) -> Iterator[Running]:
 
     thread = threading.Thread(target=body, daemon=True, name="worker")
     thread.start()
-    reports = channel.Unframer(channel.MAX_REPORT)
+    reports = messages.Unframer(messages.MAX_REPORT)
     ours.settimeout(PATIENCE_S)
     assert reports.feed(ours.recv(4096)), "it did not begin"
     try:
         yield held
         assert not held.is_over.is_set(), f"the worker has ended: {ended}"
-        ours.sendall(channel.order_bytes(channel.Drain(is_now=True)))
+        ours.sendall(messages.order_bytes(messages.Drain(is_now=True)))
         thread.join(PATIENCE_S)
         assert ended in ([0], [1]), f"the worker ended so: {ended}"
     finally:

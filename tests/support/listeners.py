@@ -16,8 +16,8 @@ import pytest
 
 from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config.model import Admin, Config, Mode, Service
+from tlstunnel.daemon.listen.sockets import Listeners, open_listeners
 from tlstunnel.errors import StartupError
-from tlstunnel.supervisor.sockets import Listeners, open_listeners
 
 Opener = Callable[..., Listeners]
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from tests.support.identities import an_identity
 from tlstunnel import proxy_protocol
+from tlstunnel.access.policy import Policy, Rule, decide
 from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config import syntax
 from tlstunnel.config.parsers import check_name, parse_network, parse_unix_mode
 from tlstunnel.config.units import parse_duration, parse_rate
 from tlstunnel.errors import TunnelError
 from tlstunnel.observe.lines import quoted
-from tlstunnel.pki import constraints, index, names, readers
-from tlstunnel.tls.policy import Policy, Rule, decide
 from tlstunnel.tls.reasons import alert_name
+from tlstunnel.tools.pki import constraints, index, names, readers
 from tlstunnel.x509.pem import SourceFile, parse_pem
 
 LENGTH = 100_000

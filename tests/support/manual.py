@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from tlstunnel.access.policy import Rule
 from tlstunnel.cli import options
 from tlstunnel.config import effective
 from tlstunnel.config.keys import KEYS, PANELS, SECTIONS, Key, Place, keys_in, options_of
 from tlstunnel.config.model import ClientAuth, Config, Mode, Service
 from tlstunnel.config.source import render
-from tlstunnel.tls.policy import Rule
 
 REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference"
 TABLE = re.compile(r"^(\| (?:key|field) \|.*\n\|[-|]+\|\n)((?:\|.*\n)*)", re.MULTILINE)

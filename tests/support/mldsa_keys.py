@@ -8,8 +8,8 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tlstunnel._openssl import read_key
-from tlstunnel.pki import encryption
-from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.tools.pki import encryption
+from tlstunnel.tools.pki.passphrase import Passphrase
 
 FORMS = ("seed", "expanded", "both")
 

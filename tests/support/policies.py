@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tlstunnel.tls.policy import Policy, Reason, Rule, decide
+from tlstunnel.access.policy import Policy, Reason, Rule, decide
 
 
 def allows(one: Rule, identity: object) -> bool:

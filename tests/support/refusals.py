@@ -19,7 +19,7 @@ from string import Template
 from typing import Any
 
 from tests.support import clients, peers, services, tunnel
-from tlstunnel.tls13.names import AlertDescription
+from tlstunnel.tools.tls13.names import AlertDescription
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "refusals"
 Act = Callable[[int], str]

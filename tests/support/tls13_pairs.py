@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.support import hostile
-from tlstunnel.tls13.client import Client
-from tlstunnel.tls13.events import (
+from tlstunnel.tools.tls13.client import Client
+from tlstunnel.tools.tls13.events import (
     Event,
     State,
 )
-from tlstunnel.tls13.names import (
+from tlstunnel.tools.tls13.names import (
     AlertDescription,
     ExtensionType,
     HandshakeType,
 )
-from tlstunnel.tls13.server import Server
+from tlstunnel.tools.tls13.server import Server
 
 H, X, A = HandshakeType, ExtensionType, AlertDescription
 

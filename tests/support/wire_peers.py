@@ -20,13 +20,13 @@ import ssl
 import struct
 
 from tests.support import certificates, hostile
-from tlstunnel.tls13.client import Client
-from tlstunnel.tls13.connection import Connection
-from tlstunnel.tls13.events import ApplicationData, Closed, HandshakeComplete
-from tlstunnel.tls13.failure import PeerAlert
-from tlstunnel.tls13.messages import KeyUpdate
-from tlstunnel.tls13.names import alert_name
-from tlstunnel.tls13.server import Server
+from tlstunnel.tools.tls13.client import Client
+from tlstunnel.tools.tls13.connection import Connection
+from tlstunnel.tools.tls13.events import ApplicationData, Closed, HandshakeComplete
+from tlstunnel.tools.tls13.failure import PeerAlert
+from tlstunnel.tools.tls13.messages import KeyUpdate
+from tlstunnel.tools.tls13.names import alert_name
+from tlstunnel.tools.tls13.server import Server
 
 _KEPT = 1 << 20
 _PIECE = 1 << 18

@@ -17,7 +17,7 @@ from tests.support import backends, certificates
 from tests.support.load import visit
 from tests.support.site import Site, kill_and_wait, reload
 from tests.support.wire_peers import client_context
-from tlstunnel.supervisor.privileges import SUPERVISOR_KEEPS
+from tlstunnel.daemon.system.privileges import SUPERVISOR_KEEPS
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 

@@ -68,8 +68,8 @@ def test_a_target_where_nobody_listens_never_turns_out_to_be_the_connection_itse
 
 def test_connect_and_probe_are_not_taken_in_either() -> None:
     from tlstunnel.address import TCPAddress
-    from tlstunnel.probe.route import Route
-    from tlstunnel.probe.trouble import Unreachable
+    from tlstunnel.tools.probe.route import Route
+    from tlstunnel.tools.probe.trouble import Unreachable
 
     with network.of_our_own(ports="60004 60005"):
         for _ in range(TRIES):

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from tlstunnel.connection.accept import Acceptor
 from tlstunnel.relay.reactor import Reactor
-from tlstunnel.server.accept import Acceptor
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.interop import require
+from tlstunnel.daemon.listen.activation import Inherited, take_inherited
 from tlstunnel.errors import StartupError
-from tlstunnel.supervisor.activation import Inherited, take_inherited
 
 FIRST = 400  # as if systemd had begun there instead of at 3, which belongs to the test runner
 
@@ -141,7 +141,7 @@ def test_variables_that_contradict_each_other_stop_the_start(
 @pytest.mark.slow
 def test_systemds_own_activator_is_understood(tmp_path: Path) -> None:
     program = (
-        "import os; from tlstunnel.supervisor.activation import take_inherited\n"
+        "import os; from tlstunnel.daemon.listen.activation import take_inherited\n"
         "taken = take_inherited()\n"
         "print([(name, [s.family.name for s in sockets]) for name, sockets in taken.sockets.items()], flush=True)\n"
         "print([name for name in os.environ if name.startswith('LISTEN_')])\n"

@@ -9,10 +9,10 @@ import pytest
 
 from tlstunnel.address import TCPAddress
 from tlstunnel.config.model import Mode, Rate, Service
-from tlstunnel.observe.board import Board, Layout
+from tlstunnel.connection.admission import Admission, is_in
+from tlstunnel.connection.ledger import Ledger
+from tlstunnel.observe.counters import Board, Layout
 from tlstunnel.outcome import CloseReason
-from tlstunnel.server.admission import Admission, is_in
-from tlstunnel.server.ledger import Ledger
 
 ROWS = 8
 

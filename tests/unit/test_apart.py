@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import certificates
 from tlstunnel.errors import StartupError, UsageError
-from tlstunnel.tls.apart import apart
+from tlstunnel.x509.apart import apart
 
 
 def test_what_it_found_comes_back_and_what_it_did_does_not() -> None:

@@ -6,13 +6,13 @@ import math
 
 import pytest
 
-from tlstunnel.bench.advice import Advice, advise
-from tlstunnel.bench.cases import Bulk, Case, Handshake, every_case
-from tlstunnel.bench.ciphers import Result
-from tlstunnel.bench.machine import Machine
-from tlstunnel.bench.report import machine_lines
-from tlstunnel.bench.stats import percentile, ratio, spread
 from tlstunnel.tls.context import DEFAULT_SUITES
+from tlstunnel.tools.bench.advice import Advice, advise
+from tlstunnel.tools.bench.cases import Bulk, Case, Handshake, every_case
+from tlstunnel.tools.bench.ciphers import Result
+from tlstunnel.tools.bench.machine import Machine
+from tlstunnel.tools.bench.report import machine_lines
+from tlstunnel.tools.bench.stats import percentile, ratio, spread
 
 FAST, SLOW = 0.0001, 0.001
 
@@ -143,7 +143,7 @@ def test_everything_measured_gives_every_recommendation() -> None:
 
 
 def test_every_row_is_unique_and_every_suite_key_and_group_is_in_one() -> None:
-    from tlstunnel.bench import cases
+    from tlstunnel.tools.bench import cases
 
     rows = every_case()
     assert len({(type(case), case.name) for case in rows}) == len(rows)
@@ -158,7 +158,7 @@ def test_every_row_is_unique_and_every_suite_key_and_group_is_in_one() -> None:
 
 @pytest.mark.parametrize("words", ["bulk chacha20", "TLS1.3 P-256 resumed", "rsa2048", "RSA-2048", "mlkem full"])
 def test_a_filter_keeps_the_rows_in_which_all_its_words_occur(words: str) -> None:
-    from tlstunnel.bench.cases import chosen_by
+    from tlstunnel.tools.bench.cases import chosen_by
 
     chosen: list[Case] = chosen_by(words)
     assert 0 < len(chosen) < len(every_case())

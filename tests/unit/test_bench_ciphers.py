@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tlstunnel.bench import ciphers, machine, plot, report
-from tlstunnel.bench.advice import Advice, advise
-from tlstunnel.bench.cases import BASE_GROUP, BASE_KEY, BASE_SUITE, Bulk, Handshake, chosen_by, every_case
-from tlstunnel.bench.ciphers import Effort, Result
-from tlstunnel.bench.refusals import UnsupportedError
-from tlstunnel.bench.session import Lab
+from tlstunnel.tools.bench import ciphers, machine, plot, report
+from tlstunnel.tools.bench.advice import Advice, advise
+from tlstunnel.tools.bench.cases import BASE_GROUP, BASE_KEY, BASE_SUITE, Bulk, Handshake, chosen_by, every_case
+from tlstunnel.tools.bench.ciphers import Effort, Result
+from tlstunnel.tools.bench.refusals import UnsupportedError
+from tlstunnel.tools.bench.session import Lab
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,7 @@ def test_what_the_library_does_not_know_is_listed_as_such(monkeypatch: pytest.Mo
         lab.shaker(unknown_suite)
 
     from tlstunnel.errors import UsageError
-    from tlstunnel.pki import authority
+    from tlstunnel.tools.pki import authority
 
     def refuse(*_: object, **__: object) -> None:
         raise UsageError("--key-type", "needs a newer cryptography package")
@@ -81,7 +81,7 @@ def by_name(results: list[Result], case: Handshake) -> Result:
 def test_a_handshake_has_the_size_that_its_parts_have(results: list[Result]) -> None:
     from dataclasses import replace
 
-    from tlstunnel.bench.cases import GROUPS, KEYS
+    from tlstunnel.tools.bench.cases import GROUPS, KEYS
 
     base = by_name(results, BASE)
     hybrid = by_name(results, replace(BASE, group=next(g for g in GROUPS if g.name == "X25519MLKEM768")))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tlstunnel.bench import ciphers
-from tlstunnel.bench.relay import Limit, Outcome, Sample, Work
 from tlstunnel.cli.bench import app
 from tlstunnel.errors import TunnelError
+from tlstunnel.tools.bench import ciphers
+from tlstunnel.tools.bench.relay import Limit, Outcome, Sample, Work
 
 CONFIG = """
 [services.a]
@@ -145,7 +145,7 @@ def test_a_rate_is_only_the_tunnels_own_when_the_tunnel_was_busy(tunnel: float, 
 
 
 def test_the_report_says_when_the_load_was_the_bottleneck() -> None:
-    from tlstunnel.bench import machine, relay_report
+    from tlstunnel.tools.bench import machine, relay_report
 
     def outcome(load_share: float) -> Outcome:
         us = {"p50": 40.0, "p90": 50.0, "p99": 60.0, "p999": 70.0, "max": 80.0}
@@ -175,7 +175,7 @@ def test_the_report_says_when_the_load_was_the_bottleneck() -> None:
 def test_filters_that_the_pages_show_choose_rows() -> None:
     import re
 
-    from tlstunnel.bench.cases import chosen_by, every_case
+    from tlstunnel.tools.bench.cases import chosen_by, every_case
 
     docs = Path(__file__).parents[2] / "docs"
     pages = (docs / "reference" / "bench.md").read_text() + (docs / "how-to" / "choose-ciphers.md").read_text()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tlstunnel.errors import StartupError
-from tlstunnel.observe.board import Board, Layout
+from tlstunnel.observe.counters import Board, Layout
 
 
 def test_an_increment_in_any_row_is_in_the_total() -> None:
@@ -82,7 +82,7 @@ def test_growing_beyond_the_room_says_to_restart() -> None:
 
 PROGRAM = """
 import os, sys
-from tlstunnel.observe.board import Board, Layout
+from tlstunnel.observe.counters import Board, Layout
 board = Board(Layout(8, gauges=(1,)), rows=4)
 pids = []
 for row in (1, 2, 3):

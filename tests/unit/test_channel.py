@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlstunnel.server import channel
-from tlstunnel.server.channel import (
+from tlstunnel.daemon.processes import messages
+from tlstunnel.daemon.processes.messages import (
     MAX_ORDER,
     MAX_REASON,
     MAX_REPORT,
@@ -39,13 +39,13 @@ REPORTS = [Ready(), Pong(), Renewed(), Drained(3), Failed("port in use")]
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=str)
-def test_an_order_arrives_as_it_was_given(order: channel.Order) -> None:
+def test_an_order_arrives_as_it_was_given(order: messages.Order) -> None:
     (payload,) = Unframer(MAX_ORDER).feed(order_bytes(order))
     assert parse_order(payload) == order
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=str)
-def test_a_report_arrives_as_it_was_given(report: channel.Report) -> None:
+def test_a_report_arrives_as_it_was_given(report: messages.Report) -> None:
     (payload,) = Unframer(MAX_REPORT).feed(report_bytes(report))
     assert parse_report(payload) == report
 
@@ -117,7 +117,7 @@ def test_a_workers_last_words_are_one_printable_line(words: str) -> None:
 
 
 def test_both_ends_of_a_channel_talk() -> None:
-    ours, theirs = channel.pair()
+    ours, theirs = messages.pair()
     with ours, theirs:
         ours.sendall(order_bytes(Ping()))
         assert parse_order(Unframer(MAX_ORDER).feed(theirs.recv(4096))[0]) == Ping()

@@ -15,9 +15,9 @@ import typer
 from tests.support import certificates
 from tlstunnel.address import parse_target
 from tlstunnel.cli import app as commands
-from tlstunnel.pki import files
-from tlstunnel.probe.route import Route
-from tlstunnel.probe.trouble import OutOfTime
+from tlstunnel.tools.pki import files
+from tlstunnel.tools.probe.route import Route
+from tlstunnel.tools.probe.trouble import OutOfTime
 
 
 def ends_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
@@ -150,7 +150,7 @@ def test_no_connection_of_a_stopped_probe_stays_open() -> None:
 
 def test_what_a_killed_command_left_behind_is_gone_after_the_next(tmp_path: Path) -> None:
     program = (
-        "import os, sys; from pathlib import Path; from tlstunnel.pki import files\n"
+        "import os, sys; from pathlib import Path; from tlstunnel.tools.pki import files\n"
         "os.fsync = lambda fd: os.kill(os.getpid(), 9)\n"
         "files.write(Path(sys.argv[1]), b'secret', secret=True, replace=False)\n"
     )

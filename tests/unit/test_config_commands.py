@@ -47,7 +47,7 @@ def tlstunnel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
             started.append(config)
             sys.exit(7)
 
-        monkeypatch.setattr("tlstunnel.supervisor.launch.launch", launch)
+        monkeypatch.setattr("tlstunnel.daemon.processes.launch.launch", launch)
         monkeypatch.setattr(sys, "argv", ["tlstunnel", *words])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -187,7 +187,7 @@ def test_check_tells_when_a_key_is_encrypted_and_nobody_gives_its_passphrase(
 def test_check_names_accounts_and_descriptors_that_a_start_would_miss(
     tlstunnel: Command, pair: certificates.Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlstunnel.supervisor.limits.raise_descriptor_limit", lambda: 1024)
+    monkeypatch.setattr("tlstunnel.daemon.system.limits.raise_descriptor_limit", lambda: 1024)
     text = '[process]\nworkers = 1\nuser = "nobody-of-that-name"\nmax_connections = 100000\n' + service(pair)
     done = tlstunnel("check", config_file(text))
     user, descriptors = done.err.splitlines()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tlstunnel.access.policy import Policy, Rule
 from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config.effective import render_config
 from tlstunnel.config.load import load_file
@@ -35,7 +36,6 @@ from tlstunnel.config.model import (
     Timeouts,
     TLSSettings,
 )
-from tlstunnel.tls.policy import Policy, Rule
 
 TIMES = Timeouts(
     handshake_s=0.5, connect_s=math.inf, idle_s=90.0, half_close_s=7200.0, drain_s=0.0, max_lifetime_s=86400.0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import certificates
+from tlstunnel.access.policy import Policy
 from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config.keys import Key, options_of
 from tlstunnel.config.model import (
@@ -27,9 +28,8 @@ from tlstunnel.errors import ConfigError, StartupError
 from tlstunnel.tls import inventory
 from tlstunnel.tls.context import ContextError
 from tlstunnel.tls.inspection import Finding, inspect, loop_warnings
-from tlstunnel.tls.passphrase import PassphraseSource
-from tlstunnel.tls.policy import Policy
 from tlstunnel.tls.store import Material, ServiceContexts
+from tlstunnel.x509.passphrase_source import PassphraseSource
 
 NOW = datetime.now(UTC)
 PASSPHRASE = "correct horse"

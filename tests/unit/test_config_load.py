@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.config_texts import CLIENT, SERVER, Load, loader, service
+from tlstunnel.access.policy import Policy, Rule
 from tlstunnel.address import SystemdAddress, TCPAddress, UnixAddress
 from tlstunnel.config.load import from_options
 from tlstunnel.config.model import (
@@ -22,7 +23,6 @@ from tlstunnel.config.model import (
     TargetTLS,
     TLSSettings,
 )
-from tlstunnel.tls.policy import Policy, Rule
 
 CONTRACT = """
 [process]

@@ -19,18 +19,18 @@ from OpenSSL import SSL
 
 from tests.support import certificates, material_files, memory, mldsa_keys
 from tests.support.wire_peers import client_context, server_context
+from tlstunnel.access.policy import Policy
 from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config.model import ALPNMismatch, CertificateFiles, ClientAuth, Mode, Service, TargetTLS, TLSSettings
 from tlstunnel.outcome import CloseReason
 from tlstunnel.tls import context as contexts
-from tlstunnel.tls.certificate_checks import crl_problems
 from tlstunnel.tls.ciphers import settings_warnings, unusable_ciphers
 from tlstunnel.tls.context import ContextError, check_settings
-from tlstunnel.tls.material import Credential, load_ca, load_credential, load_crls
-from tlstunnel.tls.passphrase import PassphraseSource
-from tlstunnel.tls.policy import Policy
 from tlstunnel.tls.portable import PortableEngine
 from tlstunnel.tls.store import Material, ServiceContexts
+from tlstunnel.x509.checks import crl_problems
+from tlstunnel.x509.material import Credential, load_ca, load_credential, load_crls
+from tlstunnel.x509.passphrase_source import PassphraseSource
 
 
 def credential(pair: certificates.Pair) -> Credential:

@@ -15,8 +15,8 @@ import trio
 
 from tlstunnel.address import parse_target
 from tlstunnel.config.model import Keepalive
+from tlstunnel.connection.dial import FIRST_REST_S, MAX_REST_S, Dialer, DialError, dial_error, set_up
 from tlstunnel.outcome import CloseReason
-from tlstunnel.server.dial import FIRST_REST_S, MAX_REST_S, Dialer, DialError, dial_error, set_up
 
 TARGET = parse_target("db.example.org:5432")
 

@@ -11,7 +11,7 @@ import pytest
 
 from tlstunnel.address import TCPAddress
 from tlstunnel.cli import explain_network
-from tlstunnel.tls13.client_config import ClientConfig
+from tlstunnel.tools.tls13.client_config import ClientConfig
 
 NAMED = TCPAddress("server.example", 443)
 

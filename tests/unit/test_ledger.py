@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tlstunnel.config.model import Rate
-from tlstunnel.observe.board import Board, Layout
-from tlstunnel.server import ledger as ledgers
-from tlstunnel.server.ledger import Ledger, key
+from tlstunnel.connection import ledger as ledgers
+from tlstunnel.connection.ledger import Ledger, key
+from tlstunnel.observe.counters import Board, Layout
 
 CELL = 3
 WHO = key(1, 4, 0x7F000001)

@@ -19,14 +19,14 @@ from tlstunnel.cli.cert import render
 from tlstunnel.cli.colours import URGENCY_STYLES
 from tlstunnel.cli.status import problems_of
 from tlstunnel.observe.admin.page import page
-from tlstunnel.observe.board import Board
-from tlstunnel.observe.schema import schema_for
+from tlstunnel.observe.counters import Board
+from tlstunnel.observe.series import schema_for
 from tlstunnel.observe.state import CertificateState, TunnelState
 from tlstunnel.observe.status import status_document
 from tlstunnel.observe.words import days_cell, time_left, urgency
-from tlstunnel.pki import describe
-from tlstunnel.probe import weaknesses
-from tlstunnel.tls.certificate_checks import _dates
+from tlstunnel.tools.pki import describe
+from tlstunnel.tools.probe import weaknesses
+from tlstunnel.x509.checks import _dates
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)

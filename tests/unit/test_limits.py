@@ -12,8 +12,8 @@ import pytest
 
 from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config.model import MAX_WORKERS, Config, Mode, Process, Service
-from tlstunnel.errors import StartupError
-from tlstunnel.supervisor.limits import (
+from tlstunnel.daemon.processes.rows import MAX_ROWS
+from tlstunnel.daemon.system.limits import (
     OVERHEAD,
     DescriptorBudget,
     cpu_quota,
@@ -21,7 +21,7 @@ from tlstunnel.supervisor.limits import (
     raise_descriptor_limit,
     usable_cores,
 )
-from tlstunnel.supervisor.rows import MAX_ROWS
+from tlstunnel.errors import StartupError
 
 
 def config(*limits: int | None, overall: int | None = None) -> Config:
@@ -136,7 +136,7 @@ def test_workers_that_the_supervisor_has_no_descriptors_for_are_refused() -> Non
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
     program = (
         "import resource\n"
-        "from tlstunnel.supervisor.limits import raise_descriptor_limit\n"
+        "from tlstunnel.daemon.system.limits import raise_descriptor_limit\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512))\n"
         "print(raise_descriptor_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))\n"
         "print(raise_descriptor_limit())\n"
@@ -261,7 +261,7 @@ def test_the_workers_of_two_configurations_fit_side_by_side() -> None:
 
 
 def test_taskset_is_respected() -> None:
-    program = "from tlstunnel.supervisor.limits import usable_cores; print(usable_cores())"
+    program = "from tlstunnel.daemon.system.limits import usable_cores; print(usable_cores())"
     one = min(os.sched_getaffinity(0))
     done = subprocess.run(
         [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{one}}}); {program}"],

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from tlstunnel.server.channel import Ping
-from tlstunnel.supervisor import liveness
-from tlstunnel.supervisor.children import QUIET, Child
-from tlstunnel.supervisor.liveness import HUNG, HUNG_AT_START, Liveness, state_of
+from tlstunnel.daemon.processes import liveness
+from tlstunnel.daemon.processes.children import QUIET, Child
+from tlstunnel.daemon.processes.liveness import HUNG, HUNG_AT_START, Liveness, state_of
+from tlstunnel.daemon.processes.messages import Ping
 
 
 class Rig:

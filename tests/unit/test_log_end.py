@@ -14,14 +14,14 @@ import pytest
 from tests.support.admin_rig import config
 from tests.unit.test_log_lines import record
 from tlstunnel.config.model import Log as LogSettings
-from tlstunnel.observe.board import Board, Row
+from tlstunnel.daemon.processes.workforce import GRACE_S
+from tlstunnel.observe.counters import Board, Row
 from tlstunnel.observe.log import ENDING_S, Log
 from tlstunnel.observe.outbox import MAX_PENDING
-from tlstunnel.observe.schema import ProcessSeries, schema_for
+from tlstunnel.observe.series import ProcessSeries, schema_for
 from tlstunnel.observe.sinks import FileSink, StreamSink, SyslogSink
 from tlstunnel.outcome import CloseReason
-from tlstunnel.relay.farewell import LINGER_S
-from tlstunnel.supervisor.workforce import GRACE_S
+from tlstunnel.relay.linger import LINGER_S
 
 
 class Reader:

@@ -14,10 +14,10 @@ import pytest
 from tests.support.admin_rig import config
 from tests.support.logs import ListSink, log_on
 from tests.unit.test_log_lines import record
-from tlstunnel.observe.board import Board
+from tlstunnel.observe.counters import Board
 from tlstunnel.observe.log import BURST, INTERVAL_S
 from tlstunnel.observe.outbox import MAX_PENDING
-from tlstunnel.observe.schema import schema_for
+from tlstunnel.observe.series import schema_for
 from tlstunnel.observe.sinks import MAX_WRITE, FileSink, StreamSink
 from tlstunnel.outcome import CloseReason, Stage
 

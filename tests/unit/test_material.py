@@ -26,10 +26,10 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 from tests.support import certificates as made
 from tests.support.material_files import SECRET, Place
 from tlstunnel.config.model import CertificateFiles
-from tlstunnel.tls.certificate_checks import covers
-from tlstunnel.tls.material import Credential, MaterialError, contents_digest, files_of, load_credential
-from tlstunnel.tls.passphrase import PassphraseSource
 from tlstunnel.x509.certificate import MAX_CHAIN
+from tlstunnel.x509.checks import covers
+from tlstunnel.x509.material import Credential, MaterialError, contents_digest, files_of, load_credential
+from tlstunnel.x509.passphrase_source import PassphraseSource
 
 KEY_TYPES = ["RSA 2048", "ECDSA P-256", "ECDSA P-384", "ECDSA P-521", "Ed25519", "Ed448"]
 KEY_TYPES += ["ML-DSA-44", "ML-DSA-65", "ML-DSA-87"]
@@ -250,5 +250,5 @@ def test_a_wildcard_covers_one_whole_label(names: list[str], wanted: str, is_cov
 
 def test_loading_material_needs_no_tls_library() -> None:
     """The supervisor reads keys; it should not carry what only workers use."""
-    program = "import sys, tlstunnel.tls.material; print([m for m in ('OpenSSL', 'trio', 'ssl') if m in sys.modules])"
+    program = "import sys, tlstunnel.x509.material; print([m for m in ('OpenSSL', 'trio', 'ssl') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

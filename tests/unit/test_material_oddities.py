@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.support import certificates as made
 from tests.support.material_files import Place
 from tlstunnel.config.model import CertificateFiles
-from tlstunnel.tls.certificate_checks import ca_warnings, crl_problems, warnings
-from tlstunnel.tls.material import Credential, MaterialError, load_ca, load_credential, load_crls
-from tlstunnel.tls.passphrase import VARIABLE, PassphraseSource
-from tlstunnel.tls.permissions import is_open_to_others
-from tlstunnel.tls.private_key import decrypt
+from tlstunnel.x509.checks import ca_warnings, crl_problems, warnings
+from tlstunnel.x509.key import decrypt
+from tlstunnel.x509.material import Credential, MaterialError, load_ca, load_credential, load_crls
+from tlstunnel.x509.passphrase_source import VARIABLE, PassphraseSource
 from tlstunnel.x509.pem import SourceFile, read_file
+from tlstunnel.x509.permissions import is_open_to_others
 
 PAIR = made.server("www.example.org")
 ECDSA_SHA256 = bytes.fromhex("2a8648ce3d040302")

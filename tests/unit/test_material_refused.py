@@ -17,8 +17,8 @@ from tests.support import certificates as made
 from tests.support.material_files import GOLDEN, SECRET, WRONG, Place, assert_no_secret, compare
 from tests.support.refused_material import LEAF, REFUSED, refused
 from tlstunnel.config.model import CertificateFiles
-from tlstunnel.tls.material import MaterialError, load_credential
-from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.x509.material import MaterialError, load_credential
+from tlstunnel.x509.passphrase_source import PassphraseSource
 
 # Damage.
 

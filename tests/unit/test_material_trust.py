@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support import certificates as made
 from tests.support.material_files import Place
-from tlstunnel.tls.certificate_checks import ca_warnings
-from tlstunnel.tls.material import MaterialError, contents_digest, load_ca, load_crls, load_system_ca, system_ca_file
+from tlstunnel.x509.checks import ca_warnings
+from tlstunnel.x509.material import MaterialError, contents_digest, load_ca, load_crls, load_system_ca, system_ca_file
 from tlstunnel.x509.trust import signed_by
 
 ROOT, OTHER = made.ca(), made.ca("another root")

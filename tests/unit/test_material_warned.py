@@ -18,9 +18,9 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from tests.support import certificates as made
 from tests.support.material_files import GOLDEN, SECRET, Place, compare
 from tlstunnel.config.model import CertificateFiles
-from tlstunnel.tls.certificate_checks import ca_warnings, crl_problems, warnings
-from tlstunnel.tls.material import MaterialError, load_ca, load_credential, load_crls, load_system_ca
-from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.x509.checks import ca_warnings, crl_problems, warnings
+from tlstunnel.x509.material import MaterialError, load_ca, load_credential, load_crls, load_system_ca
+from tlstunnel.x509.passphrase_source import PassphraseSource
 
 Case = Callable[[Place], CertificateFiles]
 

@@ -13,10 +13,10 @@ from tests.support import mldsa_keys
 from tests.support.material_files import Place
 from tlstunnel.config.model import CertificateFiles
 from tlstunnel.errors import UsageError
-from tlstunnel.pki import keys
-from tlstunnel.pki.passphrase import Passphrase
-from tlstunnel.tls.material import MaterialError, load_credential
-from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.tools.pki import keys
+from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.material import MaterialError, load_credential
+from tlstunnel.x509.passphrase_source import PassphraseSource
 
 KINDS = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tlstunnel.server.names import CACHE_S, Names
+from tlstunnel.connection.resolve import CACHE_S, Names
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))]
 

@@ -14,14 +14,14 @@ from tests.support.admin_rig import begin, config, one_connection
 from tests.unit.test_log_lines import WHEN, record
 from tests.unit.test_observe_observer import ListLog
 from tlstunnel.observe.admin.routes import PATHS
-from tlstunnel.observe.board import Board
+from tlstunnel.observe.counters import Board
 from tlstunnel.observe.lines import LEVEL_OF, JSONLines
 from tlstunnel.observe.listing import describe
 from tlstunnel.observe.log import BURST, INTERVAL_S
 from tlstunnel.observe.metrics import FAMILIES, PREFIX
 from tlstunnel.observe.observer import Observer
 from tlstunnel.observe.outbox import MAX_PENDING
-from tlstunnel.observe.schema import PAUSE_REASONS, schema_for
+from tlstunnel.observe.series import PAUSE_REASONS, schema_for
 from tlstunnel.observe.state import CertificateState, ReloadState, ServiceState, TunnelState, WorkerState
 from tlstunnel.observe.status import status_document
 from tlstunnel.outcome import CloseReason, Stage

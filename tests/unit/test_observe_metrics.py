@@ -12,11 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from tests.support.admin_rig import begin, config, one_connection
 from tests.unit.test_observe_observer import ListLog
-from tlstunnel.observe.board import Board
+from tlstunnel.observe.counters import Board
 from tlstunnel.observe.metrics import FAMILIES, TunnelCollector, exposition
 from tlstunnel.observe.observer import Observer
 from tlstunnel.observe.processes import ProcessUsage, usage
-from tlstunnel.observe.schema import schema_for
+from tlstunnel.observe.series import schema_for
 from tlstunnel.observe.state import CertificateState, StateBlob, TunnelState, WorkerState
 from tlstunnel.outcome import CloseReason
 

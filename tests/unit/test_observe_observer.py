@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.support.admin_rig import begin, config, one_connection
-from tlstunnel.observe.board import Board
+from tlstunnel.observe.counters import Board
 from tlstunnel.observe.observer import Observer
 from tlstunnel.observe.record import ConnectionRecord, Identifiers
-from tlstunnel.observe.schema import schema_for
+from tlstunnel.observe.series import schema_for
 from tlstunnel.outcome import CloseReason, Stage
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tlstunnel.cli.top import obey
 from tlstunnel.cli.top_view import Wishes, plain_line, screen, talkers_to_show
-from tlstunnel.observe.rates import HISTORY, Totals, Watch, rates_between, sparkline
+from tlstunnel.tools.top.rates import HISTORY, Totals, Watch, rates_between, sparkline
 
 
 def status(

@@ -6,10 +6,11 @@ import itertools
 from dataclasses import replace
 
 from tests.support.admin_rig import config
+from tlstunnel.access.policy import Policy, Reason
 from tlstunnel.address import TCPAddress
 from tlstunnel.config.model import ClientAuth, Mode, TargetTLS, TLSSettings
-from tlstunnel.observe.board import Board
-from tlstunnel.observe.schema import (
+from tlstunnel.observe.counters import Board
+from tlstunnel.observe.series import (
     CIPHERS_12,
     DECISIONS,
     NONE,
@@ -23,7 +24,6 @@ from tlstunnel.observe.schema import (
     schema_for,
 )
 from tlstunnel.outcome import CloseReason, Stage
-from tlstunnel.tls.policy import Policy, Reason
 
 
 def cells_of(series: ServiceSeries) -> list[int]:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 HEAVY = ("trio", "h11", "prometheus_client", "rich", "http.client", "logging", "asyncio")
-FOR_EVERYBODY = ("board", "schema", "record", "observer", "log", "lines", "sinks", "noise", "state", "listing")
+FOR_EVERYBODY = (
+    "counters", "series", "record", "observer", "log", "lines", "sinks", "ratelimit", "state", "listing",
+)  # fmt: skip
 
 
 def test_workers_and_the_supervisor_import_no_server_and_no_exposition() -> None:

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from tlstunnel.daemon.processes.timers import Timers
 from tlstunnel.patience import AWAY_S, GRACE_S, Patience
-from tlstunnel.supervisor.timers import Timers
 
 
 def test_time_passes_as_it_does_while_nothing_is_wrong() -> None:

@@ -36,8 +36,8 @@ from tests.support.hostile_certificates import (
     general,
     key,
 )
+from tlstunnel.access.peer import MAX_CLAIM, MAX_TEXT, UnusableCertificateError, claim, identity, printable
 from tlstunnel.outcome import CloseReason
-from tlstunnel.tls.peer import MAX_CLAIM, MAX_TEXT, UnusableCertificateError, claim, identity, printable
 
 C = NameOID.COUNTRY_NAME
 

@@ -14,13 +14,13 @@ import pytest
 from cryptography import x509
 
 from tlstunnel.errors import StartupError, UsageError
-from tlstunnel.pki import authority, constraints, files, index, issue, keys, profile, readers
-from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.tools.pki import authority, constraints, files, index, issue, keys, profile, readers
+from tlstunnel.tools.pki.passphrase import Passphrase
 
 CRASH_EVERYWHERE = """
 import os, sys
 from pathlib import Path
-from tlstunnel.pki import authority, files, index, issue, keys, readers
+from tlstunnel.tools.pki import authority, files, index, issue, keys, readers
 
 root = Path(sys.argv[1])
 STEPS = ("open", "replace", "link", "unlink", "fsync", "mkdir")

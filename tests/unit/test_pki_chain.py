@@ -11,10 +11,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from tlstunnel.errors import UsageError
-from tlstunnel.pki import authority, bundle, chain, constraints, describe, issue, keys, names, profile, readers
-from tlstunnel.pki.authority import Authority
-from tlstunnel.pki.keys import KeyKind
-from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.tools.pki import authority, bundle, chain, constraints, describe, issue, keys, names, profile, readers
+from tlstunnel.tools.pki.authority import Authority
+from tlstunnel.tools.pki.keys import KeyKind
+from tlstunnel.tools.pki.passphrase import Passphrase
 
 DAY = datetime.timedelta(days=1)
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from tlstunnel.cli.cert import app
 from tlstunnel.errors import TunnelError
-from tlstunnel.pki import keys, readers
-from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.tools.pki import keys, readers
+from tlstunnel.tools.pki.passphrase import Passphrase
 
 
 class Ran:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tlstunnel.cli.cert import app
-from tlstunnel.pki import authority, issue, revoke
+from tlstunnel.tools.pki import authority, issue, revoke
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOW_TO = DOCS / "how-to" / "certificates.md"

@@ -14,8 +14,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tlstunnel.errors import TunnelError
-from tlstunnel.pki import authority, bundle, chain, constraints, describe, encryption, index, keys, profile, readers
-from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.tools.pki import (
+    authority,
+    bundle,
+    chain,
+    constraints,
+    describe,
+    encryption,
+    index,
+    keys,
+    profile,
+    readers,
+)
+from tlstunnel.tools.pki.passphrase import Passphrase
 
 PASSPHRASE = Passphrase("open sesame")
 EXAMPLES = settings(
@@ -170,7 +181,7 @@ def test_any_text_is_a_name_or_refused_in_one_line(text: str) -> None:
 @given(st.text(max_size=60).filter(bool))
 @EXAMPLES
 def test_files_named_after_a_stranger_stay_in_their_folder(text: str) -> None:
-    from tlstunnel.pki import issue
+    from tlstunnel.tools.pki import issue
 
     certificate, key = issue.paths("out", stem=None, first=text)
     assert certificate.parent == key.parent == Path("out")

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tlstunnel.errors import UsageError
-from tlstunnel.pki import authority, chain, index, issue, keys, names, profile, readers, renew, request, revoke
-from tlstunnel.pki.authority import Authority
-from tlstunnel.pki.keys import KeyKind
+from tlstunnel.tools.pki import authority, chain, index, issue, keys, names, profile, readers, renew, request, revoke
+from tlstunnel.tools.pki.authority import Authority
+from tlstunnel.tools.pki.keys import KeyKind
 
 
 @pytest.fixture

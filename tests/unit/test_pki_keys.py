@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tlstunnel.errors import UsageError
-from tlstunnel.pki import encryption, keys, passphrase
-from tlstunnel.pki.keys import KeyKind
-from tlstunnel.pki.passphrase import Passphrase
+from tlstunnel.tools.pki import encryption, keys, passphrase
+from tlstunnel.tools.pki.keys import KeyKind
+from tlstunnel.tools.pki.passphrase import Passphrase
 
 QUICK = [kind for kind in KeyKind if kind not in (KeyKind.RSA3072, KeyKind.RSA4096)]
 

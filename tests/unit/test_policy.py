@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.identities import PIN, an_identity
 from tests.support.policies import allows, denies
-from tlstunnel.tls.policy import Decision, Policy, Reason, Rule, RuleError, decide, rule
+from tlstunnel.access.policy import Decision, Policy, Reason, Rule, RuleError, decide, rule
 
 BILLING = an_identity(common_names=("billing",), organizational_units=("finance", "ops"))
 
@@ -90,7 +90,7 @@ class TestDecision:
         assert str(rule(**dict(reversed(everything.items())))) == shown
 
     def test_reading_a_policy_loads_no_cryptography(self) -> None:
-        program = "import sys, tlstunnel.tls.policy; assert 'cryptography' not in sys.modules"
+        program = "import sys, tlstunnel.access.policy; assert 'cryptography' not in sys.modules"
         subprocess.run([sys.executable, "-c", program], check=True)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.identities import an_identity
 from tests.support.policies import allows, denies
-from tlstunnel.tls.policy import Rule
+from tlstunnel.access.policy import Rule
 
 FIELDS = {"cn": "common_names", "ou": "organizational_units", "dns": "dns_names", "uri": "uris", "email": "emails"}
 

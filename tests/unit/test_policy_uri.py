@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.identities import an_identity
 from tests.support.policies import allows, denies
-from tlstunnel.tls.policy import Rule, RuleError
+from tlstunnel.access.policy import Rule, RuleError
 
 
 def with_uri(*uris: str) -> object:

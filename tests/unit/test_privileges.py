@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tlstunnel.daemon.system.privileges import Identity, capabilities, resolve_identity
 from tlstunnel.errors import StartupError
-from tlstunnel.supervisor.privileges import Identity, capabilities, resolve_identity
 
 needs_root = pytest.mark.root
 
@@ -24,7 +24,9 @@ def root() -> None:
 
 def program(body: str) -> list[str]:
     """Run a program of its own, because there is no way back; the lines it prints."""
-    head = "import os\nfrom tlstunnel.supervisor.privileges import *\nfrom tlstunnel.supervisor import privileges\n"
+    head = (
+        "import os\nfrom tlstunnel.daemon.system.privileges import *\nfrom tlstunnel.daemon.system import privileges\n"
+    )
     command = [sys.executable, "-X", "dev", "-c", head + textwrap.dedent(body)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.fuzzing import fuzz
-from tlstunnel.probe import ssl2
-from tlstunnel.probe.answer import Answer, AnswerReader
-from tlstunnel.probe.hello import SCHEMES, SSL_3_0, TLS_1_0, Offer, encode
-from tlstunnel.probe.suites import SCSV_FALLBACK, SCSV_RENEGOTIATION
-from tlstunnel.tls13 import extensions as ext
-from tlstunnel.tls13.extension_block import Extension, find
-from tlstunnel.tls13.failure import Violation
-from tlstunnel.tls13.messages import HELLO_RETRY_RANDOM, ClientHello, ServerHello
-from tlstunnel.tls13.names import TLS_1_2, TLS_1_3, ContentType
-from tlstunnel.tls13.names import ExtensionType as Ext
-from tlstunnel.tls13.wire import Record, uint, uints, vector
+from tlstunnel.tools.probe import ssl2
+from tlstunnel.tools.probe.answer import Answer, AnswerReader
+from tlstunnel.tools.probe.hello import SCHEMES, SSL_3_0, TLS_1_0, Offer, encode
+from tlstunnel.tools.probe.suites import SCSV_FALLBACK, SCSV_RENEGOTIATION
+from tlstunnel.tools.tls13 import extensions as ext
+from tlstunnel.tools.tls13.extension_block import Extension, find
+from tlstunnel.tools.tls13.failure import Violation
+from tlstunnel.tools.tls13.messages import HELLO_RETRY_RANDOM, ClientHello, ServerHello
+from tlstunnel.tools.tls13.names import TLS_1_2, TLS_1_3, ContentType
+from tlstunnel.tools.tls13.names import ExtensionType as Ext
+from tlstunnel.tools.tls13.wire import Record, uint, uints, vector
 
 ECDHE_RSA, DHE_RSA, ECDHE_PSK, RSA = 0xC02F, 0x009E, 0xC037, 0x002F
 EVERYTHING = Offer(versions=(TLS_1_3, TLS_1_2, 0x0302, TLS_1_0))

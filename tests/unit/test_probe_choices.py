@@ -8,12 +8,12 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.fuzzing import fuzz
-from tlstunnel.probe.choices import CutShort, Order, in_turn, order_of
-from tlstunnel.probe.groups import IN_TLS12, IN_TLS13, group
-from tlstunnel.probe.names import text_of_der
-from tlstunnel.probe.suites import SUITES, offered_in, suite
-from tlstunnel.probe.trouble import Silent
-from tlstunnel.tls13.names import TLS_1_2, TLS_1_3
+from tlstunnel.tools.probe.choices import CutShort, Order, in_turn, order_of
+from tlstunnel.tools.probe.groups import IN_TLS12, IN_TLS13, group
+from tlstunnel.tools.probe.names import text_of_der
+from tlstunnel.tools.probe.suites import SUITES, offered_in, suite
+from tlstunnel.tools.probe.trouble import Silent
+from tlstunnel.tools.tls13.names import TLS_1_2, TLS_1_3
 
 Choose = Callable[[tuple[int, ...]], int | None]
 

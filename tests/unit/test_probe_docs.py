@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from tests.unit.test_probe_weaknesses import CASES
-from tlstunnel.probe import weaknesses
-from tlstunnel.probe.findings import Findings
-from tlstunnel.probe.suites import SUITES
+from tlstunnel.tools.probe import weaknesses
+from tlstunnel.tools.probe.findings import Findings
+from tlstunnel.tools.probe.suites import SUITES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reference/probe.md").read_text()
@@ -28,7 +28,7 @@ def test_every_key_of_the_json_is_described() -> None:
     for part in ("target", "timings_ms", "alpn", "resumption", "client_certificate", "features"):
         row = next(line for line in table.splitlines() if line.startswith(f"| `{part}`"))
         kind = Findings.__dataclass_fields__[part].type
-        inner = getattr(__import__("tlstunnel.probe.findings", fromlist=["x"]), str(kind))
+        inner = getattr(__import__("tlstunnel.tools.probe.findings", fromlist=["x"]), str(kind))
         for field in dataclasses.fields(inner):
             assert f"`{field.name}`" in row, (part, field.name)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tlstunnel.probe.findings import (
+from tlstunnel.tools.probe.findings import (
     Chain,
     Ciphers,
     Features,
@@ -21,10 +21,10 @@ from tlstunnel.probe.findings import (
     Target,
     Version,
 )
-from tlstunnel.probe.groups import group
-from tlstunnel.probe.suites import SUITES, suite
-from tlstunnel.probe.weaknesses import flaws_of, judge
-from tlstunnel.tls13.names import TLS_1_2, TLS_1_3, version_name
+from tlstunnel.tools.probe.groups import group
+from tlstunnel.tools.probe.suites import SUITES, suite
+from tlstunnel.tools.probe.weaknesses import flaws_of, judge
+from tlstunnel.tools.tls13.names import TLS_1_2, TLS_1_3, version_name
 
 NOW = datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.UTC)
 GOOD_SUITE, CBC, STATIC, RC4, NULL, ANON, EXPORT, DES, TRIPLE_DES = (

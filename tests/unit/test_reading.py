@@ -17,15 +17,15 @@ from tests.support import certificates
 from tlstunnel import reading
 from tlstunnel.config.load import load_file
 from tlstunnel.config.model import CertificateFiles, Config
+from tlstunnel.daemon.processes.reload_source import Poll, load_config, load_material
 from tlstunnel.errors import StartupError, TunnelError
 from tlstunnel.observe.admin.tls import tls_context
-from tlstunnel.observe.client import client_context
 from tlstunnel.observe.sinks import FileSink
-from tlstunnel.pki import files
 from tlstunnel.reading import UnfitFileError, read_whole
-from tlstunnel.supervisor.reload import Poll, load_config, load_material
-from tlstunnel.tls.material import load_credential
-from tlstunnel.tls.passphrase import PassphraseSource
+from tlstunnel.tools.pki import files
+from tlstunnel.tools.top.client import client_context
+from tlstunnel.x509.material import load_credential
+from tlstunnel.x509.passphrase_source import PassphraseSource
 from tlstunnel.x509.pem import read_file
 
 LIMIT = 100_000
@@ -258,12 +258,13 @@ def test_an_error_tells_the_machine_from_the_name(fifo: Path) -> None:
 
 OPENS_BY_ITSELF = {
     # The kernel's files.
-    "bench.actors", "bench.machine", "bench.process", "observe.processes", "supervisor.launch", "supervisor.limits",
-    "supervisor.liveness", "supervisor.privileges", "supervisor.refusal", "supervisor.slimming",
+    "tools.bench.actors", "tools.bench.machine", "tools.bench.process", "observe.processes", "daemon.processes.launch",
+    "daemon.system.limits",
+    "daemon.processes.liveness", "daemon.system.privileges", "daemon.listen.bind_errors", "daemon.system.trim",
     # /dev/null, our own units, locks, and files of our own making.
-    "cli.app", "cli.entry", "cli.systemd", "pki.files", "supervisor.stapling",
+    "cli.app", "cli.entry", "cli.systemd", "tools.pki.files", "daemon.ocsp.stapling",
     "config.files",  # looks whether a file can be opened, and not into it
-    "tls.apart",  # a pipe between two processes of ours
+    "x509.apart",  # a pipe between two processes of ours
     "observe.sinks", "tls.context",  # what is written to, without waiting
     "reading",
 }  # fmt: skip

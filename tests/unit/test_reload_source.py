@@ -8,8 +8,8 @@ import pytest
 
 from tlstunnel.config.load import from_options, load_file
 from tlstunnel.config.model import COMMAND_LINE, Mode
+from tlstunnel.daemon.processes.reload_source import load_config
 from tlstunnel.errors import ConfigError
-from tlstunnel.supervisor.reload import load_config
 
 OPTIONS = {("service", "listen"): ["127.0.0.1:0"], ("service", "target"): ["localhost:1"]}
 

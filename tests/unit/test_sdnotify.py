@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tlstunnel.supervisor.sdnotify import Notifier
+from tlstunnel.daemon.system.sdnotify import Notifier
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_the_barrier_gives_up_on_a_manager_that_does_not_read(notifier: Notifier
 
 def test_a_child_has_neither_the_socket_nor_the_variable(manager: socket.socket) -> None:
     program = (
-        "import os, subprocess, sys; from tlstunnel.supervisor.sdnotify import Notifier\n"
+        "import os, subprocess, sys; from tlstunnel.daemon.system.sdnotify import Notifier\n"
         "notifier = Notifier.from_environment()\n"
         'child = \'import os; print([n for n in os.environ if n.startswith(("NOTIFY", "WATCHDOG"))], \'\n'
         'child += \'[f for f in os.listdir("/proc/self/fd") if "socket" in \'\n'

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.listeners import Opener, accepts, config, descriptors, opener, port_of, program, refusal
-from tlstunnel.supervisor import binding
+from tlstunnel.daemon.listen import binding
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from tests.support.listeners import Opener, accepts, config, opener, refusal
 from tlstunnel.address import Listen, SystemdAddress, TCPAddress
 from tlstunnel.config.model import Admin, Config, Mode, Service
-from tlstunnel.supervisor.activation import Inherited
+from tlstunnel.daemon.listen.activation import Inherited
 
 
 @pytest.fixture

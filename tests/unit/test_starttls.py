@@ -9,9 +9,9 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.fuzzing import fuzz
-from tlstunnel.starttls import ldap, mysql, postgres
-from tlstunnel.starttls.clients import CLIENTS
-from tlstunnel.starttls.conversation import MAX_PLAINTEXT, StartTLSError
+from tlstunnel.connection.starttls import ldap, mysql, postgres
+from tlstunnel.connection.starttls.clients import CLIENTS
+from tlstunnel.connection.starttls.conversation import MAX_PLAINTEXT, StartTLSError
 
 GREETING = bytes([10]) + b"8.0.36\0" + bytes(4) + b"saltsalt" + b"\0" + (0xFFFF).to_bytes(2, "little") + bytes(30)
 LDAP_SUCCESS = bytes.fromhex("300c02010178070a010004000400")

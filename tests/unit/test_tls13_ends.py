@@ -8,9 +8,9 @@ import pytest
 
 from tests.support import certificates, hostile
 from tests.support.tls13_pairs import A, ends, talk
-from tlstunnel.tls13.client import Client
-from tlstunnel.tls13.client_config import ChainVerdict, ClientConfig
-from tlstunnel.tls13.events import (
+from tlstunnel.tools.tls13.client import Client
+from tlstunnel.tools.tls13.client_config import ChainVerdict, ClientConfig
+from tlstunnel.tools.tls13.events import (
     ApplicationData,
     Closed,
     HandshakeComplete,
@@ -18,19 +18,19 @@ from tlstunnel.tls13.events import (
     State,
     TicketReceived,
 )
-from tlstunnel.tls13.failure import Violation
-from tlstunnel.tls13.hostile import (
+from tlstunnel.tools.tls13.failure import Violation
+from tlstunnel.tools.tls13.hostile import (
     Hostile,
 )
-from tlstunnel.tls13.keyexchange import answer, offer, supported_groups
-from tlstunnel.tls13.names import (
+from tlstunnel.tools.tls13.keyexchange import answer, offer, supported_groups
+from tlstunnel.tools.tls13.names import (
     CipherSuite,
     ContentType,
     NamedGroup,
 )
-from tlstunnel.tls13.server import Server
-from tlstunnel.tls13.server_config import ClientAuth, ServerConfig
-from tlstunnel.tls13.wire import Record, RecordBuffer
+from tlstunnel.tools.tls13.server import Server
+from tlstunnel.tools.tls13.server_config import ClientAuth, ServerConfig
+from tlstunnel.tools.tls13.wire import Record, RecordBuffer
 
 
 @pytest.mark.parametrize("group", supported_groups(), ids=lambda group: group.name)

@@ -9,14 +9,14 @@ import pytest
 
 from tests.support import certificates, hostile
 from tests.support.tls13_pairs import A, H, X, ends, talk
-from tlstunnel.tls13.client import Client
-from tlstunnel.tls13.client_config import ChainVerdict
-from tlstunnel.tls13.connection import Connection
-from tlstunnel.tls13.events import (
+from tlstunnel.tools.tls13.client import Client
+from tlstunnel.tools.tls13.client_config import ChainVerdict
+from tlstunnel.tools.tls13.connection import Connection
+from tlstunnel.tools.tls13.events import (
     State,
 )
-from tlstunnel.tls13.failure import HandshakeFailure, PeerAlert, Violation
-from tlstunnel.tls13.hostile import (
+from tlstunnel.tools.tls13.failure import HandshakeFailure, PeerAlert, Violation
+from tlstunnel.tools.tls13.hostile import (
     Act,
     Alter,
     AlterRecord,
@@ -36,14 +36,14 @@ from tlstunnel.tls13.hostile import (
     field,
     flip,
 )
-from tlstunnel.tls13.messages import HELLO_RETRY_RANDOM
-from tlstunnel.tls13.names import (
+from tlstunnel.tools.tls13.messages import HELLO_RETRY_RANDOM
+from tlstunnel.tools.tls13.names import (
     AlertDescription,
     ContentType,
     alert_name,
 )
-from tlstunnel.tls13.server import Server
-from tlstunnel.tls13.server_config import ClientAuth
+from tlstunnel.tools.tls13.server import Server
+from tlstunnel.tools.tls13.server_config import ClientAuth
 
 
 def test_a_refused_chain_ends_the_handshake_with_the_verifiers_alert() -> None:

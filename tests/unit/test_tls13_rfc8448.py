@@ -13,17 +13,17 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tlstunnel.tls13 import signature
-from tlstunnel.tls13.client import Client
-from tlstunnel.tls13.client_config import ClientConfig
-from tlstunnel.tls13.events import ApplicationData, Closed, Event, HandshakeComplete, TicketReceived
-from tlstunnel.tls13.extension_block import Extension
-from tlstunnel.tls13.messages import Certificate
-from tlstunnel.tls13.names import CipherSuite, NamedGroup, SignatureScheme
-from tlstunnel.tls13.notes import KeysNote, MessageNote, Note, SecretNote, SharedSecretNote
-from tlstunnel.tls13.server import Server
-from tlstunnel.tls13.server_config import ClientAuth, ServerConfig
-from tlstunnel.tls13.session import Session
+from tlstunnel.tools.tls13 import signature
+from tlstunnel.tools.tls13.client import Client
+from tlstunnel.tools.tls13.client_config import ClientConfig
+from tlstunnel.tools.tls13.events import ApplicationData, Closed, Event, HandshakeComplete, TicketReceived
+from tlstunnel.tools.tls13.extension_block import Extension
+from tlstunnel.tools.tls13.messages import Certificate
+from tlstunnel.tools.tls13.names import CipherSuite, NamedGroup, SignatureScheme
+from tlstunnel.tools.tls13.notes import KeysNote, MessageNote, Note, SecretNote, SharedSecretNote
+from tlstunnel.tools.tls13.server import Server
+from tlstunnel.tools.tls13.server_config import ClientAuth, ServerConfig
+from tlstunnel.tools.tls13.session import Session
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "rfc8448"
 GROUPS = (0x001D, 0x0017, 0x0018, 0x0019, 0x0100, 0x0101, 0x0102, 0x0103, 0x0104)

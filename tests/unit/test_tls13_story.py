@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from tests.support import certificates, hostile_certificates
 from tests.support.fuzzing import fuzz
-from tlstunnel.tls13 import extensions as ext
-from tlstunnel.tls13.client_config import ChainVerdict, ClientConfig
-from tlstunnel.tls13.describe import describe
-from tlstunnel.tls13.extension_block import Extension
-from tlstunnel.tls13.failure import Violation
-from tlstunnel.tls13.messages import (
+from tlstunnel.tools.tls13 import extensions as ext
+from tlstunnel.tools.tls13.client_config import ChainVerdict, ClientConfig
+from tlstunnel.tools.tls13.describe import describe
+from tlstunnel.tools.tls13.extension_block import Extension
+from tlstunnel.tools.tls13.failure import Violation
+from tlstunnel.tools.tls13.messages import (
     Certificate,
     CertificateEntry,
     CertificateRequest,
@@ -29,14 +29,14 @@ from tlstunnel.tls13.messages import (
     ServerHello,
     decode_message,
 )
-from tlstunnel.tls13.names import ExtensionType, HandshakeType, NamedGroup, group_name, is_grease, suite_name
-from tlstunnel.tls13.narrate import Narrator, TaggedNote
-from tlstunnel.tls13.notes import CheckNote, Role, SecretNote
-from tlstunnel.tls13.rehearsal import SERVER_NAME, make_cast, rehearse
-from tlstunnel.tls13.schedule import Transcript, hkdf_label
-from tlstunnel.tls13.server_config import ServerConfig
-from tlstunnel.tls13.signature import load_public_key
-from tlstunnel.tls13.story import Story
+from tlstunnel.tools.tls13.names import ExtensionType, HandshakeType, NamedGroup, group_name, is_grease, suite_name
+from tlstunnel.tools.tls13.narrate import Narrator, TaggedNote
+from tlstunnel.tools.tls13.notes import CheckNote, Role, SecretNote
+from tlstunnel.tools.tls13.rehearsal import SERVER_NAME, make_cast, rehearse
+from tlstunnel.tools.tls13.schedule import Transcript, hkdf_label
+from tlstunnel.tools.tls13.server_config import ServerConfig
+from tlstunnel.tools.tls13.signature import load_public_key
+from tlstunnel.tools.tls13.story import Story
 
 _EXTENSIONS = (
     ext.server_name("server.example"),
@@ -202,7 +202,18 @@ def test_names_of_numbers_nobody_knows() -> None:
 
 
 def test_hostile_peers_are_reproducible_by_name() -> None:
-    from tlstunnel.tls13.hostile import Alter, Drop, Hostile, append, body, claim_length, cut, extension, field, flip
+    from tlstunnel.tools.tls13.hostile import (
+        Alter,
+        Drop,
+        Hostile,
+        append,
+        body,
+        claim_length,
+        cut,
+        extension,
+        field,
+        flip,
+    )
 
     raw = Finished(b"1234").encode()
     assert flip(-1)(raw) == raw[:-1] + b"5"

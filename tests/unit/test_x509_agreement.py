@@ -22,14 +22,14 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.support import certificates as made
 from tests.support.material_files import Place
 from tests.support.mldsa_keys import elements, encrypted, tlv
+from tlstunnel.access.peer import identity
 from tlstunnel.cli.cert import show
 from tlstunnel.errors import TunnelError
-from tlstunnel.pki import bundle, chain, describe, keys, readers
-from tlstunnel.pki.encryption import to_pem
-from tlstunnel.pki.passphrase import Passphrase, from_file
-from tlstunnel.tls.material import contents_digest, load_credential
-from tlstunnel.tls.passphrase import PassphraseSource
-from tlstunnel.tls.peer import identity
+from tlstunnel.tools.pki import bundle, chain, describe, keys, readers
+from tlstunnel.tools.pki.encryption import to_pem
+from tlstunnel.tools.pki.passphrase import Passphrase, from_file
+from tlstunnel.x509.material import contents_digest, load_credential
+from tlstunnel.x509.passphrase_source import PassphraseSource
 from tlstunnel.x509.trust import load_ca, load_system_ca
 
 PAIR, CA = made.server("localhost"), made.ca()

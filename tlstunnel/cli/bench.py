@@ -46,8 +46,8 @@ def ciphers(
     Takes about two minutes. The recommendation and its reasons are at the end.
     """
     from tlstunnel._openssl import probe
-    from tlstunnel.bench import advice, cases, machine, plot, report
-    from tlstunnel.bench import ciphers as bench
+    from tlstunnel.tools.bench import advice, cases, machine, plot, report
+    from tlstunnel.tools.bench import ciphers as bench
 
     lack = probe()
     if lack is not None:
@@ -105,9 +105,9 @@ def relay(
     Runs a real daemon with a backend and clients of its own, on loopback. What is measured is the suite and group that
     the service prefers. Client certificates, access rules and limits are left out.
     """
-    from tlstunnel.bench import machine, relay_report
-    from tlstunnel.bench import relay as bench
-    from tlstunnel.supervisor.limits import usable_cores
+    from tlstunnel.daemon.system.limits import usable_cores
+    from tlstunnel.tools.bench import machine, relay_report
+    from tlstunnel.tools.bench import relay as bench
 
     _check_outputs(json_file, plot_file)
     given = {
@@ -156,7 +156,7 @@ def _subject(config: Path | None, name: str | None, given: Mapping[str, Any], fo
 
 
 def _made_certificate(folder: Path) -> dict[str, list[str]]:
-    from tlstunnel.pki import authority, issue
+    from tlstunnel.tools.pki import authority, issue
 
     made = issue.server(authority.create(folder / "ca"), ["localhost"], folder)
     return {"cert": [str(made.certificate)], "key": [str(made.key)]}
@@ -214,8 +214,8 @@ def _look(service: Service, where: str) -> str:
     """The certificate's type of key: `ECDSA P-256`. What is wrong with it, or with the settings, is said here, before
     anything is started; `where` is put before the key, for options it is empty."""
     from tlstunnel.tls.context import check_settings
-    from tlstunnel.tls.material import MaterialError, load_credential
-    from tlstunnel.tls.passphrase import PassphraseSource
+    from tlstunnel.x509.material import MaterialError, load_credential
+    from tlstunnel.x509.passphrase_source import PassphraseSource
 
     for error in check_settings(service.tls):
         raise UsageError(f"{where}{error.key}" if where else "--" + error.key.replace("_", "-"), str(error))
@@ -228,7 +228,7 @@ def _look(service: Service, where: str) -> str:
 
 def _check_outputs(json_file: Path | None, plot_file: Path | None) -> None:
     """Refuse now what would fail after minutes of measuring."""
-    from tlstunnel.bench import plot
+    from tlstunnel.tools.bench import plot
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise StartupError(f"--json: {json_file.absolute().parent} is no folder; make it first")

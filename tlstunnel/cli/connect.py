@@ -28,9 +28,9 @@ def connect(address: str, verbose: bool, **given: Any) -> None:
     answer still arrives. Exit code 0 when the server has closed properly, 1 when it could not be reached or trusted,
     or broke off.
     """
-    from tlstunnel.server import session
     from tlstunnel.tls import inventory
-    from tlstunnel.tls.passphrase import PassphraseSource
+    from tlstunnel.tools.session import session
+    from tlstunnel.x509.passphrase_source import PassphraseSource
 
     config = read(Mode.CLIENT, {**given, "listen": ["127.0.0.1:0"], "target": [address]})
     service = config.services[0]

@@ -36,9 +36,9 @@ def demo(once: bool = typer.Option(False, "--once", help="End after the round tr
 def _demo(folder: Path, *, is_once: bool) -> int:
     from tlstunnel.cli.options import read
     from tlstunnel.config.model import Mode
-    from tlstunnel.pki import authority, issue
-    from tlstunnel.server import embedded
-    from tlstunnel.supervisor.supervisor import run
+    from tlstunnel.daemon.processes.supervisor import run
+    from tlstunnel.tools.pki import authority, issue
+    from tlstunnel.tools.session import embedded
 
     authority.create(folder / "ca", name="tlstunnel demo CA")
     files = issue.server(folder / "ca", ["localhost", "127.0.0.1", "::1"], folder)
@@ -106,9 +106,9 @@ def _fork_round_trip(address: str, ca: str, *, is_once: bool) -> int:
 def _round_trip(address: str, ca: str) -> int:
     from tlstunnel.cli.options import read
     from tlstunnel.config.model import Mode
-    from tlstunnel.server import session
     from tlstunnel.tls import inventory
-    from tlstunnel.tls.passphrase import PassphraseSource
+    from tlstunnel.tools.session import session
+    from tlstunnel.x509.passphrase_source import PassphraseSource
 
     config: Config = read(Mode.CLIENT, {"listen": ["127.0.0.1:0"], "target": [address], "ca": ca})
     material = inventory.take(config, PassphraseSource.of_this_process())

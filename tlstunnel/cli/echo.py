@@ -22,8 +22,8 @@ def echo(**given: Any) -> None:
     The whole tunnel with an echo service behind it, so it takes the options of `server`, without a target.
     """
     from tlstunnel.cli.demo import loopback_socket
-    from tlstunnel.server import embedded
-    from tlstunnel.supervisor.supervisor import run
+    from tlstunnel.daemon.processes.supervisor import run
+    from tlstunnel.tools.session import embedded
 
     sock = loopback_socket()
     config = read(Mode.SERVER, {**given, "target": [f"127.0.0.1:{sock.getsockname()[1]}"]})

@@ -40,7 +40,10 @@ def main() -> NoReturn:
 
 
 def hide_passphrase() -> None:
-    """Begin again without the passphrase in the environment, if there is one (`tls.passphrase` knows where it went)."""
+    """Begin again without the passphrase in the environment, if there is one.
+
+    `x509.passphrase_source` knows where it went.
+    """
     passphrase = os.environb.get(b"TLSTUNNEL_KEY_PASSPHRASE")
     if passphrase is None:
         return

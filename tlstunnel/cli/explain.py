@@ -13,7 +13,7 @@ from tlstunnel.cli.hosts import host_name
 from tlstunnel.errors import StartupError, UsageError
 
 if TYPE_CHECKING:
-    from tlstunnel.tls13.story import Story
+    from tlstunnel.tools.tls13.story import Story
 
 app = typer.Typer(add_completion=False)
 

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from html import escape
 
-from tlstunnel.tls13.story import Step, Story
+from tlstunnel.tools.tls13.story import Step, Story
 
 _LEFT, _RIGHT, _ROW, _TOP = 150, 750, 46, 60
 _WIDTH = 900

@@ -7,15 +7,15 @@ import socket
 import time
 
 from tlstunnel.address import Target, UnixAddress
-from tlstunnel.probe.route import Address, connect, look_up
-from tlstunnel.probe.trouble import Unreachable
-from tlstunnel.tls13.client import Client
-from tlstunnel.tls13.client_config import ClientConfig
-from tlstunnel.tls13.events import Closed, HandshakeComplete
-from tlstunnel.tls13.failure import PeerAlert, Violation
-from tlstunnel.tls13.names import AlertDescription
-from tlstunnel.tls13.narrate import TaggedNote
-from tlstunnel.tls13.notes import Role
+from tlstunnel.tools.probe.route import Address, connect, look_up
+from tlstunnel.tools.probe.trouble import Unreachable
+from tlstunnel.tools.tls13.client import Client
+from tlstunnel.tools.tls13.client_config import ClientConfig
+from tlstunnel.tools.tls13.events import Closed, HandshakeComplete
+from tlstunnel.tools.tls13.failure import PeerAlert, Violation
+from tlstunnel.tools.tls13.names import AlertDescription
+from tlstunnel.tools.tls13.narrate import TaggedNote
+from tlstunnel.tools.tls13.notes import Role
 
 _CHUNK = 1 << 14
 _FAREWELL_S = 2.0

@@ -12,17 +12,17 @@ from tlstunnel.address import AddressError, TCPAddress, parse_target
 from tlstunnel.cli import explain_network
 from tlstunnel.config.units import UnitError, parse_duration
 from tlstunnel.errors import TunnelError, UsageError
-from tlstunnel.pki import chain as chains
-from tlstunnel.pki import keys, passphrase, readers
-from tlstunnel.tls13 import rehearsal
-from tlstunnel.tls13.client import Client
-from tlstunnel.tls13.client_config import ChainVerdict, ChainVerifier, ClientConfig
-from tlstunnel.tls13.keyexchange import supported_groups
-from tlstunnel.tls13.names import CipherSuite, NamedGroup, group_name, scheme_name
-from tlstunnel.tls13.narrate import Narrator, TaggedNote
-from tlstunnel.tls13.server_config import ClientAuth, ServerConfig
-from tlstunnel.tls13.signature import Credential, make_credential
-from tlstunnel.tls13.story import Story
+from tlstunnel.tools.pki import chain as chains
+from tlstunnel.tools.pki import keys, passphrase, readers
+from tlstunnel.tools.tls13 import rehearsal
+from tlstunnel.tools.tls13.client import Client
+from tlstunnel.tools.tls13.client_config import ChainVerdict, ChainVerifier, ClientConfig
+from tlstunnel.tools.tls13.keyexchange import supported_groups
+from tlstunnel.tools.tls13.names import CipherSuite, NamedGroup, group_name, scheme_name
+from tlstunnel.tools.tls13.narrate import Narrator, TaggedNote
+from tlstunnel.tools.tls13.server_config import ClientAuth, ServerConfig
+from tlstunnel.tools.tls13.signature import Credential, make_credential
+from tlstunnel.tools.tls13.story import Story
 
 _ALIASES = {"p-256": NamedGroup.SECP256R1, "prime256v1": NamedGroup.SECP256R1, "p-384": NamedGroup.SECP384R1}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from tlstunnel.tls13.story import Field, Step, Story
+from tlstunnel.tools.tls13.story import Field, Step, Story
 
 _WIDTH = 110
 _INDENT = "     "

@@ -73,10 +73,10 @@ def probe(
     some dozens of short connections. The service behind TLS sees one HEAD request, if HTTP/1.1 was agreed on.
     """
     from tlstunnel.cli import probe_view
-    from tlstunnel.probe.findings import Severity
-    from tlstunnel.probe.route import Limits
-    from tlstunnel.probe.survey import Request
-    from tlstunnel.probe.survey import probe as run
+    from tlstunnel.tools.probe.findings import Severity
+    from tlstunnel.tools.probe.route import Limits
+    from tlstunnel.tools.probe.survey import Request
+    from tlstunnel.tools.probe.survey import probe as run
 
     limits = Limits(
         connect_s=_duration("--connect-timeout", connect_timeout),

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tlstunnel import lifetime
 from tlstunnel.cli.colours import URGENCY_STYLES
-from tlstunnel.probe.findings import Chain, Ciphers, Findings, Severity, SuiteFound
+from tlstunnel.tools.probe.findings import Chain, Ciphers, Findings, Severity, SuiteFound
 
 _STYLES = {
     Severity.CRITICAL: "bold red", Severity.HIGH: "red", Severity.MEDIUM: "yellow", Severity.LOW: "cyan",

@@ -19,7 +19,7 @@ _CONFIG = typer.Argument(metavar="CONFIG", help="The configuration file (TOML)."
 def run(config: Path = _CONFIG) -> None:
     """Run the services of a configuration file."""
     from tlstunnel.config.load import load_file
-    from tlstunnel.supervisor.launch import launch
+    from tlstunnel.daemon.processes.launch import launch
 
     launch(load_file(config))
 
@@ -38,7 +38,7 @@ def check(config: Path = _CONFIG) -> None:
     from tlstunnel.config.source import FilesError, FileSource
     from tlstunnel.errors import ConfigError, Problem
     from tlstunnel.tls.inspection import inspect
-    from tlstunnel.tls.passphrase import PassphraseSource
+    from tlstunnel.x509.passphrase_source import PassphraseSource
 
     look_away()
     sound, error = examine(config)
@@ -64,7 +64,7 @@ def _split_by_sight(config: Config) -> tuple[Config, list[str]]:
 
     from tlstunnel.config.files import is_hidden
     from tlstunnel.config.model import Admin
-    from tlstunnel.supervisor.reload import watched_files
+    from tlstunnel.daemon.processes.reload_source import watched_files
 
     admin_alone = dataclasses.replace(config, services=())
     parts = {"[admin]": admin_alone}
@@ -81,8 +81,8 @@ def _split_by_sight(config: Config) -> tuple[Config, list[str]]:
 
 def _what_this_machine_lacks(config: Config) -> list[str]:
     """Accounts and descriptors that a start would miss, each as a whole line."""
+    from tlstunnel.daemon.system import limits, privileges
     from tlstunnel.errors import StartupError
-    from tlstunnel.supervisor import limits, privileges
 
     lines = []
     try:

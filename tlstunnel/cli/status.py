@@ -45,7 +45,7 @@ def status(
     Exit code 0: it accepts connections, no certificate is about to expire, and what is on disk is in use. 1: one of the
     first two is not so, or nobody answers. 2: the last reload failed.
     """
-    from tlstunnel.observe.client import AdminClient, client_context
+    from tlstunnel.tools.top.client import AdminClient, client_context
 
     client = AdminClient(parse_admin(admin), client_context(ca, cert, key))
     document = client.document("/status")

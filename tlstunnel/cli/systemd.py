@@ -17,7 +17,7 @@ from tlstunnel.cli.systemd_units import (
     user_units,
 )
 from tlstunnel.errors import StartupError, UsageError
-from tlstunnel.pki import files
+from tlstunnel.tools.pki import files
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 _WHERE = "tlstunnel systemd install"

@@ -17,8 +17,8 @@ from tlstunnel.cli.status import ADMIN_OPTION, CA_OPTION, CERT_OPTION, KEY_OPTIO
 
 if TYPE_CHECKING:
     from tlstunnel.cli.top_view import Wishes
-    from tlstunnel.observe.client import AdminClient
-    from tlstunnel.observe.rates import Watch
+    from tlstunnel.tools.top.client import AdminClient
+    from tlstunnel.tools.top.rates import Watch
 
 app = typer.Typer(add_completion=False)
 
@@ -40,7 +40,7 @@ def top(
     Keys: q quits, s sorts, f and / filter, p pauses, ? helps. Where standard output is not a terminal, each look is
     one plain line.
     """
-    from tlstunnel.observe.client import AdminClient, client_context
+    from tlstunnel.tools.top.client import AdminClient, client_context
 
     client = AdminClient(parse_admin(admin), client_context(ca, cert, key))
     try:
@@ -62,7 +62,7 @@ def _look(client: AdminClient, watch: Watch) -> dict[str, Any]:
 
 def _run_lines(client: AdminClient, interval: float, count: int) -> None:
     from tlstunnel.cli.top_view import plain_line
-    from tlstunnel.observe.rates import Watch
+    from tlstunnel.tools.top.rates import Watch
 
     watch = Watch()
     _look(client, watch)  # Rates need two looks.
@@ -80,7 +80,7 @@ def _run_screen(client: AdminClient, interval: float, count: int) -> None:
 
     from tlstunnel.cli.top_view import Wishes, screen
     from tlstunnel.errors import StartupError
-    from tlstunnel.observe.rates import Watch
+    from tlstunnel.tools.top.rates import Watch
 
     console = Console(highlight=False)
     watch, wishes = Watch(), Wishes()

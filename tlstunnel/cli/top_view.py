@@ -11,8 +11,8 @@ from rich.text import Text
 
 from tlstunnel.cli.colours import URGENCY_STYLES
 from tlstunnel.observe.lines import printable
-from tlstunnel.observe.rates import Rates, Talker, Watch, sparkline
 from tlstunnel.observe.words import amount, days_cell, duration, urgency
+from tlstunnel.tools.top.rates import Rates, Talker, Watch, sparkline
 
 SORTS = ("rate", "total", "age")
 _FIXED_LINES = 9

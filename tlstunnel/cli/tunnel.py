@@ -11,7 +11,7 @@ app = typer.Typer(add_completion=False)
 
 
 def _start(config: Config) -> None:
-    from tlstunnel.supervisor.launch import launch
+    from tlstunnel.daemon.processes.launch import launch
 
     launch(config)
 

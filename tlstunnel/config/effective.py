@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from tlstunnel.access.policy import Policy
 from tlstunnel.config.keys import SECTIONS, Place, fields_of, keys_in, place_of, print_keys
 from tlstunnel.config.model import (
     CertificateFiles,
@@ -21,7 +22,6 @@ from tlstunnel.config.model import (
 )
 from tlstunnel.config.rules import idle_keys
 from tlstunnel.config.source import render, render_key
-from tlstunnel.tls.policy import Policy
 
 Keys = dict[str, object]
 """TOML keys and values; None is a key that is not set."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from tlstunnel.access.policy import Policy
 from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config import model as m
 from tlstunnel.config import parsers
@@ -35,7 +36,6 @@ from tlstunnel.config.kinds import (
 )  # fmt: skip
 from tlstunnel.config.reader import Table, one_of
 from tlstunnel.config.units import format_rate, parse_rate
-from tlstunnel.tls.policy import Policy
 
 T = TypeVar("T")
 Values = Mapping[str, Any]

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tlstunnel.access.policy import Rule
 from tlstunnel.config.files import find_file
 from tlstunnel.config.parsers import parse_rule
 from tlstunnel.config.reader import Table, kind_of, one_of
 from tlstunnel.config.source import show
 from tlstunnel.config.units import format_duration, no_unit, parse_duration
-from tlstunnel.tls.policy import Rule
 
 Parse = Callable[[Any, Table], Any]
 UNLIMITED = "unlimited"

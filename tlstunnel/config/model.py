@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
+from tlstunnel.access.policy import Policy
 from tlstunnel.address import Listen, Target
-from tlstunnel.tls.policy import Policy
 
 Network = IPv4Network | IPv6Network
 COMMAND_LINE = "command line"
@@ -221,7 +221,7 @@ class Service:
 
 
 MAX_WORKERS = 240
-"""Worker processes of one configuration: those of two must fit on the board, while one drains (`observe.board`)."""
+"""Worker processes of one configuration: those of two must fit on the board, while one drains (`observe.counters`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

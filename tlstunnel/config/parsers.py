@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from tlstunnel.access.policy import Rule, RuleError
 from tlstunnel.address import is_zone, name_problem, shown
 from tlstunnel.config.model import Keepalive, Network
 from tlstunnel.config.units import UnitError, format_duration, no_unit, parse_duration
-from tlstunnel.tls.policy import Rule, RuleError
 
 _MODE = re.compile(r"0?[0-7]{3}")
 MAX_ALPN_BYTES = 255  # one length byte each (RFC 7301 section 3.1)

@@ -10,13 +10,13 @@ import functools
 import ipaddress
 from collections.abc import Callable, Iterable
 
+from tlstunnel.access.policy import Policy, Rule
 from tlstunnel.address import Target, TCPAddress, UnixAddress
 from tlstunnel.config.keys import SHORT_RULES, Values
 from tlstunnel.config.kinds import RULE_FIELDS, text
 from tlstunnel.config.model import ClientAuth, Mode, OCSPStaple, ProxyProtocol, Service
 from tlstunnel.config.parsers import parse_rule
 from tlstunnel.config.reader import Table
-from tlstunnel.tls.policy import Policy, Rule
 
 _ALLOW = ("allow", "allow_any", *(f"allow_{field}" for field in SHORT_RULES))
 

@@ -30,12 +30,12 @@ import time
 from collections.abc import Callable, Mapping
 
 from tlstunnel.config.model import Log as LogSettings
-from tlstunnel.observe.board import Row
+from tlstunnel.observe.counters import Row
 from tlstunnel.observe.lines import LEVEL_OF, LEVELS, JSONLines, TextLines, Value
-from tlstunnel.observe.noise import INTERVAL_S, Limiter
 from tlstunnel.observe.outbox import Outbox
+from tlstunnel.observe.ratelimit import INTERVAL_S, Limiter
 from tlstunnel.observe.record import ConnectionRecord
-from tlstunnel.observe.schema import ProcessSeries
+from tlstunnel.observe.series import ProcessSeries
 from tlstunnel.observe.sinks import Sink, open_sink
 from tlstunnel.outcome import CloseReason, Fault, Stage
 

@@ -20,9 +20,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.samples import Sample
 
-from tlstunnel.observe.board import SUPERVISOR_ROW, Board, Snapshot
+from tlstunnel.observe.counters import SUPERVISOR_ROW, Board, Snapshot
 from tlstunnel.observe.processes import ProcessUsage, usage
-from tlstunnel.observe.schema import Histogram, Schema, ServiceSeries
+from tlstunnel.observe.series import Histogram, Schema, ServiceSeries
 from tlstunnel.observe.state import CertificateState, StateBlob, TunnelState
 from tlstunnel.outcome import CloseReason
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from tlstunnel.observe.board import Row
+from tlstunnel.observe.counters import Row
 from tlstunnel.observe.record import ConnectionRecord, Identifiers
-from tlstunnel.observe.schema import GROUP_NAMES, Schema
+from tlstunnel.observe.series import GROUP_NAMES, Schema
 from tlstunnel.outcome import CloseReason, Stage
 
 

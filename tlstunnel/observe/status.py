@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tlstunnel import lifetime
-from tlstunnel.observe.board import SUPERVISOR_ROW, Board, Snapshot
+from tlstunnel.observe.counters import SUPERVISOR_ROW, Board, Snapshot
 from tlstunnel.observe.processes import ProcessUsage, usage
-from tlstunnel.observe.schema import Schema, ServiceSeries
+from tlstunnel.observe.series import Schema, ServiceSeries
 from tlstunnel.observe.state import CertificateState, ServiceState, TunnelState, WorkerState
 from tlstunnel.outcome import CloseReason, Stage
 

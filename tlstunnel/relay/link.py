@@ -33,8 +33,8 @@ from typing import Any, NamedTuple
 from tlstunnel._openssl import CHUNK, FAT, Scratch, TLSError
 from tlstunnel.outcome import OUR_ERRORS, CloseReason, of_session, of_socket
 from tlstunnel.relay.ends import PlainEnd
-from tlstunnel.relay.farewell import Farewell, drop
 from tlstunnel.relay.halfclose import OVER, Direction, Event, after
+from tlstunnel.relay.linger import Farewell, drop
 from tlstunnel.relay.reactor import EPOLLIN, Reactor, try_all
 
 START_CHUNK = 64 * 1024

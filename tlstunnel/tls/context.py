@@ -1,6 +1,6 @@
 """Builds the contexts in which sessions are made: the only user of pyOpenSSL's Context.
 
-Built from values (`tls.material`), never from files, so a worker can build them without reading anything.
+Built from values (`x509.material`), never from files, so a worker can build them without reading anything.
 
 What the defaults are and why: Mozilla's intermediate profile narrowed to forward secrecy with AEAD, post-quantum key
 exchange first. The server chooses, except that a client which prefers ChaCha20 (it has no AES in hardware) gets it.
@@ -23,14 +23,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from tlstunnel import _openssl
+from tlstunnel.access.peer import claim
+from tlstunnel.access.policy import Decision
 from tlstunnel.config.model import ALPNMismatch, ClientAuth, TLSSettings
 from tlstunnel.outcome import CloseReason
 from tlstunnel.tls import ciphers, portable
-from tlstunnel.tls.material import CRL, CABundle, Credential
 from tlstunnel.tls.ocsp import Staples
-from tlstunnel.tls.peer import claim
-from tlstunnel.tls.policy import Decision
 from tlstunnel.x509.certificate import load_certificate
+from tlstunnel.x509.material import CRL, CABundle, Credential
 
 DEFAULT_SUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 DEFAULT_CIPHERS = (

@@ -20,10 +20,13 @@ from typing import TypeVar
 
 from tlstunnel.address import Target, leads_to
 from tlstunnel.config.model import Admin, CertificateFiles, Config, CRLExpired, Mode, Service, TargetTLS, TLSSettings
-from tlstunnel.tls.certificate_checks import Use, ca_warnings, chain_warnings, crl_problems, expired_lists, warnings
 from tlstunnel.tls.ciphers import settings_warnings, unusable_ciphers
 from tlstunnel.tls.context import ContextError, check_settings
-from tlstunnel.tls.material import (
+from tlstunnel.tls.ocsp import Staple
+from tlstunnel.tls.staples import load_staple, staple_warnings
+from tlstunnel.tls.store import Material, ServiceContexts
+from tlstunnel.x509.checks import Use, ca_warnings, chain_warnings, crl_problems, expired_lists, warnings
+from tlstunnel.x509.material import (
     CRL,
     CABundle,
     Credential,
@@ -33,10 +36,7 @@ from tlstunnel.tls.material import (
     load_crls,
     load_system_ca,
 )
-from tlstunnel.tls.ocsp import Staple
-from tlstunnel.tls.passphrase import PassphraseSource
-from tlstunnel.tls.proofs import load_staple, staple_warnings
-from tlstunnel.tls.store import Material, ServiceContexts
+from tlstunnel.x509.passphrase_source import PassphraseSource
 from tlstunnel.x509.pem import shown
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from tlstunnel.config.model import COMMAND_LINE, Config, Service
 from tlstunnel.errors import ConfigError, Problem, StartupError
 from tlstunnel.tls.context import ContextError
 from tlstunnel.tls.inspection import Steps, inspect
-from tlstunnel.tls.passphrase import PassphraseSource
 from tlstunnel.tls.store import Material, ServiceContexts
+from tlstunnel.x509.passphrase_source import PassphraseSource
 
 _OPTIONS = {"certificate": "--cert"}
 """Options that are not simply named like their key."""

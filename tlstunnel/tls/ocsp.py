@@ -1,6 +1,6 @@
 """Proofs that our own certificates are not revoked: asked for, and judged before any client is sent one (RFC 6960).
 
-Pure: bytes in, values out. Who asks a responder (`supervisor.stapling`) and who reads files (`tls.inspection`) is
+Pure: bytes in, values out. Who asks a responder (`daemon.ocsp.stapling`) and who reads files (`tls.inspection`) is
 elsewhere; both believe nothing that `judge` has not seen. What it demands:
 
 * the response is for this certificate: serial number, and the hashes of its issuer's name and key;

@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tlstunnel.access.peer import UnusableCertificateError, identity
+from tlstunnel.access.policy import Policy, decide, refusal
 from tlstunnel.config.model import ClientAuth, CRLExpired, Mode, OCSPStaple, Service, TLSSettings
 from tlstunnel.outcome import CloseReason
 from tlstunnel.tls.context import Context, Judge, Objection, client_context, keylog_from_environment, server_context
-from tlstunnel.tls.material import CRL, CABundle, Credential
 from tlstunnel.tls.ocsp import Staple, Staples
-from tlstunnel.tls.peer import UnusableCertificateError, identity
-from tlstunnel.tls.policy import Policy, decide, refusal
+from tlstunnel.x509.material import CRL, CABundle, Credential
 
 MAX_CLIENT_CERTIFICATE = 60 * 1024
 """Bytes. A session ticket holds the client's certificate and has 64 KiB at most (RFC 8446 section 4.6.1); OpenSSL ends

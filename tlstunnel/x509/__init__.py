@@ -1,1 +1,5 @@
-"""What the tunnel (`tls`) and the certificate commands (`pki`) must read alike, so that they read it in one place."""
+"""Certificates, keys, CAs and passphrases out of files: the one library of daemon and tools.
+
+Imports: errors, lifetime, `config.model`.
+Touches: the files it is told to read. Gives values; nothing of a key in any message.
+"""

@@ -1,4 +1,8 @@
-"""`tlstunnel cert`: a CA, certificates, requests, keys and bundles, without openssl(1)."""
+"""`tlstunnel cert`: one file for each group of its commands.
+
+Imports: `tools.pki` and what the other commands import.
+Touches: the terminal, and the files that a command names.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tlstunnel.cli.cert.options import Source
 from tlstunnel.errors import UsageError
 
 if TYPE_CHECKING:
-    from tlstunnel.pki.bundle import Bundle
+    from tlstunnel.tools.pki.bundle import Bundle
 
 
 def bundle(
@@ -46,8 +46,8 @@ def bundle(
     force: options.Force = False,
 ) -> None:
     """Convert: PEM files to PKCS#12 and back, several PEM files to one, old encryption to new."""
-    from tlstunnel.pki import bundle as bundling
-    from tlstunnel.pki import files, keys
+    from tlstunnel.tools.pki import bundle as bundling
+    from tlstunnel.tools.pki import files, keys
 
     if (cert is None) == (p12 is None):
         raise UsageError("--cert, --p12", "give one of them: what to read")
@@ -78,8 +78,8 @@ def bundle(
 
 
 def _read_pkcs12(path: Path, source: Source) -> Bundle:
-    from tlstunnel.pki import bundle as bundling
-    from tlstunnel.pki import files
+    from tlstunnel.tools.pki import bundle as bundling
+    from tlstunnel.tools.pki import files
 
     data = files.read(path)
     encrypted = not source.is_given and bundling.needs_passphrase(data, where=str(path))
@@ -92,8 +92,8 @@ def _read_pkcs12(path: Path, source: Source) -> Bundle:
 
 
 def _read_pem(cert: Path, key: Path | None, chain: list[Path], source: Source) -> Bundle:
-    from tlstunnel.pki import bundle as bundling
-    from tlstunnel.pki import files, keys
+    from tlstunnel.tools.pki import bundle as bundling
+    from tlstunnel.tools.pki import files, keys
 
     holder = cert if key is None else key
     return options.open_with(

@@ -12,8 +12,8 @@ from tlstunnel.cli.cert.options import Source
 from tlstunnel.errors import UsageError
 
 if TYPE_CHECKING:
-    from tlstunnel.pki.keys import PrivateKey
-    from tlstunnel.pki.passphrase import Passphrase
+    from tlstunnel.tools.pki.keys import PrivateKey
+    from tlstunnel.tools.pki.passphrase import Passphrase
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Make, encrypt and decrypt private keys, change their passphrase."
@@ -35,7 +35,7 @@ def make(
     force: options.Force = False,
 ) -> None:
     """Make a private key."""
-    from tlstunnel.pki import files, keys
+    from tlstunnel.tools.pki import files, keys
 
     kind = options.key_kind(key_type)
     files.refuse_existing(out, force=force)
@@ -54,7 +54,7 @@ def encrypt(
     force: InPlace = False,
 ) -> None:
     """Encrypt a key that is not."""
-    from tlstunnel.pki import files, keys
+    from tlstunnel.tools.pki import files, keys
 
     target = _target(file, out, force=force)
     if keys.is_encrypted(files.read(file)):
@@ -98,7 +98,7 @@ def passphrase(
 
 
 def _target(file: Path, out: Path | None, *, force: bool) -> Path:
-    from tlstunnel.pki import files
+    from tlstunnel.tools.pki import files
 
     target = file if out is None else out
     if out is None and not force:
@@ -108,7 +108,7 @@ def _target(file: Path, out: Path | None, *, force: bool) -> Path:
 
 
 def _write(target: Path, key: PrivateKey, secret: Passphrase | None, *, force: bool) -> None:
-    from tlstunnel.pki import keys
+    from tlstunnel.tools.pki import keys
 
     keys.write(target, key, secret, replace=force)
     options.made(key=target)

@@ -37,7 +37,7 @@ def renew(
     force: options.Force = False,
 ) -> None:
     """Renew a certificate: the same names, uses and key for another term. FILE.pem is replaced at once."""
-    from tlstunnel.pki import renew as renewing
+    from tlstunnel.tools.pki import renew as renewing
 
     source = Source(passphrase_file, passphrase_env)
     if ca is None:
@@ -74,7 +74,7 @@ def revoke(
     ca_passphrase_env: options.CAPassphraseEnv = None,
 ) -> None:
     """Revoke a certificate of this CA and write a new revocation list, DIR/crl.pem."""
-    from tlstunnel.pki import revoke as revoking
+    from tlstunnel.tools.pki import revoke as revoking
 
     opened = options.open_ca(ca, ca_passphrase_file, ca_passphrase_env)
     entry = revoking.revoke(opened, revoking.serial_of(certificate, opened), reason=reason, days=crl_days)
@@ -90,7 +90,7 @@ def crl(
     ca_passphrase_env: options.CAPassphraseEnv = None,
 ) -> None:
     """Write a new revocation list, DIR/crl.pem: at least once before the old one's next update."""
-    from tlstunnel.pki import revoke as revoking
+    from tlstunnel.tools.pki import revoke as revoking
 
     opened = options.open_ca(ca, ca_passphrase_file, ca_passphrase_env)
     path, count = revoking.publish(opened, days=days)

@@ -12,7 +12,7 @@ from tlstunnel.cli.cert.options import Source
 from tlstunnel.errors import UsageError
 
 if TYPE_CHECKING:
-    from tlstunnel.pki.profile import Leaf
+    from tlstunnel.tools.pki.profile import Leaf
 
 
 def ca(
@@ -42,7 +42,7 @@ def ca(
     ca_passphrase_env: options.CAPassphraseEnv = None,
 ) -> None:
     """Make a CA in a folder: ca.pem (give it to everyone), ca.key (to no one), and the index of what it issues."""
-    from tlstunnel.pki import authority, constraints
+    from tlstunnel.tools.pki import authority, constraints
 
     if intermediate and parent is None:
         raise UsageError("--intermediate", "needs the folder of the CA above it; add --ca DIR")
@@ -92,7 +92,7 @@ def issue(
     force: options.Force = False,
 ) -> None:
     """Issue a certificate with a new key: NAME.pem (with its chain) and NAME.key."""
-    from tlstunnel.pki import issue as issuing
+    from tlstunnel.tools.pki import issue as issuing
 
     leaf, first = leaf_of(server=server, client=client, ou=ou, uri=uri, dns=dns, email=email, crl_url=crl_url)
     kind = options.key_kind(key_type)
@@ -123,7 +123,7 @@ def self_signed(
     force: options.Force = False,
 ) -> None:
     """Make a certificate signed by its own key: peers must trust this very file, or pin its key."""
-    from tlstunnel.pki import issue as issuing
+    from tlstunnel.tools.pki import issue as issuing
 
     leaf, first = leaf_of(server=server, client=client, ou=ou, uri=uri, dns=dns, email=email)
     kind = options.key_kind(key_type)
@@ -144,7 +144,7 @@ def leaf_of(
     crl_url: str | None = None,
 ) -> tuple[Leaf, str]:
     """The leaf that the options describe, and the name its files get."""
-    from tlstunnel.pki import profile
+    from tlstunnel.tools.pki import profile
 
     if (server is None) == (client is None):
         given = "both are given" if server is not None else "neither is given"

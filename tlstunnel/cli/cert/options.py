@@ -20,9 +20,9 @@ import typer
 from tlstunnel.errors import UsageError
 
 if TYPE_CHECKING:  # cryptography is slow to import, and --help needs none of it
-    from tlstunnel.pki.authority import Authority
-    from tlstunnel.pki.keys import KeyKind, PrivateKey
-    from tlstunnel.pki.passphrase import Passphrase
+    from tlstunnel.tools.pki.authority import Authority
+    from tlstunnel.tools.pki.keys import KeyKind, PrivateKey
+    from tlstunnel.tools.pki.passphrase import Passphrase
 
 OutDir = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the files made.")]
 CADir = Annotated[Path, typer.Option("--ca", metavar="DIR", help="Folder of the CA.")]
@@ -85,7 +85,7 @@ class Source:
 
     def read(self) -> Passphrase | None:
         """The passphrase from file or environment; None if neither is given."""
-        from tlstunnel.pki import passphrase
+        from tlstunnel.tools.pki import passphrase
 
         if self.file is not None and self.variable is not None:
             raise UsageError(f"--{self.prefix}-file", f"is given beside --{self.prefix}-env; give one of them")
@@ -95,14 +95,14 @@ class Source:
 
     def ask(self, what: str) -> Passphrase:
         """An existing passphrase from the terminal."""
-        from tlstunnel.pki.passphrase import Passphrase
+        from tlstunnel.tools.pki.passphrase import Passphrase
 
         self._need_terminal(what)
         return Passphrase(_prompt(f"passphrase of {what}: "), where=what)
 
     def choose(self, what: str) -> Passphrase:
         """A new passphrase: given on the command line's say, or typed twice."""
-        from tlstunnel.pki.passphrase import Passphrase
+        from tlstunnel.tools.pki.passphrase import Passphrase
 
         given = self.read()
         if given is not None:
@@ -142,7 +142,7 @@ def open_with(source: Source, what: str, *, encrypted: bool, load: Callable[[Pas
 
 def open_key(path: Path, source: Source) -> PrivateKey:
     """Read a private key."""
-    from tlstunnel.pki import files, keys
+    from tlstunnel.tools.pki import files, keys
 
     data = files.read(path)
     return open_with(
@@ -155,7 +155,7 @@ def open_key(path: Path, source: Source) -> PrivateKey:
 
 def open_ca(folder: Path, file: Path | None, variable: str | None) -> Authority:
     """Open a CA; its passphrase is asked for before anything is locked."""
-    from tlstunnel.pki import authority, files, keys
+    from tlstunnel.tools.pki import authority, files, keys
 
     authority.load_certificates(folder)
     return open_with(
@@ -168,7 +168,7 @@ def open_ca(folder: Path, file: Path | None, variable: str | None) -> Authority:
 
 def key_kind(text: str) -> KeyKind:
     """The kind of key meant by `--key-type`: `p256`, `rsa2048`, `ML-DSA-65`."""
-    from tlstunnel.pki.keys import KeyKind
+    from tlstunnel.tools.pki.keys import KeyKind
 
     try:
         return KeyKind(text.lower().replace("-", "").replace("_", ""))

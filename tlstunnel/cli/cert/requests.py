@@ -31,8 +31,8 @@ def request(
     force: options.Force = False,
 ) -> None:
     """Make a certificate request for a CA elsewhere: NAME.csr, and NAME.key, which stays here."""
-    from tlstunnel.pki import issue as issuing
-    from tlstunnel.pki import request as requesting
+    from tlstunnel.tools.pki import issue as issuing
+    from tlstunnel.tools.pki import request as requesting
 
     leaf, first = leaf_of(server=server, client=client, ou=ou, uri=uri, dns=dns, email=email)
     source = Source(passphrase_file, passphrase_env)
@@ -68,10 +68,10 @@ def sign(
     force: options.Force = False,
 ) -> None:
     """Sign a request: only its key and its names are taken over, never its wish for other powers."""
-    from tlstunnel.pki import chain
-    from tlstunnel.pki import names as naming
-    from tlstunnel.pki import request as requesting
-    from tlstunnel.pki.profile import Use
+    from tlstunnel.tools.pki import chain
+    from tlstunnel.tools.pki import names as naming
+    from tlstunnel.tools.pki import request as requesting
+    from tlstunnel.tools.pki.profile import Use
 
     if use is not None and use not in set(Use):
         raise UsageError("--use", f'"{use}" is no use; write server or client')

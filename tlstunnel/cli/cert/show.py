@@ -17,7 +17,7 @@ from tlstunnel.errors import StartupError, UsageError
 
 if TYPE_CHECKING:
     from tlstunnel.address import TCPAddress
-    from tlstunnel.pki.readers import Certificate
+    from tlstunnel.tools.pki.readers import Certificate
 
 Facts = dict[str, Any]
 
@@ -65,7 +65,7 @@ def show(
 
 def _address(text: str) -> TCPAddress:
     from tlstunnel.address import AddressError, TCPAddress, parse_target
-    from tlstunnel.pki import files
+    from tlstunnel.tools.pki import files
 
     try:
         parsed = parse_target(text)
@@ -80,8 +80,8 @@ def _address(text: str) -> TCPAddress:
 
 
 def _fetch(address: TCPAddress, server_name: str | None) -> tuple[Certificate, ...]:
-    from tlstunnel.pki import readers
-    from tlstunnel.probe import fetch
+    from tlstunnel.tools.pki import readers
+    from tlstunnel.tools.probe import fetch
 
     fetched = fetch.fetch_chain(address, server_name=server_name)
     try:
@@ -93,7 +93,7 @@ def _fetch(address: TCPAddress, server_name: str | None) -> tuple[Certificate, .
 
 def _read(path: Path, source: Source) -> tuple[tuple[Certificate, ...], list[Facts] | None]:
     """The certificates in a file; or none, and what else it holds."""
-    from tlstunnel.pki import bundle, describe, files, keys, readers
+    from tlstunnel.tools.pki import bundle, describe, files, keys, readers
 
     data = files.read(path)
     where = str(path)
@@ -124,13 +124,13 @@ def _read(path: Path, source: Source) -> tuple[tuple[Certificate, ...], list[Fac
 
 
 def _certificates(found: Sequence[Certificate]) -> list[Facts]:
-    from tlstunnel.pki import describe
+    from tlstunnel.tools.pki import describe
 
     return [describe.certificate(certificate) for certificate in found]
 
 
 def _chain(found: Sequence[Certificate], ca: Path | None, host: str | None) -> Facts:
-    from tlstunnel.pki import authority, chain, describe, names
+    from tlstunnel.tools.pki import authority, chain, describe, names
 
     store, anchors = chain.load_trust(ca)
     verdict = chain.verify(found[0], found[1:], anchors, host=host)

@@ -16,11 +16,11 @@ from tlstunnel.address import TCPAddress
 from tlstunnel.observe.admin.channels import Channels
 from tlstunnel.observe.admin.http import Request, Response, json_response, text_response
 from tlstunnel.observe.admin.page import page
-from tlstunnel.observe.board import Board
+from tlstunnel.observe.counters import Board
 from tlstunnel.observe.listing import DEFAULT_LIMIT, MAX_LIMIT, SORTS, ListingRequest
 from tlstunnel.observe.log import Log
 from tlstunnel.observe.metrics import TunnelCollector, exposition
-from tlstunnel.observe.schema import Schema
+from tlstunnel.observe.series import Schema
 from tlstunnel.observe.state import StateBlob, TunnelState
 from tlstunnel.observe.status import status_document
 

@@ -1,1 +1,0 @@
-"""Benchmarks a user runs on his own machine."""

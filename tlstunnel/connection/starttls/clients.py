@@ -1,0 +1,17 @@
+"""The protocols a client can ask for TLS, by the names that `openssl s_client -starttls` gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tlstunnel.connection.starttls import imap, ldap, mysql, pop3, postgres, smtp
+from tlstunnel.connection.starttls.conversation import Conversation
+
+CLIENTS: dict[str, Callable[[], Conversation]] = {
+    "smtp": smtp.client,
+    "imap": imap.client,
+    "pop3": pop3.client,
+    "postgres": postgres.client,
+    "ldap": ldap.client,
+    "mysql": mysql.client,
+}

@@ -1,0 +1,186 @@
+"""What the supervisor shows of itself: the state for the admin process, gauges, one line for the service manager."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from tlstunnel._version import VERSION
+from tlstunnel.config.model import OCSPStaple
+from tlstunnel.daemon.processes.children import Child
+from tlstunnel.daemon.processes.generation import Generation, targets_of
+from tlstunnel.observe.counters import Row
+from tlstunnel.observe.state import (
+    CertificateState,
+    ReloadState,
+    ServiceState,
+    StapleState,
+    StateBlob,
+    TunnelState,
+    WorkerState,
+)
+from tlstunnel.tls.ocsp import Staples
+from tlstunnel.tls.store import Material
+
+_OWN_ROOTS = 20
+"""A bundle of more CAs than this is a whole trust store, and when its members expire is its distributor's business."""
+
+_MAX_CERTIFICATES = 4000
+"""How many are shown: the state has room for so many, and nobody reads more."""
+
+
+class Showing:
+    """Publishes. `last_reload` is set by whoever reloads, `fetched` by whoever fetches."""
+
+    def __init__(self, row: Row) -> None:
+        self._row = row
+        self.blob = StateBlob()
+        self.last_reload: ReloadState | None = None
+        self.fetched: Staples = {}
+        self._started_at = time.time()
+
+    def show(self, generation: Generation, workers: Collection[Child], *, phase: str, admin_pid: int | None) -> None:
+        """Publish how things stand."""
+        series = generation.schema.process
+        self._row.cells[series.workers] = len(workers)
+        lingering = {child.generation for child in workers if child.is_draining} - {generation.number}
+        self._row.cells[series.draining_generations] = len(lingering)
+        self._row.cells[series.draining] = phase == "draining"
+        self.blob.publish(
+            TunnelState(
+                version=VERSION,
+                supervisor_pid=os.getpid(),
+                started_at=self._started_at,
+                phase=phase,
+                is_serving=any(child.answers and not child.is_draining for child in workers),
+                admin_pid=admin_pid,
+                generation=generation.number,
+                source=generation.config.source,
+                services=_services(generation),
+                workers=tuple(_worker(child) for child in workers),
+                certificates=_certificates(generation),
+                staples=_staples(generation, self.fetched),
+                last_reload=self.last_reload,
+            )
+        )
+
+    def status_text(self, generation: Generation, workers: Collection[Child]) -> str:
+        """`3 services, 17 connections, next certificate expires 2026-12-01`."""
+        parts = [
+            _count(len(generation.config.services), "service"),
+            _count(open_now(generation, workers), "connection"),
+        ]
+        expiries = [state.not_after for state in _certificates(generation) if state.role == "certificate"]
+        if expiries:
+            parts.append(f"next certificate expires {datetime.fromtimestamp(min(expiries), UTC):%Y-%m-%d}")
+        return ", ".join(parts)
+
+
+def open_now(generation: Generation, workers: Collection[Child]) -> int:
+    """How many connections these workers have open, by what they count on the board."""
+    every = (*generation.schema.services, *generation.schema.retired)
+    return sum(child.row.cells[series.active] for child in workers for series in every)
+
+
+def _worker(child: Child) -> WorkerState:
+    return WorkerState(
+        pid=child.pid,
+        row=child.row.index,
+        generation=child.generation,
+        started_at=child.started_at,
+        draining=child.is_draining,
+        answers=child.answers,
+    )
+
+
+def _services(generation: Generation) -> tuple[ServiceState, ...]:
+    return tuple(
+        ServiceState(
+            name=service.name,
+            mode=service.mode.value,
+            listeners=tuple(listener.bound for listener in generation.listeners.services[service.name]),
+            targets=targets_of(service),
+        )
+        for service in generation.config.services
+    )
+
+
+def _certificates(generation: Generation) -> tuple[CertificateState, ...]:
+    states: list[CertificateState] = []
+    for service, material in zip(generation.config.services, generation.inventory.materials, strict=True):
+        states += _certificates_of(service.name, material, generation.loaded_at)
+    return tuple(states[:_MAX_CERTIFICATES])
+
+
+def _certificates_of(service: str, material: Material, loaded_at: float) -> list[CertificateState]:
+    found = []
+    credentials = [*material.credentials, *(credential for each in material.sni for credential in each)]
+    if material.target_credential is not None:
+        credentials.append(material.target_credential)
+    for credential in credentials:
+        found.append(
+            CertificateState(
+                service=service,
+                file=credential.source,
+                subject=credential.subject,
+                not_before=credential.not_before.timestamp(),
+                not_after=credential.not_after.timestamp(),
+                loaded_at=loaded_at,
+                names=credential.names[:8],
+            )
+        )
+    for bundle in (material.client_ca, material.target_ca):
+        if bundle is None or len(bundle.subjects) > _OWN_ROOTS:
+            continue
+        for subject, begin, expiry in zip(bundle.subjects, bundle.begins, bundle.expiries, strict=True):
+            found.append(
+                CertificateState(
+                    service=service,
+                    file=bundle.source,
+                    subject=subject,
+                    not_before=begin.timestamp(),
+                    not_after=expiry.timestamp(),
+                    loaded_at=loaded_at,
+                    role="ca",
+                )
+            )
+    for crl in (*material.crls, *material.target_crls):
+        if crl.next_update is not None:
+            found.append(
+                CertificateState(
+                    service=service,
+                    file=crl.source,
+                    subject=crl.issuer,
+                    not_before=crl.this_update.timestamp(),
+                    not_after=crl.next_update.timestamp(),
+                    loaded_at=loaded_at,
+                    role="crl",
+                )
+            )
+    return found
+
+
+def _staples(generation: Generation, fetched: Staples) -> tuple[StapleState, ...]:
+    states = []
+    for service, material in zip(generation.config.services, generation.inventory.materials, strict=True):
+        if service.ocsp_staple is OCSPStaple.OFF:
+            continue
+        given = fetched if service.ocsp_staple is OCSPStaple.AUTO else dict(material.staples)
+        for credential in material.shown():
+            staple = given.get(credential.certificate_der)
+            since, until = (0.0, 0.0) if staple is None else (staple.since, staple.until)
+            states.append(
+                StapleState(service=service.name, file=credential.source, this_update=since, next_update=until)
+            )
+    return tuple(states[:_MAX_CERTIFICATES])
+
+
+def cut_text(number: int) -> str:
+    """`3 connections were cut`."""
+    return f"{_count(number, 'connection')} {'was' if number == 1 else 'were'} cut"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

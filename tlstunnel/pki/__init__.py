@@ -1,1 +1,0 @@
-"""Certificates: authority, issue, request, bundle, describe."""

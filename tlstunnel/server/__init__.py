@@ -1,1 +1,0 @@
-"""The control plane: accept, set up, dial, drain. trio lives here."""

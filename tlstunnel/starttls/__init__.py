@@ -1,1 +1,0 @@
-"""One small sans-I/O file per protocol that upgrades a plaintext conversation to TLS."""

@@ -1,1 +1,0 @@
-"""The process plane: sockets, workers, signals, privileges. No event loop."""

@@ -1,0 +1,248 @@
+"""Private keys: the kinds we make, and how they are read and written.
+
+Keys are written as PKCS#8 PEM (RFC 5958, RFC 7468), the one form every current TLS library reads for every kind of
+key. They are read in the older forms of openssl(1) too.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import (
+    CertificateIssuerPrivateKeyTypes,
+    CertificatePublicKeyTypes,
+)
+
+from tlstunnel.errors import UsageError
+from tlstunnel.tools.pki import encryption, files, readers
+from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.passphrase import oddity
+from tlstunnel.x509.pem import SourceFile, is_encrypted_der, parse_pem
+from tlstunnel.x509.private_key import MAX_RSA_BITS, MIN_RSA_BITS, ExpandedKey, load_private_key
+
+PrivateKey: TypeAlias = CertificateIssuerPrivateKeyTypes
+"""A key that can sign certificates."""
+
+PublicKey: TypeAlias = CertificatePublicKeyTypes
+"""A key that can stand in a certificate."""
+
+MIN_RSA_EXPONENT = 65537
+"""Smaller ones have no known break in signatures, but no one needs them (NIST FIPS 186-5 section 5.1)."""
+
+
+class KeyKind(enum.StrEnum):
+    """The kinds of key we make."""
+
+    P256 = "p256"
+    P384 = "p384"
+    ED25519 = "ed25519"
+    RSA2048 = "rsa2048"
+    RSA3072 = "rsa3072"
+    RSA4096 = "rsa4096"
+    MLDSA44 = "mldsa44"
+    MLDSA65 = "mldsa65"
+    MLDSA87 = "mldsa87"
+
+
+def generate(kind: KeyKind = KeyKind.P256) -> PrivateKey:
+    """Make a key.
+
+    Raises:
+        UsageError: this build of `cryptography` cannot make such keys.
+    """
+    if kind is KeyKind.P256:
+        return ec.generate_private_key(ec.SECP256R1())
+    if kind is KeyKind.P384:
+        return ec.generate_private_key(ec.SECP384R1())
+    if kind is KeyKind.ED25519:
+        return ed25519.Ed25519PrivateKey.generate()
+    if kind.startswith("rsa"):
+        return rsa.generate_private_key(public_exponent=65537, key_size=int(kind.removeprefix("rsa")))
+    return _generate_mldsa(kind)
+
+
+def _generate_mldsa(kind: KeyKind) -> PrivateKey:
+    # ML-DSA (FIPS 204) came to `cryptography` after the oldest version we run on, and depends on its OpenSSL.
+    missing = UsageError("--key-type", f'"{kind}" needs a newer cryptography package; write "p256"')
+    try:
+        from cryptography.hazmat.primitives.asymmetric import mldsa  # noqa: PLC0415
+    except ImportError as exc:
+        raise missing from exc
+    made: Any = {
+        KeyKind.MLDSA44: mldsa.MLDSA44PrivateKey,
+        KeyKind.MLDSA65: mldsa.MLDSA65PrivateKey,
+        KeyKind.MLDSA87: mldsa.MLDSA87PrivateKey,
+    }[kind]
+    try:
+        key: PrivateKey = made.generate()
+    except UnsupportedAlgorithm as exc:
+        raise missing from exc
+    return key
+
+
+def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None:
+    """The hash to sign with: as strong as the key, None for keys that bring their own (RFC 8410, RFC 9881).
+
+    Raises:
+        UsageError: this key can sign in TLS, but nothing here.
+    """
+    if isinstance(key, ExpandedKey):
+        what = "an ML-DSA key without its seed signs in TLS, but no certificates; give the file that holds the seed too"
+        raise UsageError("key", what)
+    if isinstance(key, rsa.RSAPrivateKey):
+        return hashes.SHA256()
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        if key.curve.key_size <= 256:
+            return hashes.SHA256()
+        return hashes.SHA384() if key.curve.key_size <= 384 else hashes.SHA512()
+    return None
+
+
+def name_of(key: PrivateKey | PublicKey) -> str:
+    """What an operator calls this key: `ECDSA P-256`, `RSA 2048`, `Ed25519`, `ML-DSA-65`."""
+    if isinstance(key, ExpandedKey):
+        return name_of(key.public_key())
+    if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
+        return f"RSA {key.key_size}"
+    if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
+        names = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+        return f"ECDSA {names.get(key.curve.name, key.curve.name)}"
+    if isinstance(key, ed25519.Ed25519PrivateKey | ed25519.Ed25519PublicKey):
+        return "Ed25519"
+    if isinstance(key, ed448.Ed448PrivateKey | ed448.Ed448PublicKey):
+        return "Ed448"
+    name = type(key).__name__.removesuffix("PrivateKey").removesuffix("PublicKey")
+    return f"ML-DSA-{name.removeprefix('MLDSA')}" if name.startswith("MLDSA") else name
+
+
+def same_kind(public: PublicKey) -> KeyKind:
+    """The kind to make when a key like this one is wanted; P-256 for kinds we do not make."""
+    wanted = name_of(public).lower().replace("ecdsa ", "").replace("-", "").replace(" ", "")
+    return KeyKind(wanted) if wanted in set(KeyKind) else KeyKind.P256
+
+
+def public_bytes(key: PrivateKey | PublicKey) -> bytes:
+    """The SubjectPublicKeyInfo in DER: equal for equal keys, and what an SPKI pin is the hash of."""
+    public = key if not hasattr(key, "public_key") else key.public_key()
+    return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def to_pem(key: PrivateKey, passphrase: Passphrase | None = None) -> bytes:
+    """PKCS#8 PEM, encrypted if there is a passphrase."""
+    plain = serialization.NoEncryption()
+    if passphrase is None:
+        return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, plain)
+    return encryption.to_pem("ENCRYPTED PRIVATE KEY", encryption.encrypt_pkcs8(der, passphrase))
+
+
+def write(path: Path, key: PrivateKey, passphrase: Passphrase | None = None, *, replace: bool = False) -> None:
+    """Write a key, readable by its owner only.
+
+    Raises:
+        UsageError: the file exists and `replace` is false.
+        StartupError: it cannot be written.
+    """
+    files.write(path, to_pem(key, passphrase), secret=True, replace=replace)
+
+
+def is_encrypted(data: bytes) -> bool:
+    """Whether a key says that it is encrypted: PKCS#8 in its label or DER, the older form in a header (RFC 1421)."""
+    is_pem = b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in data or b"Proc-Type: 4,ENCRYPTED" in data
+    return is_pem or is_encrypted_der(data)
+
+
+def load(path: Path, passphrase: Passphrase | None = None) -> PrivateKey:
+    """Read a private key, PEM or DER.
+
+    Raises:
+        StartupError: the file cannot be read.
+        UsageError: it holds no private key, one we cannot use, or one the passphrase does not open.
+    """
+    return parse(files.read(path), where=str(path), passphrase=passphrase)
+
+
+def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> PrivateKey:
+    """The private key in these bytes, PEM or DER; certificates beside it are ignored.
+
+    Raises:
+        UsageError: see `load`.
+    """
+    secret = passphrase.reveal() if passphrase is not None else None
+    encryption.check_cost(data, where=where)
+    pem = b"-----BEGIN" in data
+    blocks = parse_pem(SourceFile(Path(where), data, 0)) if pem else []
+    found = [block.text for block in blocks if block.is_key]
+    if pem and not found:
+        raise UsageError(where, f"this is {readers.kind_of(data)}; give the file that holds the private key")
+    if found and found[0].startswith(b"-----BEGIN OPENSSH"):
+        raise UsageError(where, "this is an SSH key; make one for TLS with tlstunnel cert key make")
+    if found and is_encrypted(found[0]) and secret is None:
+        raise UsageError(where, "the key is encrypted; give its passphrase")
+    try:
+        if pem:
+            # A passphrase for a key that needs none is no reason to fail.
+            key = load_private_key(found[0], secret if is_encrypted(found[0]) else None)
+        else:
+            key = _load_der(data, secret)
+    except UnsupportedAlgorithm as exc:
+        what = "a kind of key or encryption this build does not know; make one with tlstunnel cert key make"
+        raise UsageError(where, what) from exc
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise UsageError(where, _why_damaged(found, exc, passphrase)) from exc
+    return usable(key, where)
+
+
+def _load_der(data: bytes, secret: bytes | None) -> Any:
+    try:
+        return load_private_key(data, secret)
+    except TypeError:
+        if secret is None:
+            raise
+        return load_private_key(data, None)
+
+
+def _why_damaged(found: list[bytes], exc: Exception, passphrase: Passphrase | None) -> str:
+    if not found and isinstance(exc, TypeError):
+        return "the key is encrypted; give its passphrase"
+    if passphrase is not None and (not found or is_encrypted(found[0])):
+        odd = oddity(passphrase.reveal())
+        return f"the passphrase{odd} does not open the key; give the one it was encrypted with"
+    if not found:
+        return "not a private key; give a PEM or DER file that holds one"
+    return "a damaged private key; restore it from a backup"
+
+
+def weakness(key: PrivateKey | PublicKey) -> str | None:
+    """Why a key should not be used for TLS, or None."""
+    if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
+        if key.key_size < MIN_RSA_BITS:
+            return f"RSA with {key.key_size} bits is too weak"
+        if key.key_size > MAX_RSA_BITS:
+            return f"RSA with {key.key_size} bits is more than OpenSSL takes"
+        if isinstance(key, rsa.RSAPublicKey) and key.public_numbers().e < MIN_RSA_EXPONENT:
+            return f"RSA with the public exponent {key.public_numbers().e} is fragile"
+        return None
+    if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
+        return None if key.curve.key_size >= 256 else f"{name_of(key)} is too weak"
+    others = (ed25519.Ed25519PrivateKey, ed25519.Ed25519PublicKey, ed448.Ed448PrivateKey, ed448.Ed448PublicKey)
+    if isinstance(key, (*others, ExpandedKey)) or type(key).__name__.startswith("MLDSA"):
+        return None
+    return f"a {name_of(key)} key cannot sign in TLS"
+
+
+def usable(key: Any, where: str) -> PrivateKey:
+    """The key itself, if TLS can use it.
+
+    Raises:
+        UsageError: it is weak, or of a kind that cannot sign.
+    """
+    found = weakness(key)
+    if found is not None:
+        raise UsageError(where, f"{found}; make a key with tlstunnel cert key make")
+    return key  # type: ignore[no-any-return]

@@ -1,0 +1,250 @@
+"""Certificates, requests and revocation lists out of files that may hold anything.
+
+Every function takes bytes from a stranger and gives back objects or one `UsageError` that says what the file is
+instead. `cryptography` parses parts of a certificate only when they are looked at, so `certificates` looks at every
+part that the rest of the package uses: what is returned can be described without a surprise.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from tlstunnel.errors import UsageError
+from tlstunnel.tools.pki import files
+from tlstunnel.x509 import certificate as facts
+from tlstunnel.x509.pem import CERTIFICATE_LABELS, SourceFile, is_encrypted_der
+
+Certificate: TypeAlias = x509.Certificate
+"""For callers that hand certificates on without looking into them."""
+
+Parsed = TypeVar("Parsed")
+
+_PARSE_ERRORS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+_DASHES = b"-----"
+_BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----")
+_KINDS = {
+    b"CERTIFICATE": "a certificate",
+    b"TRUSTED CERTIFICATE": "a certificate in OpenSSL's own format",
+    b"CERTIFICATE REQUEST": "a certificate request",
+    b"NEW CERTIFICATE REQUEST": "a certificate request",
+    b"X509 CRL": "a revocation list",
+    b"PUBLIC KEY": "a public key",
+    b"PKCS7": "a PKCS#7 bundle",
+    b"OPENSSH PRIVATE KEY": "an SSH private key",
+}
+
+
+def blocks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The PEM blocks in a file, each with its label; text between them is ignored (RFC 7468 section 2)."""
+    return [(label, block) for label, block, _ in _cut(data)]
+
+
+def body_of(block: bytes) -> bytes:
+    """What a PEM block encodes; damaged base64 gives fewer bytes, not an error."""
+    body = next((body for _, whole, body in _cut(block) if whole == block), b"")
+    try:
+        return base64.b64decode(body, validate=False)
+    except binascii.Error:
+        return b""
+
+
+def _cut(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """The label, the whole and the body of each block.
+
+    A body ends at the next five dashes, whatever they belong to: a file of beginnings without ends is read once.
+    """
+    position = 0
+    while (begin := _BEGIN.search(data, position)) is not None:
+        stop = data.find(_DASHES, begin.end())
+        if stop < 0:
+            return
+        end = b"-----END " + begin[1] + _DASHES
+        if data.startswith(end, stop):
+            position = stop + len(end)
+            yield begin[1], data[begin.start() : position], data[begin.end() : stop]
+        else:
+            position = begin.end() - len(_DASHES)  # these may begin the next block
+
+
+def kind_of(data: bytes) -> str:
+    """What a file is, in the words of an operator."""
+    labels = [label for label, _ in blocks(data)]
+    for label in labels:
+        if label in _KINDS:
+            return _KINDS[label]
+        if label.endswith(b"PRIVATE KEY"):
+            return "a private key"
+    if b"-----BEGIN" in data:
+        return "a damaged or truncated PEM file"
+    if not data.strip():
+        return "an empty file"
+    if data[:1] == b"\x30":
+        return "a DER file of another kind"
+    return "neither PEM nor DER"
+
+
+def guess(data: bytes) -> str:
+    """What a file should be read as: `certificate`, `request`, `crl`, `key` or `bundle`.
+
+    Certificates win over what stands beside them. Binary files are told apart by trying.
+    """
+    labels = {label for label, _ in blocks(data)}
+    if any(b"-----BEGIN " + label.encode() + b"-----" in data for label in CERTIFICATE_LABELS):
+        return "certificate"
+    if any(label.endswith(b"CERTIFICATE REQUEST") for label in labels):
+        return "request"
+    if b"X509 CRL" in labels:
+        return "crl"
+    if b"PRIVATE KEY-----" in data:
+        return "key"
+    if data[:1] != b"\x30":
+        return "certificate"
+    if b"\x02\x01\x03\x30" in data[2:12]:
+        return "bundle"  # PFX begins with its version, 3 (RFC 7292 section 4)
+    if b"\x02\x01\x00\x30" in data[2:12] or b"\x02\x01\x01\x04" in data[2:12]:
+        return "key"  # PrivateKeyInfo, ECPrivateKey
+    if is_encrypted_der(data):
+        return "key"
+    for kind, load in (
+        ("certificate", x509.load_der_x509_certificate),
+        ("request", x509.load_der_x509_csr),
+        ("crl", x509.load_der_x509_crl),
+    ):
+        with contextlib.suppress(*_PARSE_ERRORS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load(data)
+            return kind
+    return "certificate"
+
+
+def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
+    """Every certificate in a PEM file, in order, or the one in a DER file.
+
+    Raises:
+        StartupError: the file cannot be read.
+        UsageError: it holds no certificate, or a damaged one.
+    """
+    return certificates(files.read(path), where=str(path))
+
+
+def certificates(data: bytes, *, where: str) -> tuple[x509.Certificate, ...]:
+    """The certificates in these bytes; see `load_certificates`. Their keys may be of a kind that is not known here."""
+    return tuple(facts.read_certificates(SourceFile(Path(where), data, 0), is_key_needed=False)[0])
+
+
+serial = facts.serial
+
+
+def request(data: bytes, *, where: str) -> x509.CertificateSigningRequest:
+    """The certificate request in these bytes, PEM or DER; its signature is not checked here.
+
+    Raises:
+        UsageError: there is none, or a damaged one.
+    """
+    found = [block for label, block in blocks(data) if label.endswith(b"CERTIFICATE REQUEST")]
+    if len(found) > 1:
+        raise UsageError(where, f"{len(found)} requests in one file; give one at a time")
+    if found:
+        return _parse(
+            x509.load_der_x509_csr, body_of(found[0]), where=where, what="certificate request", probe=_touch_request
+        )
+    if data[:1] == b"\x30":
+        return _parse(x509.load_der_x509_csr, data, where=where, what="certificate request", probe=_touch_request)
+    raise UsageError(where, f"this is {kind_of(data)}; give a PEM or DER file with a certificate request")
+
+
+def revocation_list(data: bytes, *, where: str) -> x509.CertificateRevocationList:
+    """The revocation list in these bytes, PEM or DER; its signature is not checked here.
+
+    Raises:
+        UsageError: there is none, or a damaged one.
+    """
+    found = [block for label, block in blocks(data) if label == b"X509 CRL"]
+    if found:
+        data = body_of(found[0])
+    if found or data[:1] == b"\x30":
+        return _parse(x509.load_der_x509_crl, data, where=where, what="revocation list", probe=_touch_list)
+    raise UsageError(where, f"this is {kind_of(data)}; give a PEM or DER file with a revocation list")
+
+
+def check(certificate: x509.Certificate, *, where: str) -> None:
+    """Look at every part of a certificate that came out of another container.
+
+    Raises:
+        UsageError: a part is damaged.
+    """
+    _parse(lambda _: certificate, b"", where=where, what="certificate", probe=_touch)
+
+
+def _parse(
+    load: Callable[[bytes], Parsed], data: bytes, *, where: str, what: str, probe: Callable[[Parsed], object]
+) -> Parsed:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about certificates that are odd but readable
+            parsed = load(data)
+            probe(parsed)
+    except _PARSE_ERRORS as exc:
+        raise UsageError(where, f"not a valid {what}{_reason(exc)}; fetch or make it again") from exc
+    return parsed
+
+
+def _reason(exc: Exception) -> str:
+    # The parser's own words where they are words; its tree of tags and fields tells an operator nothing.
+    text = str(exc).partition("\n")[0].strip().rstrip(".")
+    if not text or "{" in text or len(text) > 160:
+        return ""
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return f" ({text[:1].lower() + text[1:]})"
+
+
+def _touch(certificate: x509.Certificate) -> object:
+    return (
+        certificate.subject.rfc4514_string(),
+        certificate.issuer.rfc4514_string(),
+        certificate.extensions,
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+        certificate.signature_algorithm_oid,
+        certificate.serial_number,
+        _touch_key(certificate),
+    )
+
+
+def _touch_key(certificate: x509.Certificate) -> object:
+    try:
+        return certificate.public_key()
+    except UnsupportedAlgorithm:
+        return None  # `describe` names the algorithm instead
+
+
+def _touch_request(parsed: x509.CertificateSigningRequest) -> object:
+    return parsed.subject.rfc4514_string(), parsed.extensions, parsed.public_key()
+
+
+def _touch_list(parsed: x509.CertificateRevocationList) -> object:
+    return (
+        parsed.issuer.rfc4514_string(),
+        parsed.extensions,
+        parsed.last_update_utc,
+        parsed.next_update_utc,
+        len(parsed),
+    )

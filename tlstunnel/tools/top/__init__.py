@@ -1,0 +1,5 @@
+"""Asking a running daemon's admin endpoint how it is, and how fast its counters move: for `status` and `top`.
+
+Imports: errors, address.
+Touches: one connection to the admin endpoint.
+"""
