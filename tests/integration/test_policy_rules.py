@@ -54,7 +54,7 @@ def stranger(authority: Authority) -> Pair:
         "billing2",
         "subjectAltName=DNS:a.b.clients.example,URI:spiffe://example.org/ns/prod/x/billing,IP:192.0.3.7,"
         "email:ops@example.org.evil.example",
-        subject="/OU=Finance/CN=billing2",
+        subject="/OU=finances/CN=billing2",
     )
 
 
