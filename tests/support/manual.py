@@ -96,7 +96,8 @@ def _rows(
     for key in keys:
         default = defaults.get(key.name)
         shown = "" if default is None or default == "" else f"`{render(default)}`"
-        rows[key.name] = f" {key.kind.words} | {(remarks or {}).get(key.name, shown)} |"
+        words = key.kind.words + (f" (since {key.since})" if key.since else "")
+        rows[key.name] = f" {words} | {(remarks or {}).get(key.name, shown)} |"
     return rows
 
 

@@ -250,6 +250,24 @@ def test_the_help_names_every_option_and_its_default(tlstunnel: Command, monkeyp
         assert "Default: 10s." in done.out
 
 
+@pytest.mark.parametrize(
+    ("written", "offered"),
+    [
+        ("server --client-", {"--client-auth", "--client-ca"}),
+        ("client --client-", set()),
+        ("server --client-auth ", {"none", "optional", "required"}),
+        ("client --workers ", {"auto"}),
+    ],
+)
+def test_the_shell_completes_options_and_their_words(
+    tlstunnel: Command, monkeypatch: pytest.MonkeyPatch, written: str, offered: set[str]
+) -> None:
+    monkeypatch.setenv("_TLSTUNNEL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"tlstunnel {written}")
+    monkeypatch.setenv("COMP_CWORD", str(len(written.split(" "))))
+    assert set(tlstunnel().out.split()) == offered
+
+
 def test_an_option_that_does_not_exist_exits_2(tlstunnel: Command) -> None:
     assert tlstunnel("server", "--no-such-option").code == 2
 

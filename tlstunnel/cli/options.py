@@ -40,11 +40,13 @@ def parameters(mode: Mode, titles: tuple[str, ...] | None = None) -> list[inspec
 
 def _parameter(key: Key, default: object) -> inspect.Parameter:
     is_flag = not key.kind.metavar
+    words = [word for word in key.kind.metavar.split("|") if word and word == word.lower()]
     info = typer.Option(
         False if is_flag else None,
         key.option,
         help=key.help if is_flag or not default else f"{key.help} Default: {listed(default)}.",
         metavar=key.kind.metavar or None,
+        autocompletion=(lambda: words) if words else None,
         rich_help_panel=key.panel,
         show_default=False,
     )
