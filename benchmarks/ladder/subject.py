@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import select
 import socket
 import sys
@@ -50,7 +51,7 @@ def _listen(arguments: argparse.Namespace, reactor: object) -> int:
     """Accept, shake hands, join: as little as there can be around the relay. Returns the port."""
     from tlstunnel._openssl import Engine, Scratch, TLSError
     from tlstunnel.relay.ends import PlainEnd, TLSEnd
-    from tlstunnel.relay.link import NEVER, Limits, Link
+    from tlstunnel.relay.link import Limits, Link
     from tlstunnel.relay.reactor import Reactor
 
     assert isinstance(reactor, Reactor)
@@ -96,7 +97,7 @@ def _listen(arguments: argparse.Namespace, reactor: object) -> int:
             reactor.watch(backend.fd, self)
             Link(
                 reactor, self.end, backend, limits, scratch=scratch, cells=cells, forward_cell=0, reverse_cell=1,
-                ends_at=NEVER, on_finished=lambda *_: None, on_closed=lambda: None,
+                ends_at=math.inf, on_finished=lambda *_: None, on_closed=lambda: None,
             ).start()  # fmt: skip
 
     class Acceptor:
