@@ -23,6 +23,7 @@ from tlstunnel.config.model import (
     TargetTLS,
     TLSSettings,
 )
+from tlstunnel.errors import ConfigError
 
 CONTRACT = """
 [process]
@@ -345,3 +346,9 @@ def test_keepalive_is_on_with_times_of_its_own_unless_it_is_never(
     load: Load, written: str, keepalive: Keepalive | None
 ) -> None:
     assert service(load(f"[services.web]\n{SERVER}{written}")).keepalive == keepalive
+
+
+@pytest.mark.parametrize("key", ["certificate", "key", "client_ca"])
+def test_the_admin_endpoint_takes_one_file_and_leaves_none_out_in_silence(load: Load, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf'admin\.{key}: \["ca.pem", "server.pem"\] is an array; write a string'):
+        load(f'[admin]\nlisten = "127.0.0.1:0"\n{key} = ["ca.pem", "server.pem"]\n[services.web]\n{SERVER}')
