@@ -18,7 +18,7 @@ from tests.support.wire_peers import client_context
 
 pytestmark = pytest.mark.slow
 
-FLOOD = 10_000
+FLOOD = 9_000
 
 
 @contextlib.contextmanager
@@ -146,14 +146,13 @@ def test_beyond_max_connections_clients_wait_in_the_queue_until_there_is_room(tm
                 assert tls.recv(7) == b"my turn"
 
 
-def test_ten_thousand_half_open_handshakes_leave_links_moving_and_others_welcome(tmp_path: Path) -> None:
+def test_nine_thousand_half_open_handshakes_leave_links_moving_and_others_welcome(tmp_path: Path) -> None:
     """From 40 addresses, each connection with the beginning of a ClientHello and nothing more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * FLOOD + 500  # no more are accepted than there are descriptors for, with one for a backend each
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, max(needed, hard)))
-    except (ValueError, OSError):
+    if hard < needed:
         pytest.skip(f"needs {needed} descriptors, and the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     beginning = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(20)
     try:
         with (
