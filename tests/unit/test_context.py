@@ -454,7 +454,7 @@ def test_client_mode_has_contexts_for_the_backend_alone() -> None:
     client = replace(service(), mode=Mode.CLIENT, target_tls=TargetTLS())
     made = ServiceContexts(client, Material(target_ca=CA))
     assert made.server is None
-    assert made.backend is not None
+    assert made.target is not None
 
 
 # What is sent, and what may be set.

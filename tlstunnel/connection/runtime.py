@@ -187,7 +187,7 @@ class ServiceRuntime:
 
     def client_engine(self) -> TLSEngine:
         """A TLS session in which we are the client."""
-        context = self.contexts.backend
+        context = self.contexts.target
         assert context is not None  # noqa: S101 - a service with target_tls has one
         return self.worker.make_engine(context.raw, self.worker.scratch, is_server=False)
 

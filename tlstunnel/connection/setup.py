@@ -330,7 +330,7 @@ def _begin_target_tls(connection: Connection, dialer: Dialer) -> Steps:
     runtime = connection.runtime
     target_tls = runtime.service.target_tls
     assert target_tls is not None  # noqa: S101 - the caller knows that TLS is wanted
-    context = runtime.contexts.backend
+    context = runtime.contexts.target
     engine: Any = runtime.client_engine()
     backend = connection.tls_backend(engine, dialer)
     target = dialer.target

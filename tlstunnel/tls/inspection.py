@@ -209,7 +209,7 @@ class _Service:
         material = dataclasses.replace(material, staples=self._staples(steps, material))
         if service.target_tls is not None:
             below = steps if service.mode is Mode.CLIENT else (*steps, "target_tls")
-            material = self._backend(below, service.target_tls, material)
+            material = self._target(below, service.target_tls, material)
         if service.unsafe_keylog:
             self.found.warnings.append(
                 f"{service.name}: unsafe_keylog is on: who reads SSLKEYLOGFILE reads all traffic"
@@ -270,14 +270,12 @@ class _Service:
         bundle = None if path is None else self.found.attempt((*steps, "client_ca"), lambda: load_ca(path))
         return dataclasses.replace(material, client_ca=bundle, crls=self._trust(steps, bundle, self.service.crl))
 
-    def _backend(self, steps: Steps, backend: TargetTLS, material: Material) -> Material:
-        if self._settings(steps, backend.tls):
-            self._usable(steps, backend.tls, None)
-        bundle = self.found.attempt(
-            (*steps, "ca"), lambda: load_system_ca() if backend.ca is None else load_ca(backend.ca)
-        )
-        crls = self._trust(steps, bundle, backend.crl)
-        own = self.loader.credentials(steps, () if backend.certificate is None else (backend.certificate,), "client")
+    def _target(self, steps: Steps, tls: TargetTLS, material: Material) -> Material:
+        if self._settings(steps, tls.tls):
+            self._usable(steps, tls.tls, None)
+        bundle = self.found.attempt((*steps, "ca"), lambda: load_system_ca() if tls.ca is None else load_ca(tls.ca))
+        crls = self._trust(steps, bundle, tls.crl)
+        own = self.loader.credentials(steps, () if tls.certificate is None else (tls.certificate,), "client")
         return dataclasses.replace(
             material, target_ca=bundle, target_crls=crls, target_credential=own[0] if own else None
         )

@@ -95,14 +95,14 @@ class ServiceContexts:
         ContextError: OpenSSL refuses a setting.
     """
 
-    __slots__ = ("_keylog", "_service", "_staples", "backend", "server", "sni")
+    __slots__ = ("_keylog", "_service", "_staples", "server", "sni", "target")
 
     def __init__(self, service: Service, material: Material, previous: ServiceContexts | None = None) -> None:
         self._service = service
         self._keylog = keylog_from_environment() if service.unsafe_keylog else None
         self.server: ServerSide | None = None if previous is None else previous.server
         self.sni: tuple[ServerSide | None, ...] = () if previous is None else previous.sni
-        self.backend: Context | None = None
+        self.target: Context | None = None
         self._staples: Staples = {} if previous is None else previous._staples
         self.renew(material)
 
@@ -123,9 +123,9 @@ class ServiceContexts:
                 self._side(material, own or material.credentials, entry.tls, entry.policy).keep_tickets_of(old)
                 for entry, own, old in zip(service.sni, material.sni, olds, strict=True)
             ]
-        backend = None
+        target = None
         if service.target_tls is not None and material.target_ca is not None:
-            backend = client_context(
+            target = client_context(
                 service.target_tls.tls,
                 material.target_ca,
                 credential=material.target_credential,
@@ -134,12 +134,12 @@ class ServiceContexts:
                 judge=None if service.target_tls.verify is None else _judge(service.target_tls.verify, is_server=True),
                 keylog=self._keylog,
             )
-        self.server, self.sni, self.backend = server, tuple(sni), backend
+        self.server, self.sni, self.target = server, tuple(sni), target
         self.staple(dict(material.staples) if service.ocsp_staple is OCSPStaple.FILE else self._staples)
 
     def adopt(self, other: ServiceContexts) -> None:
         """Use the contexts that were built and judged elsewhere, for sessions from now on."""
-        self.server, self.sni, self.backend, self._staples = other.server, other.sni, other.backend, other._staples
+        self.server, self.sni, self.target, self._staples = other.server, other.sni, other.target, other._staples
 
     def staple(self, staples: Staples) -> None:
         """Send these proofs to clients that ask, also after `renew`."""

@@ -85,12 +85,12 @@ def _named(config: Config) -> Iterator[Path | None]:
         yield service.client_ca
         yield from service.crl
         yield from service.ocsp_response
-        backend = service.target_tls
-        if backend is not None:
-            yield backend.ca
-            yield from backend.crl
-            if backend.certificate is not None:
-                yield from files_of(backend.certificate)
+        tls = service.target_tls
+        if tls is not None:
+            yield tls.ca
+            yield from tls.crl
+            if tls.certificate is not None:
+                yield from files_of(tls.certificate)
 
 
 class Poll:

@@ -131,7 +131,7 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
         SessionError: with one line that says where it failed and why.
     """
     target = service.targets[0]
-    target_tls, context = service.target_tls, contexts.backend
+    target_tls, context = service.target_tls, contexts.target
     assert target_tls is not None and context is not None  # noqa: S101, PT018 - a service in client mode has both
     sock = await _dial(Dialer(target, keepalive=service.keepalive), service.timeouts.connect_s)
     scratch = Scratch()
