@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 
 from tlstunnel.address import SystemdAddress, Target
 from tlstunnel.config.certificates import make_certificates, make_target_tls, make_tls
@@ -27,12 +28,12 @@ def read_service(table: Table, name: str) -> Service:
     check_idle(table, service)
     names = (target for name in service.sni for target in name.targets)
     check_source_address(table, service.source_address, (*service.targets, *service.fallback_target, *names))
-    others: dict[str, str | None] = {key: _remark(mode, key) for key in _keys_of_others(mode)}
+    others: Mapping[str, str | None] = _remarks(mode)
     if _is_mode_guessed(table):
         # What is wrong with what is written can be said; what else must be written, or not, the mode decides.
         table.forgive_missing(but="listen")
         others = dict.fromkeys(others, None)
-    table.finish(_SECTION_KEYS | others)
+    table.finish({**_SECTION_KEYS, **others})
     return service
 
 
@@ -220,13 +221,10 @@ def _read_routed_name(entry: Table, service: Service) -> ServerName:
     return make(ServerName, values, certificate=(), policy=service.policy, tls=service.tls)
 
 
+@functools.cache
 def keys_of(mode: Mode) -> tuple[str, ...]:
     """Every key a service of this mode knows."""
     return tuple(key.name for key in keys_in(place_of(mode)))
-
-
-def _keys_of_others(mode: Mode) -> dict[str, Mode]:
-    return {key: other for other in reversed(Mode) if other is not mode for key in keys_of(other)}
 
 
 _INSTEAD = {
@@ -237,10 +235,13 @@ _INSTEAD = {
 }
 
 
-def _remark(mode: Mode, key: str) -> str:
-    """What to say about a key that only other modes know."""
-    modes = [other for other in Mode if key in keys_of(other)]
-    instead = _INSTEAD.get((mode, key))
-    others = " or ".join(f'"{other.value}"' for other in modes)
-    right = f'did you mean "{instead}"?' if instead else "remove it"
-    return f'is for mode {others}, not "{mode.value}"; {right}'
+@functools.cache
+def _remarks(mode: Mode) -> dict[str, str]:
+    """What to say about keys that only other modes know."""
+    remarks = {}
+    for key in {key for other in Mode for key in keys_of(other)} - set(keys_of(mode)):
+        others = " or ".join(f'"{other.value}"' for other in Mode if key in keys_of(other))
+        instead = _INSTEAD.get((mode, key))
+        right = f'did you mean "{instead}"?' if instead else "remove it"
+        remarks[key] = f'is for mode {others}, not "{mode.value}"; {right}'
+    return remarks
