@@ -34,8 +34,10 @@ def of_text(value: str) -> str:
 
 
 def of_dns(name: str) -> tuple[str, ...]:
-    """The labels of a DNS name, those of `xn--` decoded (RFC 5890); no label for the root's dot at the end."""
-    name = name.rstrip(".")
+    """The labels of a DNS name, those of `xn--` decoded (RFC 5890); no label for the root's dot at the end, and no
+    blanks, which no host's name has and a reader may overlook.
+    """
+    name = _without_blanks(name).rstrip(".")
     return tuple(map(_of_label, name.split("."))) if len(name) <= _MAX_NAME else (name,)
 
 
@@ -69,7 +71,7 @@ def of_network(network: Network) -> tuple[Network, ...]:
 def of_uri(uri: str, *, with_query: bool) -> tuple[str, str, str]:
     """The forms of a URI, in which it is compared with the same forms of another: as it is but for capitals;
     normalized (RFC 3986 section 6.2); and as the most generous of readers takes it, who decodes everything, overlooks
-    empty segments, a slash at the end and (unless asked for) a query, and takes `\\` for `/`.
+    empty segments, a slash at the end, blanks around a segment and (unless asked for) a query, and takes `\\` for `/`.
 
     An encoded `*` stays encoded, since a `*` is a wildcard to those who call this.
     """
@@ -77,21 +79,26 @@ def of_uri(uri: str, *, with_query: bool) -> tuple[str, str, str]:
 
 
 def _forms(uri: str, with_query: bool) -> tuple[str, str, str]:
-    text = uri.lower()
+    text = uri.strip().lower()
     scheme, mark, rest = text.partition("://")
     if not mark:
-        return text, _decoded(text), _all_decoded(text)
+        return text, _decoded(text), _all_decoded(text).strip()
     ends = [at for at in map(rest.find, "/?#\\") if at >= 0]
     authority, path = rest[: min(ends, default=len(rest))], rest[min(ends, default=len(rest)) :]
     start = f"{scheme}://{_of_authority(scheme, authority)}"
     path, query = _split_query(path)
-    generous = "/".join(part for part in _without_dots(_all_decoded(path).replace("\\", "/")).split("/") if part)
-    kept = _all_decoded(query) if with_query else ""
+    segments = map(str.strip, _all_decoded(path).replace("\\", "/").split("/"))
+    generous = "/".join(part for part in _without_dots("/".join(segments)).split("/") if part)
+    kept = _all_decoded(query).strip() if with_query else ""
     generous = f"/{generous}" if generous else ""
     return text, f"{start}{_without_dots(_decoded(path))}{_decoded(query)}", f"{start}{generous}{kept}"
 
 
 _known_forms = functools.lru_cache(maxsize=256)(_forms)  # several rules ask about one peer, and peers come back
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())
 
 
 def _of_label(label: str) -> str:
@@ -134,7 +141,7 @@ def _all_decoded(text: str) -> str:
 
 def _of_authority(scheme: str, authority: str) -> str:
     """The host, and its port unless that says nothing; a SPIFFE ID has none (SPIFFE-ID standard, section 2.1)."""
-    host, colon, port = _all_decoded(authority.rpartition("@")[2]).rpartition(":")
+    host, colon, port = _without_blanks(_all_decoded(authority.rpartition("@")[2])).rpartition(":")
     if not colon or not (port == "" or port.isdigit()):
         host, port = f"{host}{colon}{port}", ""
     if port == _DEFAULT_PORTS.get(scheme) or scheme == "spiffe":
