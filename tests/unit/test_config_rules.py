@@ -172,6 +172,30 @@ def test_two_entries_share_a_name_only_where_they_differ_in_nothing_but_the_cert
 
 
 @pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('certificate = "none-1.pem"', 'certificate = "none-2.pem"'),
+        ('certificate = "api.pem"', 'certificate = "none.pem"'),
+        ('certificate = "api.pem"', 'certificate = "rsa.pem"\ntarget = "nowhere"'),
+        ('certificate = "api.pem"', 'certficate = "rsa.pem"'),
+    ],
+)
+def test_entries_with_certificates_of_their_own_are_no_doublets_while_one_is_wrong(
+    load: Load, first: str, second: str
+) -> None:
+    entry = '[[services.web.sni]]\nnames = ["a.example.org"]\n'
+    with pytest.raises(ConfigError) as caught:
+        load(f"[services.web]\n{SERVER}{entry}{first}\n{entry}{second}\n")
+    assert "already routed" not in str(caught.value)
+
+
+def test_entries_without_certificates_are_doublets_also_while_one_is_wrong(load: Load) -> None:
+    entry = '[[services.web.sni]]\nnames = ["a.example.org"]\n'
+    with pytest.raises(ConfigError, match="already routed above"):
+        load(f'[services.web]\n{SERVER}{entry}{entry}target = "nowhere"\n')
+
+
+@pytest.mark.parametrize(
     ("keys", "is_good"),
     [
         ('listen = ":9464"', False),

@@ -10,7 +10,8 @@ from tlstunnel.config.model import CertificateFiles, TargetTLS, TLSSettings
 from tlstunnel.config.reader import Table
 from tlstunnel.config.rules import make_server_policy
 
-_FILES = ("certificate", "key", "p12", "key_passphrase_file")
+FILES = ("certificate", "key", "p12", "key_passphrase_file")
+"""The keys that name the files of a certificate."""
 
 
 def make_certificates(table: Table, values: Values) -> tuple[CertificateFiles, ...]:
@@ -30,11 +31,11 @@ def make_certificates(table: Table, values: Values) -> tuple[CertificateFiles, .
     count = table.length(owner)
     _check_count(table, "key", owner, table.length("key") in (0, count))
     _check_count(table, "key_passphrase_file", owner, table.length("key_passphrase_file") in (0, 1, count))
-    columns = {name: values[name] for name in _FILES}
+    columns = {name: values[name] for name in FILES}
     if len(columns["key_passphrase_file"]) == 1:
         columns["key_passphrase_file"] *= count
     rows = itertools.zip_longest(*columns.values())
-    return tuple(CertificateFiles(**dict(zip(_FILES, row, strict=True))) for row in rows)
+    return tuple(CertificateFiles(**dict(zip(FILES, row, strict=True))) for row in rows)
 
 
 def _check_count(table: Table, key: str, owner: str, is_good: bool) -> None:

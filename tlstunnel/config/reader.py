@@ -3,7 +3,7 @@
 Theory of operation. The loader asks a `Table` for one key after the other. Each question notes the key as known, so
 the reader needs no schema: when the table is finished, keys that nobody asked for are unknown, and the nearest known
 one is what the operator meant. A wrong value is noted in the report and answered with the default, so one pass finds
-every problem; nothing built from such an answer ever leaves the loader, because the report raises before.
+every problem; nothing is ever started with what was built from such an answer, because the report raises before.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Table:
         self._report, self._steps, self._values = report, steps, values
         self._known: dict[str, None] = {}
         self._missing: dict[str, str] = {}
+        self._misspelt: set[str] = set()
 
     @property
     def base(self) -> Path:
@@ -93,6 +94,18 @@ class Table:
         """Whether a problem was noted with this key, so that what follows from its value is not worth saying."""
         return self._report.touches((*self._steps, key))
 
+    def is_doubtful(self, *keys: str) -> bool:
+        """Whether what was read for one of these keys is not what is meant: one is faulty, or written misspelt.
+
+        Misspelt keys are known when the table is finished.
+        """
+        return any(self.is_faulty(key) or key in self._misspelt for key in keys)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether no problem was noted with this table so far, or with anything below it."""
+        return not self._report.touches(self._steps)
+
     def spell(self, key: str, value: object = None) -> str:
         """How the operator writes this key, for the part of a message that says what would be right."""
         return self._report.source.spell((*self._steps, key), value)
@@ -121,7 +134,9 @@ class Table:
             if remark is None:
                 continue
             near = None if remark else self._nearest(key)
-            self._missing.pop(near or "", None)
+            if near:
+                self._missing.pop(near, None)
+                self._misspelt.add(near)
             self.problem(key, remark or f"unknown key{self._suggest(near)}")
         for key, what in self._missing.items():
             self.problem(key, what)

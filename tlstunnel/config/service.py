@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 
 from tlstunnel.address import SystemdAddress, Target
-from tlstunnel.config.certificates import make_certificates, make_target_tls, make_tls
+from tlstunnel.config.certificates import FILES, make_certificates, make_target_tls, make_tls
 from tlstunnel.config.keys import DEFAULTS, KEYS, MODE, Place, Values, fields_of, keys_in, make, place_of, read_keys
 from tlstunnel.config.kinds import boolean
 from tlstunnel.config.model import ClientAuth, Mode, ServerName, Service, SNIMismatch, TargetTLS, Timeouts
@@ -179,25 +179,35 @@ def _read_target_tls(table: Table, targets: tuple[Target, ...]) -> TargetTLS | N
 
 def _read_names(table: Table, service: Service, read: Callable[[Table, Service], ServerName]) -> tuple[ServerName, ...]:
     found: list[ServerName] = []
-    seen: dict[str, ServerName] = {}
+    seen: dict[str, tuple[Table, ServerName]] = {}
     for entry in table.tables("sni", f"write tables: [[services.{service.name}.sni]]"):
         entry.require("names", f"write {entry.spell('names', ['api.example.org'])}")
         found.append(read(entry, service))
         names = found[-1].names
-        for name in names:
-            if not _differ_by_certificate(seen.setdefault(name, found[-1]), found[-1]):
-                entry.problem("names", f'"{name}" is already routed above; remove one of the two')
+        entry.finish()
+        this = (entry, found[-1])
+        # Gathered first: what is noted here must not make this entry doubtful.
+        taken = [name for name in names if not _may_share(seen.setdefault(name, this), this)]
+        for name in taken:
+            entry.problem("names", f'"{name}" is already routed above; remove one of the two')
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             entry.problem("names", f'"{twice}" is written twice; remove one of the two')
-        entry.finish()
     return tuple(found)
 
 
-def _differ_by_certificate(one: ServerName, other: ServerName) -> bool:
-    """Whether two entries of one name are the same but for certificates, of which the valid one is taken."""
+def _may_share(first: tuple[Table, ServerName], second: tuple[Table, ServerName]) -> bool:
+    """Whether two entries of one name are the same but for certificates, of which the valid one is taken.
+
+    So they may be meant while one of them is wrong, if it has a certificate of its own.
+    """
+    (table, one), (entry, other) = first, second
+    if one is other:
+        return True
+    if not (table.is_sound and entry.is_sound):
+        return any(each.has(key) or each.is_doubtful(key) for each in (table, entry) for key in FILES)
     is_same = dataclasses.replace(one, names=other.names, certificate=other.certificate) == other
-    return one is other or (is_same and one.certificate != other.certificate)
+    return is_same and one.certificate != other.certificate
 
 
 def _read_server_name(entry: Table, service: Service) -> ServerName:
