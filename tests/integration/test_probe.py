@@ -28,7 +28,7 @@ from tlstunnel.tools.tls13.names import ExtensionType as Ext
 from tlstunnel.tools.tls13.wire import Record, vector
 
 QUICK = Limits(connect_s=5.0, answer_s=0.2, total_s=60.0)
-PATIENT = Limits(connect_s=5.0, answer_s=2.0, total_s=60.0)
+PROMPT = Limits(connect_s=5.0, answer_s=2.0, total_s=60.0)
 
 
 HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
@@ -140,7 +140,7 @@ def test_a_server_that_is_none_costs_one_line_and_no_more_than_the_deadline(
 ) -> None:
     with tls_servers.scripted(behave) as port, pytest.raises(StartupError) as caught:
         # Who answers is waited for; only silence costs the limit, so only there it is short.
-        look(port, QUICK if "within" in why else PATIENT)
+        look(port, QUICK if "within" in why else PROMPT)
     text = str(caught.value)
     assert text.startswith(f"127.0.0.1:{port}: ")
     assert why in text
@@ -197,7 +197,7 @@ def test_a_server_that_falls_silent_half_way_leaves_a_report_that_says_so() -> N
         connection.recv(1)
 
     with tls_servers.scripted(behave) as port:
-        found = look(port, PATIENT)
+        found = look(port, PROMPT)
     assert any(line.startswith("cipher suites of TLS 1.2: after 2 answers: ") for line in found.incomplete)
     assert [each.id for each in found.ciphers[0].suites] == [0x002F, 0x0035]
     assert found.ciphers[0].order is None
