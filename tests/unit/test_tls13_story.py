@@ -227,3 +227,12 @@ def test_hostile_peers_are_reproducible_by_name() -> None:
     tamper = Hostile(Drop(HandshakeType.FINISHED), Alter(HandshakeType.FINISHED, body(b"")))
     assert [tamper.messages(raw) for _ in range(3)] == [[], [b"\x14\0\0\0"], [raw]]
     assert tamper.has_acted
+
+
+def test_a_name_whose_text_is_of_no_known_asn1_type_is_described_as_damaged_not_raised() -> None:
+    whole = certificates.server("localhost").leaf_der
+    tag = whole.index(b"\x0c")  # the first UTF8String: a part of the issuer's name
+    for value in range(256):
+        data = whole[:tag] + bytes([value]) + whole[tag + 1 :]
+        (*_, shown) = describe(Certificate(b"", (CertificateEntry(data),)))
+        assert shown.value.isprintable()

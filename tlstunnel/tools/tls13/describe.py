@@ -126,7 +126,8 @@ def _certificate_fields(data: bytes) -> list[Field]:
             warnings.simplefilter("ignore")  # about odd certificates; the story shows what can be shown
             return _readable_fields(x509.load_der_x509_certificate(data))
     except CERTIFICATE_ERRORS as exc:
-        reason = str(exc).splitlines()[0] if str(exc) else "malformed"
+        reason = str(exc).partition("\n")[0] if not isinstance(exc, LookupError) else ""
+        reason = reason or "malformed"
         return [Field("unreadable", _printable(reason), depth=1)]
 
 

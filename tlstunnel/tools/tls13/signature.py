@@ -24,6 +24,7 @@ CERTIFICATE_ERRORS = (
     ValueError,
     TypeError,
     OverflowError,
+    LookupError,  # cryptography 49: a name's attribute with an ASN.1 type it has no entry for
     UnsupportedAlgorithm,
     x509.InvalidVersion,
     x509.DuplicateExtension,
