@@ -161,9 +161,4 @@ RUNGS = (
          _without("full", "none", max_connections="max-connections", and_per_address="per-address")),
     Rung("limits-workers", f"the same, {_WORKERS} workers", _US,
          _without("full", "none", workers=_WORKERS, max_connections="max-connections", and_per_address="per-address")),
-    # What the portable engine costs, which uses public methods alone.
-    Rung("portable-down", "download by engine", _GIB, _without("download", "fast", portable="portable")),
-    Rung("portable-up", "upload by engine", _GIB, _without("upload", "fast", portable="portable")),
-    Rung("portable-full", "full handshakes by engine", _US, _without("full", "fast", portable="portable")),
-    Rung("portable-trips", "round trips by engine", _US, _without("trips", "fast", portable="portable")),
 )  # fmt: skip

@@ -127,9 +127,7 @@ def _listen(arguments: argparse.Namespace, reactor: object) -> int:
 def _settings(arguments: argparse.Namespace):
     from tlstunnel.config.model import TLSSettings
 
-    # The portable engine cannot be told which groups to use; the generator offers one.
-    groups = "" if arguments.variant == "portable" else arguments.group
-    return TLSSettings(min_version="1.3", ciphersuites=arguments.suite, groups=groups)
+    return TLSSettings(min_version="1.3", ciphersuites=arguments.suite, groups=arguments.group)
 
 
 def _files(arguments: argparse.Namespace):

@@ -4,7 +4,6 @@ from __future__ import annotations
 import __future__
 
 import inspect
-import os
 import sys
 import textwrap
 from collections.abc import Callable
@@ -105,12 +104,6 @@ def _eager_tickets() -> None:
     _edit(TLSEnd, "handshake", "if is_complete and self.is_server and self.engine.is_tls13():", "if False:")
 
 
-def _portable() -> None:
-    from tlstunnel._openssl.binding import PORTABLE_VARIABLE
-
-    os.environ[PORTABLE_VARIABLE] = "1"
-
-
 def _limited(keys: str) -> Callable[[], None]:
     """The service with limits that it does not reach."""
 
@@ -138,7 +131,6 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "always-room": _always_room,
     "kept-buffers": _kept_buffers,
     "eager-tickets": _eager_tickets,
-    "portable": _portable,
     "max-connections": _limited("max_connections=9000"),
     "per-address": _limited("max_connections=9000, max_connections_per_ip=9000"),
 }

@@ -40,9 +40,7 @@ def climbed(tmp_path: Path, *names: str) -> dict[str, dict[str, object]]:
 
 # One rung of every kind of work, and between them every layer.
 @pytest.mark.usefixtures("_compiled")
-@pytest.mark.parametrize(
-    "names", [("download", "keys"), ("trips", "groups"), ("full", "tail"), ("idle", "wire-bio"), ("portable-full",)]
-)
+@pytest.mark.parametrize("names", [("download", "keys"), ("trips", "groups"), ("full", "tail"), ("idle", "wire-bio")])
 def test_every_step_of_a_rung_gives_a_number(
     names: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,5 @@
 """What a client gets for its first message does not depend on what else is configured: a table of names, which makes us
-read the message before OpenSSL does, and the engine change nothing in the answer.
+read the message before OpenSSL does, changes nothing in the answer.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ Answer = tuple[object, ...]
 
 
 @pytest.fixture(scope="module")
-def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Services]]:
-    """The same services twice: with the fast and with the portable engine."""
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     pair = certificates.server(NAME.decode())
     with ExitStack() as stack:
         backend = stack.enter_context(backends.serve(backends.echo))
@@ -44,11 +43,7 @@ def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
             + f'target = "127.0.0.1:{backend.port}"\n'
         )
         path.write_text(through)
-        portable = {"TLSTUNNEL_PORTABLE_TLS": "1"}
-        yield {
-            "fast": Services(stack.enter_context(tunnel.run(path)), path),
-            "portable": Services(stack.enter_context(tunnel.run(path, env=portable)), path),
-        }
+        yield Services(stack.enter_context(tunnel.run(path)), path)
 
 
 def answer(port: int, sent: bytes) -> Answer:
@@ -89,23 +84,21 @@ def asked(sent: bytes) -> str | None:
     return None if hello is None else hello.server_name
 
 
-def test_a_first_message_gets_the_same_answer_with_and_without_a_table_of_names_and_from_both_engines(
-    daemons: dict[str, Services],
-) -> None:
-    ports = {(engine, name): found.at(name) for engine, found in daemons.items() for name in map(_word, CASES)}
+def test_a_first_message_gets_the_same_answer_with_and_without_a_table_of_names(running: Services) -> None:
+    ports = {name: running.at(name) for name in map(_word, CASES)}
     assert len(MUTANTS) > 400
 
     def ask(mutant: str) -> str:
         sent = MUTANTS[mutant]
         said = {where: answer(port, sent) for where, port in ports.items()}
-        right = said["fast", "plain"]
+        right = said["plain"]
         name = asked(sent)
-        for (engine, service), found in said.items():
+        for service, found in said.items():
             if service.startswith("reject") and name not in (None, NAME.decode(), "other.example"):
                 if found != (bytes((21, 3, 3, 0, 2, 2, UNRECOGNIZED_NAME)),):
-                    return f"{mutant}: {engine} {service} says {found}"
+                    return f"{mutant}: {service} says {found}"
             elif found != right:
-                return f"{mutant}: {engine} {service} says {found} and not {right}"[:300]
+                return f"{mutant}: {service} says {found} and not {right}"[:300]
         return ""
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -118,15 +111,15 @@ def _word(case: str) -> str:
 
 
 def test_what_cannot_be_read_gets_the_alert_of_openssl_also_where_we_have_no_session(
-    daemons: dict[str, Services],
+    running: Services,
 ) -> None:
     """Passthrough: nobody else would answer what we cannot route."""
-    found, wrong = daemons["fast"], []
+    wrong = []
     for mutant, sent in MUTANTS.items():
         try:
             clienthello.parse(sent)
         except HelloError as exc:
-            (said,), (right,) = answer(found.at("through"), sent), answer(found.at("plain"), sent)
+            (said,), (right,) = answer(running.at("through"), sent), answer(running.at("plain"), sent)
             if not right or right.startswith(b"HTTP"):  # type: ignore[attr-defined]
                 continue  # OpenSSL waited for more; a hint about HTTP is for servers
             if said[5:] != right[5:] and not isinstance(exc, TooLongError):  # type: ignore[index]
@@ -150,40 +143,45 @@ def test_what_cannot_be_read_gets_the_alert_of_openssl_also_where_we_have_no_ses
     ],
 )
 def test_a_message_that_cannot_be_read_gets_the_alert_that_says_why(
-    daemons: dict[str, Services], service: str, mutant: str, alert: int
+    running: Services, service: str, mutant: str, alert: int
 ) -> None:
     """RFC 8446 section 6.2; also where we forward TLS and have no library that would say it."""
-    for found in daemons.values():
-        (said,) = answer(found.at(service), MUTANTS[mutant])
-        assert isinstance(said, bytes), said
-        assert (said[0], said[3:]) == (21, bytes((0, 2, 2, alert))), said
+    (said,) = answer(running.at(service), MUTANTS[mutant])
+    assert isinstance(said, bytes), said
+    assert (said[0], said[3:]) == (21, bytes((0, 2, 2, alert))), said
 
 
 @pytest.mark.parametrize("service", [*map(_word, CASES), "through"])
-def test_a_hello_of_64_kib_or_in_128_records_is_taken_everywhere(daemons: dict[str, Services], service: str) -> None:
+def test_a_hello_of_64_kib_or_in_128_records_is_taken_everywhere(running: Services, service: str) -> None:
     for mutant in ("60000 bytes of padding", "as many records as there may be", "an empty record in the middle"):
-        for found in daemons.values():
-            with clients.raw(found.at(service)) as sock:
-                sock.sendall(MUTANTS[mutant])
-                sock.shutdown(socket.SHUT_WR)
-                said, _ = clients.read_to_end(sock)
-            if service == "through":
-                assert said == MUTANTS[mutant]  # from the target, which echoes
-            else:
-                assert (said[0], said[5]) == (22, 2), (mutant, said[:8])  # a ServerHello
+        with clients.raw(running.at(service)) as sock:
+            sock.sendall(MUTANTS[mutant])
+            sock.shutdown(socket.SHUT_WR)
+            said, _ = clients.read_to_end(sock)
+        if service == "through":
+            assert said == MUTANTS[mutant]  # from the target, which echoes
+        else:
+            assert (said[0], said[5]) == (22, 2), (mutant, said[:8])  # a ServerHello
 
 
-def test_what_is_wrong_with_it_is_in_the_log_in_the_same_words_everywhere(daemons: dict[str, Services]) -> None:
-    found = daemons["fast"]
+def test_what_is_wrong_with_it_is_in_the_log_in_the_same_words_everywhere(running: Services) -> None:
     for mutant, words in {"two host names": "server_name is not one host name", "a record too long": "16 KiB"}.items():
         seen = set()
         for service in map(_word, CASES):
-            known = len(found.daemon.records)
-            answer(found.at(service), MUTANTS[mutant])
-            found.daemon.until(lambda known=known: len(found.daemon.records) > known, "a record")  # type: ignore[misc]
-            record = found.daemon.records[-1]
-            seen.add((record["reason"], record["detail"]))
+            answer(running.at(service), MUTANTS[mutant])
+            seen.add(_logged(running, service, words))
         assert len(seen) == 1, seen
-        reason, detail = seen.pop()
-        assert reason == "protocol_error"
-        assert words in detail
+        assert seen.pop()[0] == "protocol_error"
+
+
+def _logged(running: Services, service: str, words: str) -> tuple[object, object]:
+    """Reason and detail of a record of this service in which these words are."""
+
+    def found() -> dict[str, object] | None:
+        of_it = [record for record in running.daemon.records if record["service"] == service]
+        return next((record for record in of_it if words in str(record.get("detail"))), None)
+
+    running.daemon.until(found, f"a record of {service}")
+    record = found()
+    assert record is not None
+    return record["reason"], record["detail"]

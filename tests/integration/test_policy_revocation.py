@@ -162,12 +162,3 @@ def test_the_server_is_checked_against_a_list_in_client_mode(
         assert reverse(running.at("db")) == b""
         record = running.record()
         assert (record["reason"], record["stage"]) == ("revoked", "handshake")
-
-
-def test_the_portable_engine_refuses_the_revoked_too(authority: Authority, backend: Backend, tmp_path: Path) -> None:
-    good, bad = authority.issue("good"), authority.issue("bad")
-    authority.revoke(bad)
-    lines = common(authority, authority.crl(*LONG_AGO)) + '\ncrl_expired = "warning"'
-    with services.run(tmp_path, backend.port, {"web": ""}, lines, env={"TLSTUNNEL_PORTABLE_TLS": "1"}) as running:
-        assert GREETING in ask(running.at("web"), authority.certificate, pair=good).text
-        assert ask(running.at("web"), authority.certificate, pair=bad).alert == CERTIFICATE_REVOKED

@@ -178,9 +178,8 @@ def test_every_complaint_of_a_parser_is_in_a_golden_file(module: str, error: str
 def test_no_golden_file_is_left_over() -> None:
     sources = [path.read_text() for path in Path(__file__).parent.glob("test_refusals_golden*.py")]
     compared = set(re.findall(r'compare\("(\w+)"', "\n".join(sources)))
-    portable = set(re.findall(r'"(portable_\w+)": \(', "\n".join(sources)))
     ocsp = {"ocsp"}  # of tests/interop/test_ocsp.py
-    assert {path.stem for path in GOLDEN.glob("*.txt")} == {*CASES, *compared, *portable, *ocsp}
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == {*CASES, *compared, *ocsp}
 
 
 # How they read.

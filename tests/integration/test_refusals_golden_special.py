@@ -1,4 +1,4 @@
-"""Refusals that need a daemon of their own: after a reload, without descriptors, on the portable engine; and wordings
+"""Refusals that need a daemon of their own: after a reload, without descriptors; and wordings
 of which there are many of a kind: malformed beginnings, alerts from either side, the commands' own.
 
 Golden files as in `test_refusals_golden.py`.
@@ -125,20 +125,6 @@ def test_what_is_heard_when_no_descriptor_is_left_for_the_target_is_what_the_gol
 
         title = "a client that was let in when no descriptor is left for the target"
         compare("no_descriptors", running.page("no_descriptors", title, act, reason="no_descriptors"))
-
-
-def test_what_the_portable_engine_lets_everybody_hear_is_what_the_golden_files_say() -> None:
-    """It judges when the handshake is over: nobody is told by an alert, and OpenSSL's verdict is not known."""
-    orphan, odd = certificates.client("orphan", authority="another CA"), certificates.client("billing\nadmin")
-    cases = {
-        "portable_denied": (ANY.replace("allow_any = true", 'allow_cn = "shop"'), "a certificate no rule admits", GOOD),
-        "portable_unknown_ca": (ANY, "a certificate of another CA", orphan),
-        "portable_two_lines": (ANY, "a certificate with a line break in its name", odd),
-    }
-    with stand({name: lines for name, (lines, *_) in cases.items()}, env={"TLSTUNNEL_PORTABLE_TLS": "1"}) as running:
-        for name, (_, title, pair) in cases.items():
-            page = running.page(name, f"on the portable engine, {title}", openssl(ca=CA, pair=pair))
-            compare(name, page)
 
 
 # Many of a kind.

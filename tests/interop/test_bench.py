@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from pathlib import Path
 
@@ -82,17 +81,6 @@ def test_an_encrypted_key_is_opened_by_the_passphrase_in_the_environment(
     given = ("--cert", f"{tmp_path}/own.pem", "--key", f"{tmp_path}/own.key")
     monkeypatch.setenv("TLSTUNNEL_KEY_PASSPHRASE", "open sesame")
     assert "ECDSA P-256" in run(*given)
-
-
-def test_it_measures_the_portable_engine_where_that_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Only the daemon's: the load is our own, and stays cheap.
-    real = relay.daemon
-
-    def portable(words: list[str]) -> object:
-        return real(["env", "TLSTUNNEL_PORTABLE_TLS=1", *words])
-
-    monkeypatch.setattr(relay, "daemon", portable)
-    assert re.search(r"full handshakes +\d+ /s", run())
 
 
 def test_a_figure_is_drawn(tmp_path: Path) -> None:

@@ -50,14 +50,13 @@ WAYS = [
     ("node", "half"),
     ("node", "bare"),
 ]
-# The portable engine is asked about what the fast one does in the newest version, and each about TLS 1.2's goodbyes.
 CASES = [
-    (engine, version, library, how)
+    (version, library, how)
     for library, how in WAYS
-    for engine, version in (("fast", "1.3"), ("fast", "1.2"), ("portable", "1.3"))
+    for version in ("1.3", "1.2")
     if version == "1.3" or how in ("goodbye", "half")
 ]
-every_case = pytest.mark.parametrize(("engine", "version", "library", "how"), CASES, ids=lambda word: word)
+every_case = pytest.mark.parametrize(("version", "library", "how"), CASES, ids=lambda word: word)
 versions = pytest.mark.parametrize("version", ["1.3", "1.2"])
 
 
@@ -118,7 +117,7 @@ class Reader:
 class Site:
     """A tunnel of each mode and version in one daemon, and what stands before and behind them."""
 
-    def __init__(self, stack: contextlib.ExitStack, engine: str, folder: Path) -> None:
+    def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
         self.reader: backends.Handler = Reader()
         self.backend = stack.enter_context(backends.serve(self._serve))
         self.target = free_port()
@@ -143,8 +142,7 @@ max_version = "{version}"
 """
         config = folder / "tunnel.toml"
         config.write_text(text)
-        env = {"TLSTUNNEL_PORTABLE_TLS": "1"} if engine == "portable" else {}
-        self.daemon = stack.enter_context(tunnel.run(config, env=env))
+        self.daemon = stack.enter_context(tunnel.run(config))
 
     def _serve(self, sock: socket.socket) -> None:
         self.reader(sock)
@@ -156,8 +154,8 @@ max_version = "{version}"
 
 
 @functools.cache
-def _site(engine: str) -> Site:
-    return Site(_stack, engine, Path(_stack.enter_context(tempfile.TemporaryDirectory(prefix="goodbyes-"))))
+def _site() -> Site:
+    return Site(_stack, Path(_stack.enter_context(tempfile.TemporaryDirectory(prefix="goodbyes-"))))
 
 
 _stack = contextlib.ExitStack()
@@ -189,9 +187,9 @@ def expected_reason(how: str) -> str:
 
 @pytest.mark.slow
 @every_case
-def test_what_a_client_said_arrives_whole_and_ends_properly(engine: str, version: str, library: str, how: str) -> None:
+def test_what_a_client_said_arrives_whole_and_ends_properly(version: str, library: str, how: str) -> None:
     words = [*built(library), "client"]
-    site = _site(engine)
+    site = _site()
     site.reader = reader = Reader()
     words += [str(site.port("server", version)), str(SIZE), how]
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -226,8 +224,8 @@ def serving(library: str, how: str, port: int) -> Iterator[subprocess.Popen[str]
 
 @pytest.mark.slow
 @every_case
-def test_what_a_server_said_arrives_whole_and_ends_properly(engine: str, version: str, library: str, how: str) -> None:
-    site = _site(engine)
+def test_what_a_server_said_arrives_whole_and_ends_properly(version: str, library: str, how: str) -> None:
+    site = _site()
     with (
         serving(library, how, site.target) as process,
         clients.raw(site.port("client", version)) as sock,
@@ -267,7 +265,7 @@ def test_what_a_tool_sent_arrives_whole_and_ends_properly(tool: str, version: st
             heard.extend(piece)
         has_heard.set()
 
-    site = _site("fast")
+    site = _site()
     site.reader = hear
     program, *words = TOOLS[tool]
     port = site.port("server", version)
@@ -320,7 +318,7 @@ def test_forty_curls_that_have_their_whole_reply_are_forty_that_finished(library
         ctypes.CDLL(library)
     except OSError:
         lack(library)
-    site = _site("fast")
+    site = _site()
     site.reader = answer_http_1_0
     words = [sys.executable, "-c", FETCH, library, f"https://localhost:{site.port('server', version)}/"]
     words += [str(certificates.ca().certificate), "10"]

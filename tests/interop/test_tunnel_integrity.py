@@ -1,7 +1,7 @@
 """Every byte arrives, once and in order, in both directions at once: by hash, with Python's TLS on the other side.
 
 Python's `ssl` is the client of a tunnel in server mode and the server of one in client mode; it runs on the system's
-OpenSSL, the tunnel on the one in `cryptography`, and on the fast engine as well as on the portable one.
+OpenSSL, the tunnel on the one in `cryptography`.
 """
 
 from __future__ import annotations
@@ -43,16 +43,15 @@ def server_context(version: str | None = None) -> ssl.SSLContext:
 class Rig:
     """Tunnels of both modes, alone and in series, before backends that answer with the stream that the test chose."""
 
-    def __init__(self, stack: ExitStack, engine: str, *options: str) -> None:
-        how = {"env": {"TLSTUNNEL_PORTABLE_TLS": "1"} if engine == "portable" else {}}
+    def __init__(self, stack: ExitStack, *options: str) -> None:
         self.reply = Stream(0)
         self.client_closes_first = True
         self.tls_server = server_context()
         self.plain_backend = stack.enter_context(backend(self._answer_plain))
         self.tls_backend = stack.enter_context(backend(self._answer_tls))
-        self.server = stack.enter_context(tunnel.server(self.plain_backend.port, *options, **how))
-        self.client = stack.enter_context(tunnel.client(self.tls_backend.port, *options, **how))
-        self.series = stack.enter_context(tunnel.client(self.server.port, *options, **how))
+        self.server = stack.enter_context(tunnel.server(self.plain_backend.port, *options))
+        self.client = stack.enter_context(tunnel.client(self.tls_backend.port, *options))
+        self.series = stack.enter_context(tunnel.client(self.server.port, *options))
 
     def _answer_plain(self, sock: socket.socket) -> Digest:
         return talk(Plain(sock), self.reply, half_close=not self.client_closes_first)
@@ -78,10 +77,10 @@ class Rig:
             assert (record["bytes_forward"], record["bytes_reverse"]) == (ours.size, theirs.size)
 
 
-@pytest.fixture(scope="module", params=["fast", "portable"])
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
     with ExitStack() as stack:
-        yield Rig(stack, request.param)
+        yield Rig(stack)
 
 
 ROUTES = pytest.mark.parametrize("route", ["server", "client", "series"])
@@ -123,8 +122,7 @@ def test_python_as_client_and_as_server_in_each_version(rig: Rig, version: str) 
     assert rig.server.record()["version"] == f"TLSv{version}"
 
 
-@pytest.mark.parametrize("engine", ["fast", "portable"])
-def test_a_fin_that_comes_after_close_notify_is_no_truncation(engine: str) -> None:
+def test_a_fin_that_comes_after_close_notify_is_no_truncation() -> None:
     """The tunnel has forwarded the end of the stream already when the connection's end is reported on its own."""
     was_told, has_closed = threading.Event(), threading.Event()
     reply = Stream(MIB, seed=7)
@@ -136,10 +134,9 @@ def test_a_fin_that_comes_after_close_notify_is_no_truncation(engine: str) -> No
         talk(Plain(sock), reply)
         return asked
 
-    env = {"TLSTUNNEL_PORTABLE_TLS": "1"} if engine == "portable" else {}
     with ExitStack() as stack:
         service = stack.enter_context(backend(answer))
-        daemon = stack.enter_context(tunnel.server(service.port, "--strict-close", env=env))
+        daemon = stack.enter_context(tunnel.server(service.port, "--strict-close"))
         sock = stack.enter_context(closing(socket.create_connection(("127.0.0.1", daemon.port))))
         end = TLS(sock, client_context(), server_hostname="localhost")
         end.end()
@@ -181,13 +178,7 @@ def test_many_connections_at_once_do_not_mix(rig: Rig) -> None:
 @pytest.mark.slow
 def test_256_mib_arrive_whole_in_both_directions_at_once() -> None:
     with ExitStack() as stack:
-        Rig(stack, "fast").exchange("series", Stream(256 * MIB, seed=1), Stream(256 * MIB, seed=2))
-
-
-@pytest.mark.slow
-def test_16_mib_arrive_whole_on_the_portable_engine_in_both_directions_at_once() -> None:
-    with ExitStack() as stack:
-        Rig(stack, "portable").exchange("series", Stream(16 * MIB, seed=1), Stream(16 * MIB, seed=2))
+        Rig(stack).exchange("series", Stream(256 * MIB, seed=1), Stream(256 * MIB, seed=2))
 
 
 @pytest.mark.slow

@@ -83,15 +83,6 @@ def test_s_client_resumes_its_session(server: tunnel.Tunnel, tmp_path: Path, ver
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_s_client_resumes_its_session_on_the_portable_engine(service: Backend, tmp_path: Path, version: str) -> None:
-    with tunnel.server(service.port, env={"TLSTUNNEL_PORTABLE_TLS": "1"}) as daemon:
-        assert daemon.message("config", "TLSTUNNEL_PORTABLE_TLS is set")["level"] == "warning"
-        session = str(tmp_path / "session")
-        assert f"New, TLSv{version}" in ask(daemon.port, FLAG[version], "-sess_out", session)
-        assert f"Reused, TLSv{version}" in ask(daemon.port, FLAG[version], "-sess_in", session)
-
-
-@pytest.mark.parametrize("version", VERSIONS)
 def test_a_session_resumes_whichever_worker_gets_it(service: Backend, tmp_path: Path, version: str) -> None:
     session = str(tmp_path / "session")
     with tunnel.server(service.port, "--workers", "2") as daemon:

@@ -27,37 +27,29 @@ from tlstunnel.relay.ends import PlainEnd, TLSEnd
 from tlstunnel.relay.link import Limits, Link
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.tls import context as contexts
-from tlstunnel.tls.portable import PortableEngine
 from tlstunnel.x509.material import load_ca, load_credential
 from tlstunnel.x509.passphrase_source import PassphraseSource
 
 PATIENCE_S = 30.0
 """Only a hang reaches it."""
 SCRATCH = Scratch()
-ENGINES = {"fast": _openssl.Engine, "portable": PortableEngine}
 
 
 @dataclass(frozen=True)
 class Kind:
     """What the near end is."""
 
-    engine: str = ""
     version: str = ""
     is_server: bool = True
 
     def __str__(self) -> str:
-        if not self.engine:
+        if not self.version:
             return "plain"
-        return f"{self.engine}-{'server' if self.is_server else 'client'}-{self.version}"
+        return f"{'server' if self.is_server else 'client'}-{self.version}"
 
 
 PLAIN = Kind()
-TLS_KINDS = [
-    Kind(engine, version, is_server)
-    for engine in ("fast", "portable")
-    for is_server in (True, False)
-    for version in ("1.3", "1.2")
-]
+TLS_KINDS = [Kind(version, is_server) for is_server in (True, False) for version in ("1.3", "1.2")]
 KINDS = [PLAIN, *TLS_KINDS]
 
 
@@ -115,9 +107,9 @@ class Rig:
         self.far: PlainEnd = PlainEnd(adopt(far), SCRATCH, self.reactor.watch_room)
         self.near: PlainEnd
         self.near_peer: PlainPeer
-        if kind.engine:
+        if kind.version:
             context = our_context(kind.version, is_server=kind.is_server)
-            engine = ENGINES[kind.engine](context.raw, SCRATCH, is_server=kind.is_server)
+            engine = _openssl.Engine(context.raw, SCRATCH, is_server=kind.is_server)
             self.near = TLSEnd(adopt(near), SCRATCH, self.reactor.watch_room, engine, is_server=kind.is_server)
             if by_hand:
                 self.near_peer = HandPeer(near_peer, is_server=not kind.is_server)

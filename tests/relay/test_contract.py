@@ -157,7 +157,7 @@ def test_what_a_peer_sends_after_its_close_notify_is_ignored_and_not_kept(kind: 
 
 
 def incoming_size(end: TLSEnd) -> int:
-    """Bytes of input that the fast engine holds; the portable one shows nothing."""
+    """Bytes of input that the engine holds."""
     from tlstunnel._openssl.binding import ffi, lib
 
     bio = getattr(end.engine, "_in", None)
@@ -309,4 +309,4 @@ def test_no_session_is_leaked_and_none_is_freed_twice(kind: Kind, monkeypatch: p
                 link.near_peer.reset()
                 link.until(lambda link=link: link.reason)
     gc.collect()
-    assert counts["SSL_new"] == counts["SSL_free"] == (3 if kind.engine == "fast" else 0)
+    assert counts["SSL_new"] == counts["SSL_free"] == 3

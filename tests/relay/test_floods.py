@@ -14,6 +14,7 @@ from tests.relay.rig import SCRATCH, Kind, Rig, our_context
 from tests.support import hostile
 from tests.support.wire_peers import TLSPeer, client_context
 from tlstunnel import _openssl
+from tlstunnel._openssl.engine import UNREAD_ANSWERS
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import TLSEnd
 from tlstunnel.tools.tls13.client import Client
@@ -71,9 +72,8 @@ def shake_by_hand(link: Rig, keylog: Path) -> TLS12Records:
 HELLO = b"\x01\x00\x00\x2b\x03\x03" + bytes(32) + b"\x00\x00\x02\xc0\x2b\x01\x00\x00\x00"
 
 
-@pytest.mark.parametrize("engine", ["fast", "portable"])
-def test_renegotiation_is_declined_and_the_connection_goes_on(engine: str, tmp_path: Path) -> None:
-    link = Rig(Kind(engine, "1.2", True))
+def test_renegotiation_is_declined_and_the_connection_goes_on(tmp_path: Path) -> None:
+    link = Rig(Kind("1.2", True))
     records = shake_by_hand(link, tmp_path / "keys")
     link.near_peer.reads = False  # it would take our warning for a failure
     link.near_peer.sock.send(records.record(22, HELLO) + records.record(23, b"still here"))
@@ -84,12 +84,11 @@ def test_renegotiation_is_declined_and_the_connection_goes_on(engine: str, tmp_p
     link.close()
 
 
-@pytest.mark.parametrize("engine", ["fast", "portable"])
 def test_warnings_that_end_nothing_are_no_errors_and_close_notify_behind_them_is_an_end(
-    engine: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     """RFC 5246 section 7.2: user_canceled, unrecognized_name, and one that nobody knows."""
-    link = Rig(Kind(engine, "1.2", True))
+    link = Rig(Kind("1.2", True))
     records = shake_by_hand(link, tmp_path / "keys")
     said = [records.record(21, bytes((1, number))) for number in (90, 112, 200)]
     said += [records.record(23, b"still here"), records.record(21, b"\1\x5a"), records.record(21, b"\1\0")]
@@ -102,9 +101,8 @@ def test_warnings_that_end_nothing_are_no_errors_and_close_notify_behind_them_is
     link.close()
 
 
-@pytest.mark.parametrize("engine", ["fast", "portable"])
-def test_after_our_goodbye_renegotiation_is_not_even_declined(engine: str, tmp_path: Path) -> None:
-    link = Rig(Kind(engine, "1.2", True))
+def test_after_our_goodbye_renegotiation_is_not_even_declined(tmp_path: Path) -> None:
+    link = Rig(Kind("1.2", True))
     records = shake_by_hand(link, tmp_path / "keys")
     link.far_peer.finish()
     link.until(lambda: link.near_peer.has_eof)
@@ -118,10 +116,9 @@ def test_after_our_goodbye_renegotiation_is_not_even_declined(engine: str, tmp_p
     link.close()
 
 
-@pytest.mark.parametrize("engine", ["fast", "portable"])
 @pytest.mark.parametrize("before", [b"", b"\x15\3\3\0\2\1\x5a"], ids=["close_notify", "user_canceled"])
-def test_a_handshake_that_the_peer_ends_by_close_notify_is_an_end_and_no_error(engine: str, before: bytes) -> None:
-    link = Rig(Kind(engine, "1.2", True))
+def test_a_handshake_that_the_peer_ends_by_close_notify_is_an_end_and_no_error(before: bytes) -> None:
+    link = Rig(Kind("1.2", True))
     assert isinstance(link.near, TLSEnd)
     link.near_peer.pump()
     link.until(lambda: link.near.is_readable)
@@ -134,11 +131,10 @@ def test_a_handshake_that_the_peer_ends_by_close_notify_is_an_end_and_no_error(e
     link.close()
 
 
-@pytest.mark.parametrize("engine", ["fast", "portable"])
 def test_a_client_that_asks_to_renegotiate_for_ever_and_never_reads_does_not_make_us_grow(
-    engine: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    link = Rig(Kind(engine, "1.2", True), buffers=10_000)
+    link = Rig(Kind("1.2", True), buffers=10_000)
     records = shake_by_hand(link, tmp_path / "keys")
     link.near_peer.reads = False
     asked = b"".join(records.record(22, HELLO) for _ in range(20_000))
@@ -180,5 +176,5 @@ def test_a_peer_that_asks_for_key_updates_for_ever_and_never_reads_does_not_make
             client.update_keys(request_peer=True)
         feed(client.data_to_send(), engine.decrypt)
         assert engine.output_size() - before < BOUND
-    assert engine.failure.reasons == _openssl.UNREAD_ANSWERS
+    assert engine.failure.reasons == UNREAD_ANSWERS
     engine.free()

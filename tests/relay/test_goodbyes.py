@@ -232,7 +232,7 @@ def test_a_client_that_resets_after_it_has_everything_has_finished(kind: Kind, s
 
 
 def test_a_client_that_resets_in_the_middle_of_what_it_sends_has_not_finished_although_it_has_the_reply() -> None:
-    with rig(Kind("fast", "1.3")) as link:
+    with rig(Kind("1.3")) as link:
         link.far_peer.send(b"reply")
         link.far_peer.finish()
         link.until(lambda: link.near_peer.has_eof)
@@ -406,7 +406,7 @@ def test_what_is_counted_is_what_the_kernel_took(kind: Kind) -> None:
 
 def test_limits_still_end_a_link_whose_reader_takes_nothing() -> None:
     limits = Limits(idle_s=math.inf, half_close_s=5.0, is_strict=False)
-    with rig(Kind("fast", "1.3"), buffers=20_000, limits=limits) as link:
+    with rig(Kind("1.3"), buffers=20_000, limits=limits) as link:
         data = fill(link)
         link.near_peer.reset()
         link.turns()
@@ -420,7 +420,7 @@ def test_limits_still_end_a_link_whose_reader_takes_nothing() -> None:
 
 
 def test_an_error_of_our_own_calls_is_nobody_elses() -> None:
-    with rig(Kind("fast", "1.3")) as link:
+    with rig(Kind("1.3")) as link:
         link.link.note_broken(link.near, OSError(errno.ENOBUFS, "No buffer space available"), is_sending=True)
         assert link.ended == [(CloseReason.INTERNAL_ERROR, "No buffer space available")]
         link.errors.clear()

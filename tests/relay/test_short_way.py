@@ -10,7 +10,7 @@ from tests.relay.rig import KINDS, PLAIN, Kind, Rig, rig
 from tests.support.wire_peers import TLSPeer
 from tlstunnel.relay.link import Flow, Link
 
-FAST = Kind("fast", "1.3")
+FAST = Kind("1.3")
 
 
 def exchange(link: Rig, data: bytes) -> None:
@@ -27,7 +27,7 @@ def asked_twice(link: Rig) -> bool:
 
 @pytest.mark.parametrize("version", ["1.3", "1.2"])
 def test_a_record_that_comes_alone_is_read_once(version: str) -> None:
-    with rig(Kind("fast", version)) as link:
+    with rig(Kind(version)) as link:
         exchange(link, b"what came with the handshake may have to be looked for")
         exchange(link, b"alone")
         assert not asked_twice(link)

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.wire_peers import client_context
-from tlstunnel import _openssl
-from tlstunnel._openssl import RECORD, Scratch, TLSEngine, TLSError
+from tlstunnel._openssl import RECORD, Engine, Scratch, TLSError
 
 SCRATCH = Scratch()
 
@@ -63,7 +62,7 @@ class Peer:
 class Outcome:
     """How a handshake went."""
 
-    engine: TLSEngine
+    engine: Engine
     peer: Peer
     error: TLSError | None = None
 
@@ -95,7 +94,7 @@ class Outcome:
         return result
 
 
-def shake(engine: TLSEngine, peer: Peer, *, is_client: bool = False) -> Outcome:
+def shake(engine: Engine, peer: Peer, *, is_client: bool = False) -> Outcome:
     """A handshake until both sides are done, or one has refused and the other has heard it."""
     made = Outcome(engine, peer)
     is_done = False
@@ -120,7 +119,6 @@ def client(version: str = "1.3", **options: Any) -> Peer:
     return Peer(client_context(version), **options)
 
 
-def engine_of(context: Any, *, is_server: bool = True, make: Any = _openssl.Engine) -> TLSEngine:
+def engine_of(context: Any, *, is_server: bool = True) -> Engine:
     """An engine on a context of ours."""
-    made: TLSEngine = make(context.raw, SCRATCH, is_server=is_server)
-    return made
+    return Engine(context.raw, SCRATCH, is_server=is_server)

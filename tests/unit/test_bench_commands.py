@@ -82,11 +82,6 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert "cannot be written (is a directory)" in str(refusal(*words))
 
 
-def test_the_portable_engine_is_not_what_this_benchmark_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TLSTUNNEL_PORTABLE_TLS", "1")
-    assert "measures what the fast TLS engine does" in str(refusal("ciphers"))
-
-
 def test_relay_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     from tests.support import certificates
 

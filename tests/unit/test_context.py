@@ -26,7 +26,6 @@ from tlstunnel.outcome import CloseReason
 from tlstunnel.tls import context as contexts
 from tlstunnel.tls.ciphers import settings_warnings, unusable_ciphers
 from tlstunnel.tls.context import ContextError, check_settings
-from tlstunnel.tls.portable import PortableEngine
 from tlstunnel.tls.store import Material, ServiceContexts
 from tlstunnel.x509.checks import crl_problems
 from tlstunnel.x509.material import Credential, load_ca, load_credential, load_crls
@@ -152,8 +151,7 @@ def client_pair(name: str = "billing") -> certificates.Pair:
 
 
 @pytest.mark.parametrize("version", ["1.3", "1.2"])
-@pytest.mark.parametrize("make", [memory._openssl.Engine, PortableEngine], ids=["fast", "portable"])
-def test_required_means_required_and_optional_means_optional(version: str, make: Any) -> None:
+def test_required_means_required_and_optional_means_optional(version: str) -> None:
     for auth, pair, is_good in (
         (ClientAuth.REQUIRED, client_pair(), True),
         (ClientAuth.REQUIRED, None, False),
@@ -164,9 +162,7 @@ def test_required_means_required_and_optional_means_optional(version: str, make:
         (ClientAuth.NONE, client_pair(), True),
     ):
         context = contexts.server_context(TLSSettings(), [our_credential()], client_auth=auth, client_ca=CA)
-        made = memory.shake(
-            memory.engine_of(context, make=make), memory.Peer(client_context(version, pair), name="localhost")
-        )
+        made = memory.shake(memory.engine_of(context), memory.Peer(client_context(version, pair), name="localhost"))
         assert (made.error is None) is is_good, (auth, pair)
         if is_good and pair is not None and auth is not ClientAuth.NONE:
             assert made.engine.peer_certificate() == pair.leaf_der
@@ -210,22 +206,16 @@ def test_the_list_of_a_ca_that_only_the_peer_sends_is_used(version: str) -> None
         made.engine.free()
 
 
-@pytest.mark.parametrize("engine", ["fast", "portable"])
 @pytest.mark.parametrize("version", ["1.3", "1.2"])
-def test_a_client_certificate_that_fits_into_no_ticket_is_refused_by_its_own_reason(
-    version: str, engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """OpenSSL would make an error of ours of it; the portable engine gives no tickets to clients with certificates."""
-    if engine == "portable":
-        monkeypatch.setenv("TLSTUNNEL_PORTABLE_TLS", "1")
-    make = memory._openssl.Engine if engine == "fast" else PortableEngine
+def test_a_client_certificate_that_fits_into_no_ticket_is_refused_by_its_own_reason(version: str) -> None:
+    """OpenSSL would make an error of ours of it."""
     rules = service(client_auth=ClientAuth.REQUIRED, policy=Policy(allow_any=True))
     side = ServiceContexts(rules, material(client_ca=CA)).server
     assert side is not None
-    for count, is_good in ((600, True), (680, engine == "portable")):
+    for count, is_good in ((600, True), (680, False)):
         pair = certificates.client("long", uris=tuple(f"urn:{number:0>93}" for number in range(count)))
         assert (len(pair.leaf_der) > 60 * 1024) is (count == 680)
-        made = memory.shake(memory.engine_of(side.current, make=make), memory.Peer(client_context(version, pair)))
+        made = memory.shake(memory.engine_of(side.current), memory.Peer(client_context(version, pair)))
         assert (made.error is None) is is_good, made.error
         assert made.peer.is_done is is_good or version == "1.3"
         if not is_good:
@@ -412,10 +402,9 @@ def test_a_handshake_under_way_during_a_renewal_still_finds_its_callbacks() -> N
     assert littered
 
 
-# The host name, on both engines.
+# The host name.
 
 
-@pytest.mark.parametrize("make", [memory._openssl.Engine, PortableEngine], ids=["fast", "portable"])
 @pytest.mark.parametrize(
     ("names", "host", "is_good"),
     [
@@ -433,13 +422,13 @@ def test_a_handshake_under_way_during_a_renewal_still_finds_its_callbacks() -> N
         ((), "localhost", False),
     ],
 )
-def test_a_host_name_is_verified_by_alternative_names_alone(make: Any, names: Any, host: str, is_good: bool) -> None:
+def test_a_host_name_is_verified_by_alternative_names_alone(names: Any, host: str, is_good: bool) -> None:
     import ssl
 
     pair = certificates.server(*names) if names else certificates.issue(host)
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     theirs.load_cert_chain(pair.certificate, pair.key)
-    ours = memory.engine_of(contexts.client_context(TLSSettings(), CA), is_server=False, make=make)
+    ours = memory.engine_of(contexts.client_context(TLSSettings(), CA), is_server=False)
     is_ip = host[0].isdigit() or ":" in host
     ours.expect(host, is_ip=is_ip, send_name=None if is_ip else host)
     made = memory.shake(ours, memory.Peer(theirs, is_server=True), is_client=True)

@@ -25,7 +25,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The command with another package OpenSSL or cryptography found first."""
     return subprocess.run(
         [sys.executable, "-m", "tlstunnel", *words], cwd=folder, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": f"{folder}:{ROOT}", "TLSTUNNEL_PORTABLE_TLS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{folder}:{ROOT}"},
     )  # fmt: skip
 
 
@@ -44,6 +44,31 @@ def test_libraries_that_do_not_fit_are_one_line_with_the_versions_that_do(tmp_pa
     assert re.fullmatch(
         r"tlstunnel: cryptography \S+ and pyOpenSSL \S+ do not fit each other, or tlstunnel \(.*\); "
         r"install 'cryptography[<>=.,\d]+' 'pyOpenSSL[<>=.,\d]+'\n",
+        done.stderr,
+    ), done.stderr
+
+
+def test_a_binding_that_lacks_a_function_is_refused_at_start_in_one_line(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("""
+from cryptography.hazmat.bindings.openssl.binding import Binding
+
+class Lacking:
+    def __init__(self, real):
+        self._real = real
+    def __getattr__(self, name):
+        if name == "SSL_set_SSL_CTX":
+            raise AttributeError(name)
+        return getattr(self._real, name)
+
+Binding.lib = Lacking(Binding.lib)
+""")
+    done = run(tmp_path, "demo", "--once")
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"tlstunnel: cryptography \S+ and pyOpenSSL \S+ do not fit each other, or tlstunnel "
+        r"\(the OpenSSL binding lacks SSL_set_SSL_CTX\); install 'cryptography[<>=.,\d]+' 'pyOpenSSL[<>=.,\d]+'\n",
         done.stderr,
     ), done.stderr
 

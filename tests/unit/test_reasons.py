@@ -69,10 +69,6 @@ def test_a_verdict_counts_only_where_verification_failed() -> None:
     assert classify(["no shared cipher"], 10)[0] is CloseReason.NO_SHARED_CIPHER
 
 
-def test_the_portable_engine_knows_no_verdict_and_it_is_a_bad_certificate_all_the_same() -> None:
-    assert classify(["certificate verify failed"], 0)[0] is CloseReason.BAD_CERTIFICATE
-
-
 def test_the_first_cause_that_has_a_name_wins() -> None:
     assert classify(["internal nonsense", "unsupported protocol", "no shared cipher"], 0)[0] is (
         CloseReason.NO_SHARED_VERSION

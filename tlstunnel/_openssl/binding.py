@@ -1,19 +1,15 @@
-"""The binding beneath pyOpenSSL: where it is, whether it has what we need, and its error queue."""
+"""The binding beneath pyOpenSSL: where it is, whether it has what we need, and its error queue.
+
+A binding that lacks something is found when this is imported, and not when the first connection needs it."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from OpenSSL import SSL
+from cryptography.hazmat.bindings.openssl.binding import Binding
 
-try:
-    from cryptography.hazmat.bindings.openssl.binding import Binding
-
-    lib: Any = Binding.lib
-    ffi: Any = Binding.ffi
-except (ImportError, AttributeError):  # another cryptography than we know: the portable engine takes over
-    lib = ffi = None
+lib: Any = Binding.lib
+ffi: Any = Binding.ffi
 
 _NEEDED = (
     "BIO_free BIO_get_mem_data BIO_new BIO_new_mem_buf BIO_read BIO_s_mem BIO_set_mem_eof_return BIO_write "
@@ -33,24 +29,9 @@ _NEEDED = (
     "X509_VERIFY_PARAM_set_hostflags X509_free i2d_PUBKEY_bio i2d_X509_bio sk_X509_num sk_X509_value"
 ).split()
 
-
-PORTABLE_VARIABLE = "TLSTUNNEL_PORTABLE_TLS"
-"""Set to 1, this variable of the environment makes the portable engine be used: to test it, or to rule this one out."""
-
-
-def probe() -> str | None:
-    """What the binding lacks that the fast engine needs, as text for a warning; `None` when all is there."""
-    if os.environ.get(PORTABLE_VARIABLE) == "1":
-        return f"{PORTABLE_VARIABLE} is set"
-    if lib is None:
-        return "cryptography has no OpenSSL binding that we know"
-    missing = [name for name in _NEEDED if not hasattr(lib, name)]
-    if missing:
-        return f"cryptography's OpenSSL binding lacks {', '.join(missing)}"
-    context = SSL.Context(SSL.TLS_METHOD)
-    if not hasattr(context, "_context"):
-        return "pyOpenSSL's Context has no _context"
-    return None
+_missing = [name for name in _NEEDED if not hasattr(lib, name)]
+if _missing:
+    raise ImportError(f"the OpenSSL binding lacks {', '.join(_missing)}", name="cryptography")
 
 
 class TLSError(Exception):

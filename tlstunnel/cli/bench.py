@@ -45,13 +45,9 @@ def ciphers(
 
     Takes about two minutes. The recommendation and its reasons are at the end.
     """
-    from tlstunnel._openssl import probe
     from tlstunnel.tools.bench import advice, cases, machine, plot, report
     from tlstunnel.tools.bench import ciphers as bench
 
-    lack = probe()
-    if lack is not None:
-        raise StartupError(f"bench: {lack}, and the benchmark measures what the fast TLS engine does")
     _check_outputs(json_file, plot_file)
     chosen = cases.chosen_by(words)
     if not chosen:

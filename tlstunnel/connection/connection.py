@@ -24,7 +24,7 @@ from typing import Any
 
 import trio
 
-from tlstunnel._openssl import TLSEngine, TLSError
+from tlstunnel._openssl import Engine, TLSError
 from tlstunnel.connection import hint, verdict
 from tlstunnel.connection.dial import Dialer, DialError
 from tlstunnel.connection.refusal import Refusal
@@ -138,7 +138,7 @@ class Connection:
             target_tls = self.runtime.service.target_tls
             self._note(backend.engine, has_alpn=target_tls is not None and bool(target_tls.tls.alpn))
 
-    def _note(self, engine: TLSEngine, *, has_alpn: bool) -> None:
+    def _note(self, engine: Engine, *, has_alpn: bool) -> None:
         record = self.record
         record.version, record.cipher, record.group = engine.version(), engine.cipher(), engine.group()
         record.resumed = engine.is_resumed()
@@ -213,7 +213,7 @@ class Connection:
         self.backend, self._backend_sock = backend, None
         return backend
 
-    def tls_backend(self, engine: TLSEngine, dialer: Dialer) -> TargetEnd:
+    def tls_backend(self, engine: Engine, dialer: Dialer) -> TargetEnd:
         """The target's end, in TLS."""
         worker = self.runtime.worker
         sock, sessions = self.backend_sock, self.runtime.sessions

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable
 from typing import Any, Protocol
 
-from tlstunnel import _openssl
-from tlstunnel._openssl import Scratch, TLSEngine
+from tlstunnel._openssl import Engine, Scratch
 from tlstunnel.config.model import Failover, Mode, Service
 from tlstunnel.connection.admission import Admission
 from tlstunnel.connection.bridge import Bridge
@@ -19,7 +17,6 @@ from tlstunnel.connection.sessions import Sessions
 from tlstunnel.observe.observer import Observer
 from tlstunnel.relay.link import Limits
 from tlstunnel.relay.reactor import Reactor
-from tlstunnel.tls.portable import PortableEngine
 from tlstunnel.tls.store import Material, ServiceContexts
 
 
@@ -34,7 +31,7 @@ class Worker:
     """What all services of a worker share. It is the reactor's handler of the ledger's descriptor."""
 
     __slots__ = (
-        "_descriptors", "bridge", "ledger", "make_engine", "max_connections", "observer", "open_connections",
+        "_descriptors", "bridge", "ledger", "max_connections", "observer", "open_connections",
         "reactor", "scratch", "waiting",
     )  # fmt: skip
 
@@ -56,8 +53,6 @@ class Worker:
         self.open_connections: set[Any] = set()
         self.max_connections = max_connections
         self.waiting: dict[Waiting, None] = {}
-        # The fast engine, or the portable one where the binding is not the one we know (design notes, TLS engine).
-        self.make_engine: Callable[..., TLSEngine] = _openssl.Engine if _openssl.probe() is None else PortableEngine
         reactor.watch(ledger.told, self, select.EPOLLIN | select.EPOLLET)
 
     @property
@@ -176,20 +171,20 @@ class ServiceRuntime:
             dialer.wake()
             self.worker.observer.target_rests(self.index, dialer.text, False)
 
-    def server_engine(self, route: Route) -> TLSEngine:
+    def server_engine(self, route: Route) -> Engine:
         """A TLS session in which we are the server."""
         side = route.side
         assert side is not None  # noqa: S101 - a route of a service in server mode has one
-        engine = self.worker.make_engine(side.base.raw, self.worker.scratch, is_server=True)
+        engine = Engine(side.base.raw, self.worker.scratch, is_server=True)
         if side.current is not side.base:
             engine.switch(side.current.raw)
         return engine
 
-    def client_engine(self) -> TLSEngine:
+    def client_engine(self) -> Engine:
         """A TLS session in which we are the client."""
         context = self.contexts.target
         assert context is not None  # noqa: S101 - a service with target_tls has one
-        return self.worker.make_engine(context.raw, self.worker.scratch, is_server=False)
+        return Engine(context.raw, self.worker.scratch, is_server=False)
 
 
 def describe(family: int, address: Any) -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tlstunnel._openssl import Scratch, TLSEngine
+from tlstunnel._openssl import Engine, Scratch
 from tlstunnel.address import Target
 from tlstunnel.relay.ends import TLSEnd
 
@@ -25,7 +25,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self._kept: dict[Target, Any] = {}
-        self._holders: dict[Target, TLSEngine] = {}
+        self._holders: dict[Target, Engine] = {}
         self._until: dict[Target, float] = {}
         self.era = 0
         """Grows with every change of trust."""
@@ -38,13 +38,13 @@ class Sessions:
             session = None if holder is None else holder.session()
         return session if time.time() <= self._until.get(target, 0.0) else None
 
-    def hold(self, target: Target, engine: TLSEngine, era: int, until: float) -> None:
+    def hold(self, target: Target, engine: Engine, era: int, until: float) -> None:
         """This session was verified, in this era, and may get tickets from now on. The target's certificate is good
         `until` then, in Unix time."""
         if era == self.era:
             self._holders[target], self._until[target] = engine, until
 
-    def keep(self, target: Target, engine: TLSEngine) -> None:
+    def keep(self, target: Target, engine: Engine) -> None:
         """This session ends: keep its newest ticket, unless another connection has used it or brings a newer one."""
         if self._holders.get(target) is engine:
             del self._holders[target]
@@ -69,7 +69,7 @@ class TargetEnd(TLSEnd):
         sock: Any,
         scratch: Scratch,
         watch_room: Callable[[int], None],
-        engine: TLSEngine,
+        engine: Engine,
         sessions: Sessions,
         target: Target,
     ) -> None:

@@ -21,7 +21,7 @@ import sys
 import termios
 from collections.abc import Callable
 
-from tlstunnel._openssl import RECORD, Scratch, TLSEngine, TLSError
+from tlstunnel._openssl import RECORD, Engine, Scratch, TLSError
 from tlstunnel.relay.reactor import HUNG_UP, READABLE, WRITABLE
 
 _DONTWAIT = socket.MSG_DONTWAIT
@@ -178,7 +178,7 @@ class TLSEnd(PlainEnd):
         sock: socket.SocketType,
         scratch: Scratch,
         watch_room: Callable[[int], None],
-        engine: TLSEngine,
+        engine: Engine,
         *,
         is_server: bool,
     ) -> None:

@@ -108,10 +108,10 @@ def unusable_ciphers(settings: TLSSettings, key_types: Sequence[str] | None) -> 
 
 @functools.cache
 def known_suites() -> dict[int, str]:
-    """OpenSSL's names of all suites it has; empty where its binding is not the one we know."""
+    """OpenSSL's names of all suites it has."""
     raw = SSL.Context(SSL.TLS_METHOD)
     raw.set_cipher_list(b"ALL:COMPLEMENTOFALL:@SECLEVEL=0")
-    return _openssl.suite_names(raw) if _openssl.probe() is None else {}
+    return _openssl.suite_names(raw)
 
 
 def _knows(key: str, word: str) -> bool:

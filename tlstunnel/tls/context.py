@@ -27,7 +27,7 @@ from tlstunnel.access.peer import claim
 from tlstunnel.access.policy import Decision
 from tlstunnel.config.model import ALPNMismatch, ClientAuth, TLSSettings
 from tlstunnel.outcome import CloseReason
-from tlstunnel.tls import ciphers, portable
+from tlstunnel.tls import ciphers
 from tlstunnel.tls.ocsp import Staples
 from tlstunnel.x509.certificate import load_certificate
 from tlstunnel.x509.material import CRL, CABundle, Credential
@@ -147,7 +147,6 @@ def server_context(
     """
     raw = _common(settings)
     context = Context(raw)
-    is_fast = _openssl.probe() is None
     raw.set_options(_OP_CIPHER_SERVER_PREFERENCE | _OP_PRIORITIZE_CHACHA)
     for credential in credentials:
         _use(raw, credential, is_alone=len(credentials) == 1)
@@ -156,35 +155,23 @@ def server_context(
     raw.set_timeout(SESSION_LIFETIME_S)
     raw.set_session_id(hashlib.sha256(b"tlstunnel" + session_scope).digest())
     if client_auth is not ClientAuth.NONE and client_ca is not None:
-        if not is_fast:
-            # Nobody can refuse a client's certificate in time that is too long for a ticket (`store`): there are none.
-            raw.set_options(SSL.OP_NO_TICKET)
         mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if client_auth is ClientAuth.REQUIRED else 0)
         raw.set_verify(mode)
-        if not is_fast and forgives_expired_lists:
-            raw.set_verify(mode, _forgive_expired_lists)
         subjects = [load_certificate(der) for der in client_ca.certificates_der]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             raw.set_client_ca_list([crypto.X509.from_cryptography(ca).get_subject() for ca in subjects])
-        if is_fast:
-            context.judge = judge
-            context.keep(
-                _openssl.set_judge(
-                    raw,
-                    mode,
-                    context.is_good,
-                    refused=context.note_refused,
-                    forgives_expired_lists=forgives_expired_lists,
-                )
+        context.judge = judge
+        context.keep(
+            _openssl.set_judge(
+                raw, mode, context.is_good, refused=context.note_refused, forgives_expired_lists=forgives_expired_lists
             )
+        )
         _trust(raw, client_ca, crls)
     if settings.alpn:
-        if not is_fast:
-            raise ContextError("alpn", "needs a cryptography release whose OpenSSL binding tlstunnel knows")
         rejects = settings.alpn_required or settings.alpn_mismatch is ALPNMismatch.REJECT
         context.keep(_openssl.set_alpn_choice(raw, settings.alpn, rejects_others=rejects))
-    if staples and is_fast:
+    if staples:
         context.keep(_openssl.set_staple(raw, context.staple_for))
     _log_keys(raw, keylog)
     return context
@@ -211,15 +198,13 @@ def client_context(
     """
     raw = _common(settings)
     context = Context(raw)
-    if not settings.groups and _openssl.probe() is None:
+    if not settings.groups:
         _openssl.set_groups(raw, _CLIENT_GROUPS)
     raw.set_session_cache_mode(_SESS_CACHE_OFF)
     raw.set_verify(SSL.VERIFY_PEER)
     context.judge = judge
     forgives = forgives_expired_lists and bool(crls)
-    if _openssl.probe() is not None:
-        portable.ask_sessions(raw, forgives_expired_lists=forgives)
-    elif judge is not None:
+    if judge is not None:
         context.keep(_openssl.ask_sessions(raw, SSL.VERIFY_PEER, forgives_expired_lists=forgives))
     elif forgives:
         context.keep(_openssl.set_judge(raw, SSL.VERIFY_PEER, None, forgives_expired_lists=True))
@@ -306,10 +291,6 @@ def _set_suites(raw: SSL.Context, settings: TLSSettings) -> None:
 
 
 def _set_groups(raw: SSL.Context, settings: TLSSettings) -> None:
-    if _openssl.probe() is not None:
-        if settings.groups:
-            raise ContextError("groups", "needs a cryptography release whose OpenSSL binding tlstunnel knows")
-        return
     try:
         _openssl.set_groups(raw, settings.groups or DEFAULT_GROUPS)
     except (_openssl.TLSError, UnicodeEncodeError):
@@ -356,11 +337,6 @@ def _trust(raw: SSL.Context, ca: CABundle, crls: Sequence[CRL]) -> None:
         for crl in crls:
             store.add_crl(x509.load_der_x509_crl(crl.der))
         store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
-
-
-def _forgive_expired_lists(_session: object, _certificate: object, error: int, _depth: int, is_good: int) -> bool:
-    """For the portable engine, where memory may be writable and executable."""
-    return bool(is_good) or error == _openssl.X509_V_ERR_CRL_HAS_EXPIRED
 
 
 def _log_keys(raw: SSL.Context, keylog: Callable[[bytes], None] | None) -> None:

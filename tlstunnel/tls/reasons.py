@@ -176,7 +176,7 @@ _REASON_WORDS = {
     "ee key too small": _VERDICT_WORDS[66],
     "ca key too small": _VERDICT_WORDS[67],
     "ca md too weak": _VERDICT_WORDS[68],
-    "certificate verify failed": "OpenSSL does not accept it, and the portable engine cannot ask why",
+    "certificate verify failed": "OpenSSL does not accept it, and does not say why",
 }
 
 _DOWNGRADED_SERVER = (

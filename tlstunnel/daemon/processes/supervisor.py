@@ -53,7 +53,6 @@ from tlstunnel.errors import StartupError, TunnelError
 from tlstunnel.observe.counters import SUPERVISOR_ROW, Board
 from tlstunnel.observe.log import open_log
 from tlstunnel.observe.series import schema_for
-from tlstunnel.tls import portable
 from tlstunnel.tls.context import check_settings
 from tlstunnel.x509.passphrase_source import PassphraseSource
 
@@ -187,7 +186,7 @@ class _Supervisor:
             StartupError: one could not begin.
         """
         daemon, generation = self._daemon, self._daemon.generation
-        for warning in (*portable.warnings(), *generation.inventory.warnings, *generation.listeners.warnings):
+        for warning in (*generation.inventory.warnings, *generation.listeners.warnings):
             daemon.log.message("warning", "config", warning)
         daemon.log.message("info", "start", f"tlstunnel {VERSION}: {workers_text(generation.slots)}")
         if (notice := self._budget.notice()) is not None:

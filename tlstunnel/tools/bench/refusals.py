@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tlstunnel._openssl import TLSEngine, TLSError
+from tlstunnel._openssl import Engine, TLSError
 from tlstunnel.tools.bench.cases import Group, Handshake, Key, Suite
 
 _GROUP_NAMES = {
@@ -15,7 +15,7 @@ class UnsupportedError(Exception):
     """The library refuses this combination; says why."""
 
 
-def group_name(end: TLSEngine) -> str:
+def group_name(end: Engine) -> str:
     """The group negotiated, by the name people know; OpenSSL has other ones for some."""
     return _GROUP_NAMES.get(end.group(), end.group())
 
@@ -38,7 +38,7 @@ def groups(version: str, key: Key, group: Group) -> str:
     return ":".join(names)
 
 
-def check_group(end: TLSEngine, case: Handshake) -> None:
+def check_group(end: Engine, case: Handshake) -> None:
     """TLS 1.2 was offered a second group for the certificate's sake; it must not have been taken.
 
     Raises:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-from tlstunnel._openssl import CHUNK, Engine, Scratch, TLSError, probe
+from tlstunnel._openssl import CHUNK, Engine, Scratch, TLSError
 from tlstunnel.address import Target, TCPAddress
 from tlstunnel.clock import PatientClock
 from tlstunnel.config.model import Service
@@ -24,7 +24,6 @@ from tlstunnel.errors import TunnelError
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import TLSEnd
 from tlstunnel.tls import remedies
-from tlstunnel.tls.portable import PortableEngine
 from tlstunnel.tls.reasons import classify
 from tlstunnel.tls.store import ServiceContexts
 
@@ -135,8 +134,7 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
     assert target_tls is not None and context is not None  # noqa: S101, PT018 - a service in client mode has both
     sock = await _dial(Dialer(target, keepalive=service.keepalive), service.timeouts.connect_s)
     scratch = Scratch()
-    make: Callable[..., Engine | PortableEngine] = Engine if probe() is None else PortableEngine
-    engine = make(context.raw, scratch, is_server=False)
+    engine = Engine(context.raw, scratch, is_server=False)
     end = TLSEnd(sock, scratch, _wait_ourselves, engine, is_server=False)
     name = target_tls.server_name or (target.host if isinstance(target, TCPAddress) else "localhost")
     is_ip = TCPAddress(name, 1).is_literal
