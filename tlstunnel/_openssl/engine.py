@@ -50,8 +50,10 @@ class Scratch:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         self._memory = (mmap.mmap(-1, chunk, flags), mmap.mmap(-1, self.plain_size, flags))
         self.wire, self.plain = memoryview(self._memory[0]), memoryview(self._memory[1])
-        self.wire_ptr = _ffi.from_buffer("unsigned char[]", self.wire)
-        self.plain_ptr = _ffi.from_buffer("unsigned char[]", self.plain)
+        # Not from the views: where one with a buffer taken from it is part of a reference cycle, Python before 3.12.4
+        # crashes when it collects that (python/cpython issue 77894).
+        self.wire_ptr = _ffi.from_buffer("unsigned char[]", self._memory[0])
+        self.plain_ptr = _ffi.from_buffer("unsigned char[]", self._memory[1])
         self.out_ptr = _ffi.new("unsigned char[]", OUT)
         self.out_view = memoryview(_ffi.buffer(self.out_ptr))
         self.out = _ffi.new("char **")
