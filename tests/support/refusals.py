@@ -212,11 +212,14 @@ def raw(data: bytes = b"", *, source: str = "127.0.0.1", is_done: bool = False, 
     return act
 
 
+RESET = "bytes over TCP: reset"
+
+
 def heard(sock: Any) -> str:
     """What comes to a plain socket until the end."""
     data, was_reset = clients.read_to_end(sock)
     if was_reset:
-        return "bytes over TCP: reset"
+        return RESET
     alert = clients.alert_in(data)
     if alert is not None:
         return f"bytes over TCP: alert {alert} ({AlertDescription[alert.upper()].value})"
