@@ -41,6 +41,7 @@ COMMANDS = {
     "show": CommandEntry("run", "Print the effective configuration, without secrets.", _TUNNEL),
     "demo": CommandEntry("demo", "A CA, certificates, a service and a tunnel, running.", _TUNNEL),
     "systemd": CommandEntry("systemd", "Write systemd units for this installation.", _TUNNEL),
+    "files": CommandEntry("files", "Examples, rules, dashboard and units, to start from.", _TUNNEL),
     "cert": CommandEntry("cert", "Make a CA, issue, sign, inspect and revoke certificates.", _CERTIFICATES),
     "connect": CommandEntry("connect", "A TLS client on standard input and output.", _CERTIFICATES),
     "echo": CommandEntry("echo", "A TLS service that sends back what it receives.", _CERTIFICATES),

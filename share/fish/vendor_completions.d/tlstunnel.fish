@@ -1,0 +1,1 @@
+complete --command tlstunnel --no-files --arguments "(env _TLSTUNNEL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) tlstunnel)" --condition "env _TLSTUNNEL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) tlstunnel"
