@@ -90,7 +90,7 @@ ROOMS: dict[str, Room] = {
     "tools.top": Room("errors address reading x509", "os pathlib socket ssl"),
     "tools.bench": Room(
         f"{VALUES} config.model _openssl relay tls x509 tools.pki",
-        "matplotlib os pathlib select socket subprocess tempfile",
+        "matplotlib os pathlib select signal socket subprocess tempfile",
     ),
     # Commands: everything below is theirs.
     "cli": Room(

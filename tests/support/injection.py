@@ -45,8 +45,17 @@ PATIENCE_S = 8.0
 Site = tuple[str, str, int]
 """What is called, and from where: a function and a line."""
 
+
+def _with_inner(code: CodeType) -> Iterator[CodeType]:
+    """The code, and that of the comprehensions in it, which are calls of their own (all before Python 3.12)."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _with_inner(constant)
+
+
 _LOOPS: set[CodeType] = {
-    function.__code__
+    code
     for function in (
         reactor.Reactor.turn,
         reactor.Reactor.sweep,
@@ -61,6 +70,7 @@ _LOOPS: set[CodeType] = {
         bridge.Bridge._work,
         bridge._is_trios,
     )
+    for code in _with_inner(function.__code__)
 }
 _ENTRIES: set[CodeType] = {
     reactor.Reactor.turn.__code__, reactor.Reactor.sweep.__code__, bridge.Bridge._work.__code__,

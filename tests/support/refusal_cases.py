@@ -236,7 +236,8 @@ NEGOTIATION = {
     ),
     "no_shared_version_old": Case("a client of TLS 1.0", "", raw(OLD_HELLO)),
     "no_shared_cipher": Case(
-        "a client of TLS 1.2 that wants an RSA certificate", "", openssl("-tls1_2", "-cipher", "aRSA", ca=CA)
+        "a client of TLS 1.2 that wants an RSA certificate", "",
+        openssl("-tls1_2", "-cipher", "ECDHE-RSA-AES256-GCM-SHA384:DHE-RSA-AES256-GCM-SHA384:AES128-SHA", ca=CA),
     ),
     "no_shared_suite": Case(
         "a client with another suite of TLS 1.3", 'ciphersuites = "TLS_AES_128_GCM_SHA256"',

@@ -41,6 +41,7 @@ VARYING = [
     (r"^.* info +at most \d+ connections can be open at once: .*\n", ""),  # where this machine has little room
     (r"\bup \d+s", "up <seconds>"),
     (r"\bafter \d+ ms", "after <milliseconds>"),
+    (r"\b(Couldn't|Could not) connect to server\b", "<curl cannot connect>"),  # curl 7, curl 8
     (r"\b[1-9]\d* B(?= *$)", "<bytes>"),
     (r"(?<=\.pem) +[\d,]+(\.\d)?(?= *$)", " <days>"),
     (r"^workers: .*", "workers: <workers>"),

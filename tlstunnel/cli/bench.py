@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,6 +103,7 @@ def relay(
     from tlstunnel.daemon.system.limits import usable_cores
     from tlstunnel.tools.bench import machine, relay_report
     from tlstunnel.tools.bench import relay as bench
+    from tlstunnel.tools.bench.folder import temporary
 
     _check_outputs(json_file, plot_file)
     given = {
@@ -111,10 +111,10 @@ def relay(
         "min_version": min_version, "max_version": max_version, "ciphersuites": ciphersuites, "ciphers": ciphers,
         "groups": groups,
     }  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="tlstunnel-bench-") as folder:
-        subject, measured = _subject(config, service, given, Path(folder))
+    with temporary() as folder:
+        subject, measured = _subject(config, service, given, folder)
         count = measured.process.workers or usable_cores()
-        command = _command(measured, Path(folder))
+        command = _command(measured, folder)
         facts = machine.look()
         effort = bench.QUICK if quick else bench.THOROUGH
         kind = _look(measured.services[0], "" if config is None else f"{config}: services.{measured.services[0].name}.")

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import gc
 import random
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tlstunnel.tools.bench.cases import Bulk, Case, Handshake
+from tlstunnel.tools.bench.folder import temporary
 from tlstunnel.tools.bench.refusals import UnsupportedError
 from tlstunnel.tools.bench.session import Lab, Shaken
 from tlstunnel.tools.bench.stats import Spread, spread
@@ -67,8 +66,8 @@ class Result:
 def run(cases: Sequence[Case], effort: Effort, progress: Progress = lambda done, what: None) -> list[Result]:
     """Measure these rows; one result for each, in their order. What the library does not support says so."""
     results = [Result(case) for case in cases]
-    with tempfile.TemporaryDirectory(prefix="tlstunnel-bench-") as folder:
-        lab = Lab(Path(folder))
+    with temporary() as folder:
+        lab = Lab(folder)
         steps = _prepare(lab, results, effort, progress)
         # A collection in the middle would be paid by whichever row is under way.
         was_enabled = gc.isenabled()
