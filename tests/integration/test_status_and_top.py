@@ -8,18 +8,22 @@ import os
 import pty
 import re
 import select
+import socketserver
 import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from tests.support.admin_rig import Rig, running
 from tlstunnel.address import UnixAddress, parse_target
+from tlstunnel.connection.hint import HTTP_ANSWER
 from tlstunnel.errors import StartupError
 from tlstunnel.tools.top.client import AdminClient
 
@@ -151,9 +155,9 @@ def test_status_fits_80_columns(rig: Rig) -> None:
         (
             "127.0.0.1:1",
             1,
-            "127.0.0.1:1: no tunnel's admin endpoint answers: Connection refused; start the tunnel with",
+            "127.0.0.1:1: no tunnel's admin endpoint answers: connection refused; start the tunnel with",
         ),
-        ("unix:/none", 1, "unix:/none: no tunnel's admin endpoint answers: No such file or directory; start"),
+        ("unix:/none", 1, "unix:/none: no tunnel's admin endpoint answers: no such file or directory; start"),
         ("nonsense", 2, '--admin: "nonsense" has no port; write HOST:PORT, [V6]:PORT or unix:/path'),
     ],
 )
@@ -163,6 +167,87 @@ def test_an_endpoint_that_does_not_answer_is_one_line(command: str, address: str
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(f"tlstunnel: {said}")
     assert len(done.stderr.splitlines()) == 1
+
+
+class _Stranger(socketserver.BaseRequestHandler):
+    """Answers every request with what it was told to."""
+
+    answer: ClassVar[bytes]
+
+    def handle(self) -> None:
+        self.request.recv(65536)
+        self.request.sendall(self.answer)
+
+
+@contextmanager
+def stranger(answer: bytes) -> Iterator[int]:
+    handler = type("Handler", (_Stranger,), {"answer": answer})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def http_answer(status: int, body: bytes) -> bytes:
+    return b"HTTP/1.1 %d Said\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+
+
+OTHER = "no tunnel's admin endpoint; name another with --admin"
+STRANGERS = {
+    "escapes": (http_answer(500, b"\x1b[31mevil"), f'/status: answered 500: "\\x1b[31mevil"; {OTHER}'),
+    "much": (http_answer(500, b"a" * 100_000), f'/status: answered 500: "{"a" * 77}..."; {OTHER}'),
+    "lines": (http_answer(404, b"one\r\ntwo\n"), f'/status: answered 404: "one"; {OTHER}'),
+    "a page": (http_answer(404, b"<!DOCTYPE HTML>\n<html>\n</html>\n"), f"/status: answered 404; {OTHER}"),
+    "nothing": (http_answer(404, b""), f"/status: answered 404; {OTHER}"),
+    "not ready": (
+        http_answer(503, b"starting\n"),
+        '/status: answered 503: "starting"; ask again when it is ready, or name another endpoint with --admin',
+    ),
+    "no HTTP": (b"\x1b[31mevil\n", f": answers, but not in HTTP; {OTHER}"),
+    "other JSON": (
+        http_answer(200, b'{"status": "\\u001b[31mok"}'),
+        "/status: the answer is not a tunnel's; name its admin endpoint with --admin",
+    ),
+    "deep JSON": (
+        http_answer(200, b"[" * 100_000),
+        "/status: the answer is not a tunnel's; name its admin endpoint with --admin",
+    ),
+    "a tunnel's own port": (
+        HTTP_ANSWER,
+        "/status: this port speaks TLS; name the admin endpoint with --admin, and its CA with --ca if it is served "
+        "over TLS",
+    ),
+    "TLS": (
+        b"\x15\x03\x01\x00\x02\x02\x46",
+        ": this port speaks TLS; name the admin endpoint with --admin, and its CA with --ca if it is served over TLS",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STRANGERS)
+def test_a_strangers_answer_is_one_printable_line_with_advice(case: str) -> None:
+    answer, said = STRANGERS[case]
+    with stranger(answer) as port:
+        for command in ("status", "top"):
+            done = run(command, "--admin", f"127.0.0.1:{port}")
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr == f"tlstunnel: 127.0.0.1:{port}{said}\n"
+
+
+def test_texts_of_an_endpoint_cannot_steer_the_terminal(rig: Rig) -> None:
+    client = AdminClient(parse_target(f"127.0.0.1:{rig.address}"))
+    document = client.document("/status")
+    client.close()
+    document["version"] = document["services"][0]["name"] = "\x1b[31mevil"
+    with stranger(http_answer(200, json.dumps(document).encode())) as port:
+        done = run("status", "--admin", f"127.0.0.1:{port}", "--warn-days", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert done.stdout.count("\\x1b[31mevil") == 2
 
 
 def test_top_without_a_terminal_prints_plain_lines(rig: Rig) -> None:
@@ -202,7 +287,7 @@ def test_top_survives_a_tunnel_that_goes_away_and_says_so(tmp_path: Path) -> Non
         with running(workers=1, address=path):
             terminal = stack.enter_context(in_terminal("top", "--admin", f"unix:{path}", "--interval", "0.2"))
             terminal.read_until("q quit")
-        terminal.read_until("no answer, asking again: (Connection refused|Broken pipe)")
+        terminal.read_until("no answer, asking again: (connection refused|broken pipe)")
         terminal.press("q")
         assert terminal.process.wait(WAIT_S) == 0
 
@@ -221,6 +306,6 @@ def test_an_answer_that_is_not_a_tunnels_is_refused(rig: Rig) -> None:
     client = AdminClient(parse_target(f"127.0.0.1:{rig.address}"))
     with pytest.raises(StartupError, match="the answer is not a tunnel's; name its admin endpoint"):
         client.document("/livez")
-    with pytest.raises(StartupError, match="answered 404"):
+    with pytest.raises(StartupError, match=r"answered 404: .*; no tunnel's admin endpoint; name another with --admin"):
         client.document("/nothing")
     client.close()

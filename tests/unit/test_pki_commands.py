@@ -213,6 +213,13 @@ WRONG = {
     "bad key type": (("issue", "--ca", "ca", "--server", "a", "--key-type", "dsa"), 2, "write one of p256"),
     "ou for a server": (("issue", "--ca", "ca", "--server", "a", "--ou", "x"), 2, "are for clients"),
     "too long": (("issue", "--ca", "ca", "--server", "a", "--days", "99999"), 2, "outlive the CA"),
+    "bad mail address of a server": (
+        ("issue", "--ca", "ca", "--server", "a", "--email", "foo"),
+        2,
+        '--email: "foo" is not a mail',
+    ),
+    "bad uri of a server": (("issue", "--ca", "ca", "--server", "a", "--uri", "foo"), 2, '--uri: "foo" is not a URI'),
+    "bad name of a server": (("issue", "--ca", "ca", "--server", "a", "--dns", "a@b"), 2, '--dns: "a@b" is neither'),
     "second ca": (("ca", "--out", "ca"), 2, "exists already"),
     "parent without flag": (("ca", "--out", "x", "--ca", "ca"), 2, "add --intermediate"),
     "flag without parent": (("ca", "--out", "x", "--intermediate"), 2, "add --ca DIR"),
@@ -253,6 +260,26 @@ def test_each_mistake_is_one_line_with_what_would_be_right(ca: str, case: str) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("issue", "--ca", "ca", "--client", "x", "--days", "99999"),
+        ("issue", "--ca", "narrow", "--server", "example.org"),
+        ("self-signed", "--server", "localhost", "--days", "0"),
+        ("sign", "localhost.csr", "--ca", "ca", "--days", "99999"),
+        ("sign", "localhost.csr", "--ca", "narrow"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_refused_leaves_no_folder_behind(ca: str, words: tuple[str, ...]) -> None:
+    good("ca", "--out", "narrow", "--permit", "example.com")
+    good("request", "--server", "localhost")
+    before = (Path("narrow/index.txt").read_text(), Path("ca/index.txt").read_text())
+    assert Ran(*words, "--out", "new/folder").code == 2
+    assert not Path("new").exists()
+    assert (Path("narrow/index.txt").read_text(), Path("ca/index.txt").read_text()) == before
+
+
 def test_help_is_light() -> None:
     program = "import sys, tlstunnel.cli.cert; assert not {'cryptography', 'OpenSSL', 'trio'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

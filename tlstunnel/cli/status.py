@@ -45,11 +45,12 @@ def status(
     Exit code 0: it accepts connections, no certificate is about to expire, and what is on disk is in use. 1: one of the
     first two is not so, or nobody answers. 2: the last reload failed.
     """
-    from tlstunnel.tools.top.client import AdminClient, client_context
+    from tlstunnel.tools.top.client import AdminClient, cleaned, client_context
 
     client = AdminClient(parse_admin(admin), client_context(ca, cert, key))
     document = client.document("/status")
     client.close()
+    document = document if as_json else cleaned(document)
     problems, stale = problems_of(document, warn_days), stale_configuration(document)
     if as_json:
         print(json.dumps(document, indent=2))

@@ -54,8 +54,10 @@ def top(
 
 
 def _look(client: AdminClient, watch: Watch) -> dict[str, Any]:
-    status = client.document("/status")
-    listing = client.document(f"/connections?sort=bytes&limit={TALKERS}")
+    from tlstunnel.tools.top.client import cleaned
+
+    status: dict[str, Any] = cleaned(client.document("/status"))
+    listing = cleaned(client.document(f"/connections?sort=bytes&limit={TALKERS}"))
     watch.look(status, listing["connections"], time.monotonic())
     return status
 
@@ -111,7 +113,7 @@ def _run_screen(client: AdminClient, interval: float, count: int) -> None:
                     status, note = _look(client, watch), ""
                 except StartupError as exc:
                     # A tunnel that is restarted comes back; until then the screen says why it stands still.
-                    note = f"no answer, asking again: {getattr(exc.__cause__, 'strerror', None) or exc}"
+                    note = f"no answer, asking again: {(getattr(exc.__cause__, 'strerror', None) or '').lower() or exc}"
             looks += 1
             if count and looks >= count:
                 return

@@ -159,7 +159,8 @@ def leaf_of(
     hosts = options.split(server)
     if not hosts:
         raise UsageError("--server", "no name given; write host names or IP addresses, separated by commas")
-    return profile.server((*hosts, *options.split(dns), *(uri or ()), *(email or ())), crl_url=crl_url), hosts[0]
+    leaf = profile.server(hosts, uris=uri or (), dns=options.split(dns), emails=email or (), crl_url=crl_url)
+    return leaf, hosts[0]
 
 
 def split_units(units: list[str] | None) -> tuple[str, ...]:

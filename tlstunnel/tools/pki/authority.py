@@ -62,6 +62,17 @@ class Authority:
             UsageError: the CA's name constraints forbid one of its names.
             StartupError: a file cannot be written.
         """
+        leaf = self.permitted(leaf)
+        made = profile.build_leaf(leaf, public_key, dates, issuer=self.certificate, issuer_key=self.key)
+        self.record(made, deliver=deliver)
+        return made
+
+    def permitted(self, leaf: profile.Leaf) -> profile.Leaf:
+        """The leaf as this CA may sign it: without a common name that the name constraints forbid a server.
+
+        Raises:
+            UsageError: they forbid one of its names.
+        """
         issuers = (self.certificate, *self.chain, self.root)
         constraints.check(leaf.names, issuers, where=str(self.folder))
         wanted = constraints.names_to_check(leaf.names, leaf.subject)
@@ -70,9 +81,7 @@ class Authority:
                 constraints.check(wanted, issuers, where=str(self.folder))
             # A server's common name only repeats an address: better without it than refused because of it.
             leaf = dataclasses.replace(leaf, subject=x509.Name([]))
-        made = profile.build_leaf(leaf, public_key, dates, issuer=self.certificate, issuer_key=self.key)
-        self.record(made, deliver=deliver)
-        return made
+        return leaf
 
     def record(self, made: x509.Certificate, *, deliver: Deliver) -> None:
         """Enter a certificate this CA has just signed into the index, keep a copy, and hand it to `deliver`.

@@ -115,9 +115,14 @@ def refuse_existing(*paths: Path, force: bool) -> None:
 
     Raises:
         UsageError: one of the paths exists and `force` is false, or one is a directory.
+        StartupError: its folder cannot be looked into.
     """
     for path in paths:
-        if path.is_dir():
+        try:
+            is_directory = path.is_dir()
+        except OSError as exc:
+            raise unwritable(path, exc) from exc
+        if is_directory:
             raise UsageError(str(path), "this is a directory; name a file in it")
         if not force and os.path.lexists(path):
             raise UsageError(str(path), "exists already; choose another name, or --force to replace it")

@@ -106,11 +106,12 @@ def issue(
     opened = ca if isinstance(ca, Authority) else authority.load(ca)
     certificate, key_path = paths(out_dir, stem=stem, first=first)
     refuse_ca_files(opened.folder, certificate, key_path)
-    files.make_directory(certificate.parent)
     files.refuse_existing(certificate, key_path, force=force)
     if dates is None:
         dates = profile.validity(days, issuer=opened.certificate)
+    leaf = opened.permitted(leaf)
     key = keys.generate(kind)
+    files.make_directory(certificate.parent)
 
     def deliver(made: x509.Certificate) -> None:
         # Whoever watches these files sees the key first; until the certificate follows the two do not match, which
@@ -140,10 +141,10 @@ def self_signed(
         StartupError: a file cannot be written.
     """
     certificate, key_path = paths(out_dir, stem=stem, first=first)
-    files.make_directory(certificate.parent)
     files.refuse_existing(certificate, key_path, force=force)
     key = keys.generate(kind)
     made = profile.build_leaf(leaf, key.public_key(), profile.validity(days), issuer=None, issuer_key=key)
+    files.make_directory(certificate.parent)
     keys.write(key_path, key, passphrase, replace=force)
     files.write(certificate, authority.to_pem(made), secret=False, replace=force)
     return Issued(certificate, key_path, certificate, made)

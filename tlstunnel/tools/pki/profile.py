@@ -109,13 +109,22 @@ def days_left(certificate: x509.Certificate) -> int:
     return lifetime.days_left(certificate.not_valid_after_utc, datetime.datetime.now(datetime.UTC))
 
 
-def server(texts: Iterable[str], *, crl_url: str | None = None, where: str = "--server") -> Leaf:
-    """A TLS server's certificate; its common name is the first host name that fits.
+def server(
+    texts: Iterable[str],
+    *,
+    uris: Iterable[str] = (),
+    dns: Iterable[str] = (),
+    emails: Iterable[str] = (),
+    crl_url: str | None = None,
+    where: str = "--server",
+) -> Leaf:
+    """A TLS server's certificate; its common name is the first host name that fits. Its names are `texts`, whose form
+    says what they are, and then the others.
 
     Raises:
         UsageError: a name is none, or there is none.
     """
-    found = names.parse(texts, where=where)
+    found = tuple(dict.fromkeys((*names.parse(texts, where=where), *_others(uris, dns, emails))))
     hosts = [names.short(name) for name in found if isinstance(name, x509.DNSName | x509.IPAddress)]
     if not hosts:
         raise UsageError(where, "clients look for a host name or IP address; add the one they connect to")
@@ -140,11 +149,7 @@ def client(
     """
     units = (units,) if isinstance(units, str) else tuple(units or ())
     subject = names.subject(name, units=units, where=where)
-    others = (
-        *(names.uri(text, where="--uri") for text in uris),
-        *(names.dns(text, where="--dns") for text in dns),
-        *(names.email(text, where="--email") for text in emails),
-    )
+    others = _others(uris, dns, emails)
     if others:
         return Leaf(subject, tuple(dict.fromkeys(others)), Use.CLIENT, _crl_url(crl_url))
     try:
@@ -153,6 +158,15 @@ def client(
         what = f'"{names.printable(name)}" is no host name; add --uri, --dns or --email to identify it'
         raise UsageError(where, what) from exc
     return Leaf(subject, (own,), Use.CLIENT, _crl_url(crl_url))
+
+
+def _others(uris: Iterable[str], dns: Iterable[str], emails: Iterable[str]) -> tuple[x509.GeneralName, ...]:
+    """What the options for one kind of name say, each held to its kind."""
+    return (
+        *(names.uri(text, where="--uri") for text in uris),
+        *(names.dns(text, where="--dns") for text in dns),
+        *(names.email(text, where="--email") for text in emails),
+    )
 
 
 def _crl_url(text: str | None) -> str | None:

@@ -58,7 +58,6 @@ def make(
         StartupError: a file cannot be read or written.
     """
     request_path, new_key_path = issue.paths(out_dir, stem=stem, first=first, ending=".csr")
-    files.make_directory(request_path.parent)
     files.refuse_existing(request_path, *(() if existing else (new_key_path,)), force=force)
     key_path, key = existing or (new_key_path, keys.generate(kind))
     builder = (
@@ -68,6 +67,7 @@ def make(
         .add_extension(x509.ExtendedKeyUsage([leaf.use.oid]), critical=False)
     )
     made = builder.sign(key, keys.signature_hash(key))
+    files.make_directory(request_path.parent)
     if existing is None:
         keys.write(new_key_path, key, passphrase, replace=force)
     files.write(request_path, made.public_bytes(Encoding.PEM), secret=False, replace=force)
@@ -103,13 +103,15 @@ def sign(
     first = (names.common_name(leaf.subject) if is_client else None) or names.short(leaf.names[0])
     certificate, _ = issue.paths(out_dir, stem=stem, first=first)
     issue.refuse_ca_files(ca.folder, certificate)
-    files.make_directory(certificate.parent)
     files.refuse_existing(certificate, force=force)
+    dates = profile.validity(days, issuer=ca.certificate)
+    leaf = ca.permitted(leaf)
+    files.make_directory(certificate.parent)
 
     def deliver(made: x509.Certificate) -> None:
         files.write(certificate, authority.to_pem(made, *ca.chain), secret=False, replace=force)
 
-    made = ca.sign(leaf, public_key, profile.validity(days, issuer=ca.certificate), deliver=deliver)
+    made = ca.sign(leaf, public_key, dates, deliver=deliver)
     return issue.Issued(certificate, None, ca.anchor, made)
 
 

@@ -9,12 +9,26 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from tlstunnel.address import Target, UnixAddress
+from tlstunnel.address import Target, UnixAddress, shown
 from tlstunnel.errors import StartupError
+from tlstunnel.observe.lines import printable
 from tlstunnel.reading import UnfitFileError, require_file
 
 TIMEOUT_S = 5.0
 MAX_ANSWER = 16 << 20
+_OTHER = "no tunnel's admin endpoint; name another with --admin"
+_SPEAKS_TLS = (
+    "this port speaks TLS; name the admin endpoint with --admin, and its CA with --ca if it is served over TLS"
+)
+_TLS_ALERT = "\x15\x03"
+"""How a TLS server's answer to plain HTTP begins: a record with an alert (RFC 8446 section 5.1)."""
+_HINTS = (b"speaks TLS", b"HTTPS port", b"HTTPS server")
+"""In answers of servers that understand plain HTTP on a TLS port just enough to complain: ours, nginx's, Go's."""
+_PARTS = {
+    "/status": frozenset(("version", "phase", "ready", "services", "workers", "certificates", "last_reload")),
+    "/connections": frozenset(("connections",)),
+}
+"""What is in a tunnel's documents, by path: other servers answer /status with JSON, too."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -54,21 +68,16 @@ class AdminClient:
             self.close()
             if reused:  # An idle connection that the endpoint has closed meanwhile: once more on a fresh one.
                 return self.document(path)
-            said = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc) or type(exc).__name__
-            if isinstance(exc, ssl.SSLCertVerificationError):
-                said = f"its certificate is not trusted: {exc.verify_message}"
-            raise StartupError(
-                f"{self.address}: no tunnel's admin endpoint answers: {said}; start the tunnel with --admin "
-                f"{self.address}, or name another endpoint"
-            ) from exc
+            raise StartupError(f"{self.address}: {self._why(exc)}") from exc
+        where = f"{self.address}{path}"
         if status != 200:
-            raise StartupError(f"{self.address}{path}: answered {status}: {body[:200].decode('latin-1').strip()}")
+            raise StartupError(f"{where}: {_refusal(status, body)}")
         try:
             found = json.loads(body)
-            if not isinstance(found, dict):
-                raise ValueError("not an object")
-        except ValueError as exc:
-            raise StartupError(f"{self.address}{path}: the answer is not a tunnel's; name its admin endpoint") from exc
+        except (ValueError, RecursionError) as exc:
+            raise StartupError(f"{where}: the answer is not a tunnel's; name its admin endpoint with --admin") from exc
+        if not isinstance(found, dict) or not _PARTS.get(path.partition("?")[0], frozenset()) <= found.keys():
+            raise StartupError(f"{where}: the answer is not a tunnel's; name its admin endpoint with --admin")
         return found
 
     def close(self) -> None:
@@ -76,6 +85,21 @@ class AdminClient:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _why(self, exc: OSError | http.client.HTTPException) -> str:
+        """Why there is no answer, and what would be right."""
+        if isinstance(exc, http.client.BadStatusLine) and str(exc).startswith(_TLS_ALERT):
+            return _SPEAKS_TLS
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            said = f"its certificate is not trusted: {exc.verify_message.lower()}"
+        elif isinstance(exc, OSError):
+            said = (exc.strerror or str(exc) or type(exc).__name__).lower()
+        else:  # what it holds are the peer's own bytes
+            return f"answers, but not in HTTP; {_OTHER}"
+        return (
+            f"no tunnel's admin endpoint answers: {said}; start the tunnel with --admin {self.address}, "
+            "or name another endpoint"
+        )
 
     def _ask(self, path: str) -> tuple[int, bytes]:
         if self._connection is None:
@@ -90,6 +114,29 @@ class AdminClient:
         self._connection.request("GET", path, headers={"Accept": "application/json"})
         response = self._connection.getresponse()
         return response.status, response.read(MAX_ANSWER)
+
+
+def cleaned(value: Any) -> Any:
+    """A part of a document with every character that could steer a terminal written as an escape, for the screen."""
+    if isinstance(value, dict):
+        return {name: cleaned(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [cleaned(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+def _refusal(status: int, body: bytes) -> str:
+    """An answer that is no document: the beginning of its text, on one line, and what would be right."""
+    if status == 400 and any(hint in body for hint in _HINTS):
+        return _SPEAKS_TLS
+    text = "" if body.lstrip().startswith(b"<") else body[:1024].decode("utf-8", "replace").strip()
+    said = f": {_quoted(text.splitlines()[0])}" if text else ""
+    right = "ask again when it is ready, or name another endpoint with --admin" if status == 503 else _OTHER
+    return f"answered {status}{said}; {right}"
+
+
+def _quoted(text: str) -> str:
+    return f'"{shown(printable(text))}"'
 
 
 def client_context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -113,7 +160,7 @@ def client_context(ca: Path | None, certificate: Path | None, key: Path | None) 
     except UnfitFileError as exc:
         raise StartupError(f"{named}: {exc}") from exc
     except OSError as exc:
-        said = exc.strerror or str(exc)
+        said = (exc.strerror or str(exc)).lower()
         if isinstance(exc, ssl.SSLError):
             said = (exc.reason or "not usable").replace("_", " ").lower()
         raise StartupError(f"{named}: {said}; name PEM files with --ca, --cert and --key") from exc
