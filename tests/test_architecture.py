@@ -39,7 +39,7 @@ class Room:
         return any(is_below(name, top) for top in self.libraries.split())
 
 
-VALUES = "errors outcome address lifetime reading clock patience"
+VALUES = "errors outcome address lifetime parse_errors reading clock patience"
 
 # From the bottom up. A room stands below those that use it.
 ROOMS: dict[str, Room] = {
@@ -47,18 +47,21 @@ ROOMS: dict[str, Room] = {
     "_version": Room(),
     "errors": Room(),
     "lifetime": Room(),
+    "parse_errors": Room("", "cryptography"),
     "patience": Room(),
     "outcome": Room(),
     "address": Room("errors", "os pathlib socket"),
     "proxy_protocol": Room("errors", "socket"),
     "clock": Room("patience", "trio"),
     "reading": Room("", "os pathlib select stat"),
-    "access": Room("errors outcome", "cryptography"),
+    "access": Room("errors outcome parse_errors", "cryptography"),
     "config": Room("errors address reading access", "os pathlib stat"),
     # Data: OpenSSL and bytes.
     "_openssl": Room("", "OpenSSL cryptography cryptography.hazmat.bindings ctypes mmap os socket"),
     "relay": Room("_openssl outcome", "fcntl select socket"),
-    "x509": Room("errors lifetime reading config.model _openssl", "cryptography os pathlib select signal stat"),
+    "x509": Room(
+        "errors lifetime parse_errors reading config.model _openssl", "cryptography os pathlib select signal stat"
+    ),
     "tls": Room(f"{VALUES} access config.model _openssl x509", "cryptography OpenSSL os pathlib socket stat"),
     # Control: one connection, and what is shown of all.
     "observe": Room(f"{VALUES} _version config.model", "mmap os pathlib select signal socket stat"),
@@ -78,10 +81,10 @@ ROOMS: dict[str, Room] = {
     ),
     # The wing of tools: nothing of the daemon needs them.
     "tools": Room(),
-    "tools.tls13": Room("errors", "cryptography os"),
-    "tools.pki": Room("errors lifetime reading x509", "cryptography fcntl os pathlib ssl stat"),
+    "tools.tls13": Room("errors parse_errors", "cryptography os"),
+    "tools.pki": Room("errors lifetime parse_errors reading x509", "cryptography fcntl os pathlib ssl stat"),
     "tools.probe": Room(
-        "errors lifetime address x509 connection.starttls tools.tls13 tools.pki",
+        "errors lifetime address parse_errors x509 connection.starttls tools.tls13 tools.pki",
         "concurrent cryptography os pathlib socket ssl threading",
     ),
     "tools.session": Room(

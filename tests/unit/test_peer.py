@@ -37,7 +37,10 @@ from tests.support.hostile_certificates import (
     key,
 )
 from tlstunnel.access.peer import MAX_CLAIM, MAX_TEXT, UnusableCertificateError, claim, identity, printable
+from tlstunnel.errors import TunnelError
 from tlstunnel.outcome import CloseReason
+from tlstunnel.tools.pki import readers
+from tlstunnel.tools.probe.certificates import judge
 
 C = NameOID.COUNTRY_NAME
 
@@ -88,6 +91,24 @@ def test_everything_a_rule_can_ask_for_is_taken_from_the_certificate() -> None:
     assert found.issuer == "CN=a CA"
     assert (found.not_before, found.not_after) == (NOT_BEFORE, NOT_AFTER)
     assert found.is_ca is False
+
+
+@pytest.mark.parametrize("kind", [0x00, 0x07, 0x0A, 0x10, 0x15, 0x1D])
+def test_a_name_of_an_odd_asn1_type_is_damage_to_everyone_who_looks(kind: int) -> None:
+    """OpenSSL takes most of them. Version 49 of cryptography raises KeyError where the name is looked at."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "zzz")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key().public_key())
+    builder = builder.serial_number(5).not_valid_before(NOT_BEFORE).not_valid_after(NOT_AFTER)
+    good = builder.sign(key(), hashes.SHA256()).public_bytes(Encoding.DER)
+    odd = good.replace(b"\x0c\x03zzz", bytes([kind]) + b"\x03zzz")
+    assert odd != good
+    assert claim(odd) == f"sha256={hashlib.sha256(odd).hexdigest()[:32]}"
+    with pytest.raises(UnusableCertificateError, match="cannot be parsed"):
+        identity(odd)
+    with pytest.raises(TunnelError, match=r"odd\.der: is a certificate in DER that is damaged; copy it anew"):
+        readers.certificates(odd, where="odd.der")
+    chain = judge([odd], [], host=None, staple=None, versions=["TLS 1.3"], now=NOT_BEFORE)
+    assert "damaged" in chain.problems[0]
 
 
 def test_the_same_certificate_is_parsed_once() -> None:

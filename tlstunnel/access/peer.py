@@ -25,21 +25,10 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 
 from tlstunnel.outcome import CloseReason
-
-# What cryptography raises for certificates it cannot read, as found by fuzzing; nothing else is expected of it.
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
+from tlstunnel.parse_errors import PARSE_ERRORS
 
 MAX_TEXT = 128
 """How many characters of a name are shown; the escapes of the last one may go a little over."""
@@ -120,7 +109,7 @@ def identity(certificate_der: bytes) -> Identity:
             return _identity(certificate_der)
         except UnusableCertificateError:
             raise
-        except _UNREADABLE as exc:
+        except PARSE_ERRORS as exc:
             raise UnusableCertificateError("certificate cannot be parsed") from exc
 
 

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tlstunnel.x509.certificate import PARSE_ERRORS, issued, load_certificate, serial, utc
+from tlstunnel.parse_errors import PARSE_ERRORS
+from tlstunnel.x509.certificate import issued, load_certificate, serial, utc
 
 MAX_RESPONSE = 64 * 1024
 """Bytes. A response is one or two KiB, with the responder's certificate perhaps four."""

@@ -12,6 +12,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
+from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.x509.pem import Block, SourceFile, identify, is_cut_short, parse_pem, printable
 
 MAX_CHAIN = 32
@@ -19,15 +20,6 @@ MAX_CHAIN = 32
 
 _WEAK_DIGESTS = {"md5": "MD5", "sha1": "SHA-1"}
 _MUST_STAPLE = x509.TLSFeatureType.status_request
-# What cryptography raises for DER that is not what it claims to be; x509 has errors of its own for some extensions.
-PARSE_ERRORS = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +127,7 @@ def no_certificate(blocks: Sequence[Block]) -> str:
 
 def reason(exc: BaseException) -> str:
     """Why the parser would not have it, for the end of a line."""
-    text = printable(" ".join(str(exc).split())).rstrip(".")
+    text = "" if isinstance(exc, LookupError) else printable(" ".join(str(exc).split())).rstrip(".")
     if not text or "parse" in text.lower() or "asn.1" in text.lower():
         return "is damaged; copy it anew"  # the parser's own words name Rust types
     return f"cannot be used; {text[:1].lower()}{text[1:]}"

@@ -26,6 +26,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 
 from tlstunnel.config.model import CertificateFiles
+from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.reading import is_pipe
 from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509.key import decrypt, key_type, load_private_key, pkcs8, spki, unfit_for_tls
@@ -174,7 +175,7 @@ def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: Passphra
         raise file.error("holds a private key but no certificate; export it with its certificate")
     try:
         certificates = [facts.load_certificate(bag.certificate.public_bytes(Encoding.DER)) for bag in bags]
-    except facts.PARSE_ERRORS as exc:
+    except PARSE_ERRORS as exc:
         raise file.error(f"a certificate in it {facts.reason(exc)}") from exc
     read = [file] if secret is None else [file, secret]
     return _Parts(file, file, certificates, opened.key, pkcs8(opened.key), False, exposed, read).assemble()

@@ -18,6 +18,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509.pem import (
     MAX_CA_BYTES,
@@ -299,7 +300,7 @@ def _crl(file: SourceFile, der: bytes, place: str) -> CRL:
         extensions = revocations.extensions
         issuer = facts.issuer(revocations)
         this_update, next_update = revocations.last_update_utc, revocations.next_update_utc
-    except facts.PARSE_ERRORS as exc:
+    except PARSE_ERRORS as exc:
         if not place:
             raise file.error("is neither PEM nor a revocation list in DER, or is damaged; fetch it anew") from exc
         raise file.error(f"{place}X509 CRL {facts.reason(exc)}") from exc

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
 from tlstunnel import lifetime
+from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tools.pki import authority, chain, index, keys, names, profile, readers
 
 _USES = {
@@ -100,7 +101,7 @@ def revocation_list(found: x509.CertificateRevocationList, *, now: datetime.date
     revoked = []
     for entry in found:
         reason = None
-        with contextlib.suppress(x509.ExtensionNotFound, ValueError):
+        with contextlib.suppress(x509.ExtensionNotFound, *PARSE_ERRORS):
             reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
         serial = index.serial_text(entry.serial_number)
         revoked.append({"serial": serial, "date": _time(entry.revocation_date_utc), "reason": reason or "unspecified"})

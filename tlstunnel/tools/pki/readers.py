@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from tlstunnel.errors import UsageError
+from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tools.pki import files
 from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509.pem import CERTIFICATE_LABELS, SourceFile, is_encrypted_der
@@ -29,15 +30,6 @@ Certificate: TypeAlias = x509.Certificate
 
 Parsed = TypeVar("Parsed")
 
-_PARSE_ERRORS = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
 _DASHES = b"-----"
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----")
 _KINDS = {
@@ -128,7 +120,7 @@ def guess(data: bytes) -> str:
         ("request", x509.load_der_x509_csr),
         ("crl", x509.load_der_x509_crl),
     ):
-        with contextlib.suppress(*_PARSE_ERRORS), warnings.catch_warnings():
+        with contextlib.suppress(*PARSE_ERRORS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             load(data)
             return kind
@@ -202,14 +194,15 @@ def _parse(
             warnings.simplefilter("ignore")  # about certificates that are odd but readable
             parsed = load(data)
             probe(parsed)
-    except _PARSE_ERRORS as exc:
+    except PARSE_ERRORS as exc:
         raise UsageError(where, f"not a valid {what}{_reason(exc)}; fetch or make it again") from exc
     return parsed
 
 
 def _reason(exc: Exception) -> str:
     # The parser's own words where they are words; its tree of tags and fields tells an operator nothing.
-    text = str(exc).partition("\n")[0].strip().rstrip(".")
+    text = "" if isinstance(exc, LookupError) else str(exc)
+    text = text.partition("\n")[0].strip().rstrip(".")
     if not text or "{" in text or len(text) > 160:
         return ""
     text = "".join(char if char.isprintable() else "?" for char in text)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp
 
 from tlstunnel.errors import TunnelError
+from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tools.pki import authority, chain, describe, readers
 from tlstunnel.tools.probe.findings import Chain
 from tlstunnel.tools.probe.groups import CURVE_OF_KEY
@@ -28,7 +28,7 @@ def curve_of(der: bytes) -> int | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             key = x509.load_der_x509_certificate(der).public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except PARSE_ERRORS:
         return None
     return CURVE_OF_KEY.get(key.curve.name) if isinstance(key, ec.EllipticCurvePublicKey) else None
 
@@ -83,7 +83,7 @@ def staple_facts(staple: bytes, leaf: x509.Certificate) -> dict[str, Any]:
         facts["this_update"] = _time(single.this_update_utc)
         facts["next_update"] = _time(single.next_update_utc)
         facts["is_for"] = single.serial_number == readers.serial(leaf)
-    except (ValueError, UnsupportedAlgorithm, StopIteration):
+    except (*PARSE_ERRORS, StopIteration):
         return facts
     return facts
 
@@ -91,7 +91,7 @@ def staple_facts(staple: bytes, leaf: x509.Certificate) -> dict[str, Any]:
 def _wants_staple(leaf: x509.Certificate) -> bool:
     try:
         features = leaf.extensions.get_extension_for_class(x509.TLSFeature).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *PARSE_ERRORS):
         return False
     return x509.TLSFeatureType.status_request in features
 

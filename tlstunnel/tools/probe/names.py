@@ -6,6 +6,7 @@ import warnings
 
 from cryptography import x509
 
+from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tools.pki.names import text_of
 
 # A revocation list without entries, around the name: the library reads names only inside something larger.
@@ -21,7 +22,7 @@ def text_of_der(name: bytes) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a stranger's name may be longer than X.520 allows
             return text_of(x509.load_der_x509_crl(envelope).issuer)
-    except (ValueError, TypeError):
+    except PARSE_ERRORS:
         return f"0x{name[:40].hex()}"
 
 

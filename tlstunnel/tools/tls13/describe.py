@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tools.tls13 import extensions as ext
 from tlstunnel.tools.tls13.extension_block import Extension
 from tlstunnel.tools.tls13.failure import Violation
@@ -33,7 +34,6 @@ from tlstunnel.tools.tls13.names import (
     suite_name,
     version_name,
 )
-from tlstunnel.tools.tls13.signature import CERTIFICATE_ERRORS
 from tlstunnel.tools.tls13.story import Field
 
 _PURPOSES: dict[int, str] = {
@@ -125,7 +125,7 @@ def _certificate_fields(data: bytes) -> list[Field]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd certificates; the story shows what can be shown
             return _readable_fields(x509.load_der_x509_certificate(data))
-    except CERTIFICATE_ERRORS as exc:
+    except PARSE_ERRORS as exc:
         reason = str(exc).partition("\n")[0] if not isinstance(exc, LookupError) else ""
         reason = reason or "malformed"
         return [Field("unreadable", _printable(reason), depth=1)]

@@ -13,24 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tlstunnel.errors import UsageError
+from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tools.tls13.failure import Violation
 from tlstunnel.tools.tls13.names import AlertDescription, SignatureScheme, scheme_name
 from tlstunnel.tools.tls13.notes import Role
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
-
-CERTIFICATE_ERRORS = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    LookupError,  # cryptography 49: a name's attribute with an ASN.1 type it has no entry for
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
-"""What `cryptography` raises for a certificate that is none, or is found to be none when a part is looked at."""
 
 _RSA_HASHES: dict[int, hashes.HashAlgorithm] = {
     SignatureScheme.RSA_PSS_RSAE_SHA256: hashes.SHA256(),
@@ -103,7 +92,7 @@ def load_public_key(certificate: bytes) -> PublicKey:
             key = x509.load_der_x509_certificate(certificate).public_key()
     except UnsupportedAlgorithm:
         raise Violation(AlertDescription.UNSUPPORTED_CERTIFICATE, "the certificate's key is of no known kind") from None
-    except CERTIFICATE_ERRORS:
+    except PARSE_ERRORS:
         raise Violation(AlertDescription.BAD_CERTIFICATE, "the peer's certificate cannot be parsed") from None
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey):
         raise Violation(AlertDescription.UNSUPPORTED_CERTIFICATE, f"cannot verify signatures of a {type(key).__name__}")
