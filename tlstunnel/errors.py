@@ -54,3 +54,8 @@ class UsageError(ConfigError):
     def __init__(self, where: str, what: str) -> None:
         super().__init__((Problem(where, what),))
         self.args = where, what  # what it is made of again where it was pickled
+
+
+def words_of(error: OSError) -> str:
+    """What the system says of an error, as a part of one of our lines: in lower case."""
+    return (error.strerror or str(error) or type(error).__name__).lower()

@@ -182,7 +182,7 @@ def of_socket(error: OSError, *, is_client: bool) -> tuple[CloseReason, str]:
     if isinstance(error, TimeoutError):
         return (CloseReason.CLIENT_TIMEOUT if is_client else CloseReason.BACKEND_TIMEOUT), ""
     is_reset = isinstance(error, ConnectionError) or error.errno == errno.ENOTCONN
-    detail = "" if is_reset else error.strerror or str(error)
+    detail = "" if is_reset else (error.strerror or str(error)).lower()
     return (CloseReason.CLIENT_RESET if is_client else CloseReason.BACKEND_RESET), detail
 
 

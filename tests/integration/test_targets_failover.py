@@ -104,7 +104,7 @@ def test_where_all_fail_the_last_failure_ends_the_connection_and_all_are_counted
             assert who(tunnel.at("web")) == ""
             record = tunnel.record()
             assert (record["reason"], record["stage"], record["fault"]) == ("refused", "dial", "backend")
-            assert record["detail"].startswith(f"127.0.0.1:{other}: Connection refused; ")
+            assert record["detail"].startswith(f"127.0.0.1:{other}: connection refused; ")
             failures = 'tlstunnel_backend_connect_failures_total{reason="refused",service="web"}'
             assert metrics(admin)[failures] == 2 * count  # resting targets are a last hope, not none
 

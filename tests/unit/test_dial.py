@@ -249,7 +249,7 @@ def test_a_socket_that_is_connected_to_itself_is_refused(family: socket.AddressF
             with pytest.raises(DialError) as error:
                 look(sock)
             assert error.value.reason is CloseReason.BACKEND_REFUSED
-            assert error.value.detail.endswith(": Connection refused")
+            assert error.value.detail.endswith(": connection refused")
 
 
 def test_a_name_that_leads_to_the_connection_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def test_a_restarted_syslog_daemon_is_found_again(tmp_path: Path) -> None:
 
 
 def test_no_syslog_daemon_is_one_line_about_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match="no syslog daemon answers: No such file or directory; choose another"):
+    with pytest.raises(StartupError, match="no syslog daemon answers: no such file or directory; choose another"):
         SyslogSink(str(tmp_path / "log"))
 
 

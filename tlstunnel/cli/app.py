@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from tlstunnel._version import VERSION
 from tlstunnel.cli import signals
 from tlstunnel.cli.usage import UsageErrors, explain, is_request_for_help
-from tlstunnel.errors import TunnelError
+from tlstunnel.errors import TunnelError, words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,16 @@ def _load(name: str, entry: CommandEntry) -> Any:
         signals.release()
     command = typer.main.get_command(module.app)
     inner = getattr(command, "commands", {}).get(name)
-    return inner if inner is not None else command
+    found = inner if inner is not None else command
+    for each in (found, *getattr(found, "commands", {}).values()):
+        each.help = _filled(each.help or "")
+    return found
+
+
+def _filled(text: str) -> str:
+    """A docstring as help: each paragraph one line, which the help breaks where the terminal ends."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(each if each.startswith(" ") else " ".join(each.split()) for each in paragraphs)
 
 
 def _lists_commands_only() -> bool:
@@ -101,7 +110,12 @@ def _placeholder(name: str, entry: CommandEntry) -> Any:
     return typer.main.get_command(app)
 
 
-app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # which commands below take over
+)
 
 
 def _print_version(value: bool) -> None:
@@ -135,7 +149,7 @@ _OF_OUTPUT = (errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def _refuse_output(error: OSError) -> NoReturn:
     """Standard output takes nothing: a full disk, a descriptor that is open for reading only."""
     _give_up(1)
-    _say(f"tlstunnel: standard output: {os.strerror(error.errno or 0).lower()}; redirect it elsewhere")
+    _say(f"tlstunnel: standard output: {words_of(error)}; redirect it elsewhere")
     sys.exit(1)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlstunnel.errors import StartupError, UsageError
+from tlstunnel.errors import StartupError, UsageError, words_of
 
 if TYPE_CHECKING:
     from tlstunnel.config.model import Config, Service
@@ -239,7 +239,7 @@ def _write_json(path: Path, found: Mapping[str, Any]) -> None:
     try:
         path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     except OSError as exc:
-        raise StartupError(f"--json: {path}: cannot be written ({(exc.strerror or str(exc)).lower()})") from exc
+        raise StartupError(f"--json: {path}: cannot be written ({words_of(exc)})") from exc
 
 
 @contextlib.contextmanager

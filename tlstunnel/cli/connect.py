@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import inspect
-import os
 import sys
 from typing import Any
 
@@ -13,7 +12,7 @@ import typer
 from tlstunnel.cli import signals
 from tlstunnel.cli.options import parameters, read
 from tlstunnel.config.model import Mode
-from tlstunnel.errors import StartupError
+from tlstunnel.errors import StartupError, words_of
 
 app = typer.Typer(add_completion=False)
 
@@ -32,7 +31,7 @@ def connect(address: str, verbose: bool, **given: Any) -> None:
     from tlstunnel.tools.session import session
     from tlstunnel.x509.passphrase_source import PassphraseSource
 
-    config = read(Mode.CLIENT, {**given, "listen": ["127.0.0.1:0"], "target": [address]})
+    config = read(Mode.CLIENT, {**given, "listen": ["127.0.0.1:0"], "target": [address]}, {"target": "HOST:PORT"})
     service = config.services[0]
     material = inventory.take(config, PassphraseSource.of_this_process())
 
@@ -64,7 +63,7 @@ def _stream_error(error: OSError) -> Exception:
     if isinstance(error, BrokenPipeError):
         return BrokenPipeError()
     place = "standard output" if error.errno in _OF_OUTPUT else "standard input or output"
-    return StartupError(f"{place}: {os.strerror(error.errno or 0).lower()}; redirect it elsewhere")
+    return StartupError(f"{place}: {words_of(error)}; redirect it elsewhere")
 
 
 _ADDRESS = typer.Argument(metavar="HOST:PORT", help="The server; or unix:/path.", show_default=False)

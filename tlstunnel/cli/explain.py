@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tlstunnel.cli.hosts import host_name
-from tlstunnel.errors import StartupError, UsageError
+from tlstunnel.errors import StartupError, UsageError, words_of
 
 if TYPE_CHECKING:
     from tlstunnel.tools.tls13.story import Story
@@ -100,7 +100,7 @@ def _show(story: Story, *, as_json: bool, show_hex: bool, html: Path | None) -> 
         try:
             html.write_text(render(story), encoding="utf-8")
         except OSError as exc:
-            reason = (exc.strerror or "cannot be written").lower()
+            reason = words_of(exc)
             raise StartupError(f"{html}: {reason}; give a file that can be written") from exc
         print(f"wrote {html}", file=sys.stderr)
     if as_json:

@@ -7,7 +7,8 @@ import socket
 import time
 
 from tlstunnel.address import Target, UnixAddress
-from tlstunnel.tools.probe.route import Address, connect, look_up
+from tlstunnel.errors import words_of
+from tlstunnel.tools.probe.route import Address, connect, look_up, silence
 from tlstunnel.tools.probe.trouble import Unreachable
 from tlstunnel.tools.tls13.client import Client
 from tlstunnel.tools.tls13.client_config import ClientConfig
@@ -95,7 +96,7 @@ class _Conversation:
                     return problem
         except TimeoutError:
             if not self._received:
-                return f"the server said nothing within {handshake_s:g}s; it may speak no TLS, or only after STARTTLS"
+                return silence(handshake_s or 0.0)
             return f"the handshake was not complete within {handshake_s:g}s; the server stopped answering"
         except OSError as exc:
             return f"{_reason(exc)} during the handshake; check that this port speaks TLS"
@@ -180,4 +181,4 @@ def _shown(data: bytes) -> str:
 
 
 def _reason(exc: OSError) -> str:
-    return (exc.strerror or str(exc) or "connection lost").lower()
+    return words_of(exc)

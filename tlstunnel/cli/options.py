@@ -7,7 +7,7 @@ it; so an option and its key accept the same words and complain in the same word
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import typer
@@ -68,8 +68,11 @@ def defaults(mode: Mode) -> dict[tuple[str, str], object]:
     return found
 
 
-def read(mode: Mode, given: dict[str, Any]) -> Config:
+def read(mode: Mode, given: dict[str, Any], words: Mapping[str, str] | None = None) -> Config:
     """The configuration that the options describe.
+
+    Args:
+        words: what the command's user writes in place of an option, by its key.
 
     Raises:
         ConfigError: with every problem, each naming its option.
@@ -82,7 +85,9 @@ def read(mode: Mode, given: dict[str, Any]) -> Config:
         if key.kind.has_commas:
             value = [item.strip() for text in value for item in text.split(",")]
         values[key.section, key.name] = value
-    return from_options(mode, values, {(key.section, key.name): key.option for key in options_of(mode)})
+    words = words or {}
+    options = {(key.section, key.name): words.get(key.name, key.option) for key in options_of(mode)}
+    return from_options(mode, values, options)
 
 
 def _name(key: Key) -> str:

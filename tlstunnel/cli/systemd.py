@@ -16,7 +16,7 @@ from tlstunnel.cli.systemd_units import (
     system_units,
     user_units,
 )
-from tlstunnel.errors import StartupError, UsageError
+from tlstunnel.errors import StartupError, UsageError, words_of
 from tlstunnel.tools.pki import files
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -46,10 +46,10 @@ def install(
         return
     try:
         _write(target, units, force=force)
-        if not user and directory is None:
-            _make_key_directory()
+        if directory is None:
+            _make_config_directory(target.parent.parent / "tlstunnel") if user else _make_key_directory()
     except OSError as exc:
-        reason = os.strerror(exc.errno or 0).lower()
+        reason = words_of(exc)
         raise StartupError(
             f"{exc.filename or target}: {reason}; run this as root, or with --user for your own manager"
         ) from exc
@@ -112,6 +112,14 @@ def _write(target: Path, units: dict[str, str], *, force: bool) -> None:
     for name, text in units.items():
         files.write(target / name, text.encode(), secret=False, replace=True)
         print(target / name)
+
+
+def _make_config_directory(path: Path) -> None:
+    """Make the folder of a user's own configuration, which holds his keys, too."""
+    if not path.exists():
+        files.make_directory(path.parent)
+        path.mkdir(mode=0o700)
+        print(path)
 
 
 def _make_key_directory() -> None:

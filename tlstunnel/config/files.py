@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from tlstunnel.errors import words_of
 from tlstunnel.reading import is_pipe
 
 _CREDENTIAL = "cred:"
@@ -119,7 +120,7 @@ def _trouble(path: Path) -> str | None:
             return f"{path} is a symbolic link to a file that does not exist; link it to another"
         if exc.errno == errno.ENOENT:
             return f"there is no file {path}; create it or correct the path"
-        return f"{path} cannot be read ({os.strerror(exc.errno or 0).lower()}); let tlstunnel's user read it"
+        return f"{path} cannot be read ({words_of(exc)}); let tlstunnel's user read it"
     try:
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             return f"{path} is a folder; write the path of a file"

@@ -31,6 +31,7 @@ from tlstunnel.connection.refusal import Refusal
 from tlstunnel.connection.routes import Route
 from tlstunnel.connection.runtime import ServiceRuntime, describe
 from tlstunnel.connection.sessions import TargetEnd
+from tlstunnel.errors import words_of
 from tlstunnel.outcome import CloseReason, Stage
 from tlstunnel.proxy_protocol import End
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
@@ -363,7 +364,7 @@ class Connection:
             case ConnectionError():
                 self._end(CloseReason.HANDSHAKE_RESET)
             case OSError():
-                self._end(CloseReason.HANDSHAKE_RESET, error.strerror or str(error))
+                self._end(CloseReason.HANDSHAKE_RESET, words_of(error))
             case _:
                 return False
         return True

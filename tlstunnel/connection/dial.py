@@ -18,6 +18,7 @@ import trio
 
 from tlstunnel.address import Target, TCPAddress, UnixAddress
 from tlstunnel.config.model import Keepalive
+from tlstunnel.errors import words_of
 from tlstunnel.outcome import CloseReason
 
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -64,11 +65,11 @@ def dial_error(target: Target, error: OSError) -> DialError:
     if isinstance(error, SourceError):
         return DialError(CloseReason.BACKEND_NO_SOURCE, str(error))
     if isinstance(error, socket.gaierror):
-        return DialError(CloseReason.BACKEND_UNRESOLVABLE, f"{target}: {error.strerror}")
+        return DialError(CloseReason.BACKEND_UNRESOLVABLE, f"{target}: {words_of(error)}")
     causes = _leaves(error)
     for cause in causes:
         if isinstance(cause, socket.gaierror):
-            return DialError(CloseReason.BACKEND_UNRESOLVABLE, f"{target}: {cause.strerror}")
+            return DialError(CloseReason.BACKEND_UNRESOLVABLE, f"{target}: {words_of(cause)}")
     first = next((cause for cause in causes if cause.errno in _REASONS), causes[0])
     reason = _REASONS.get(first.errno or 0, CloseReason.BACKEND_UNREACHABLE)
     if isinstance(first, TimeoutError):
@@ -78,8 +79,8 @@ def dial_error(target: Target, error: OSError) -> DialError:
 
 def _words(error: OSError) -> str:
     """What the system says, without the address that trio puts before it: the target has been named."""
-    text = error.strerror or str(error)
-    plain = os.strerror(error.errno) if error.errno else ""
+    text = words_of(error)
+    plain = os.strerror(error.errno).lower() if error.errno else ""
     return plain if plain and text.endswith(plain) else text
 
 

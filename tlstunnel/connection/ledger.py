@@ -33,7 +33,7 @@ import struct
 import time
 
 from tlstunnel.config.model import Rate
-from tlstunnel.errors import StartupError
+from tlstunnel.errors import StartupError, words_of
 from tlstunnel.observe.counters import Board
 
 PER_CONNECTION = 2
@@ -76,7 +76,7 @@ class Ledger:
             """Watched with EPOLLET by everybody, read by nobody."""
             self._memory = _map(mmap.PAGESIZE + _ENTRIES * (_KEY.size + 8) + board.rows * _ENTRIES * _COUNT_BYTES)
         except OSError as exc:
-            raise StartupError(f"cannot count connections: {os.strerror(exc.errno or 0).lower()}") from exc
+            raise StartupError(f"cannot count connections: {words_of(exc)}") from exc
         view = memoryview(self._memory)
         keys, due = mmap.PAGESIZE, mmap.PAGESIZE + _ENTRIES * _KEY.size
         self._counts_at = due + _ENTRIES * 8

@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from tlstunnel.config.model import Log as LogSettings
+from tlstunnel.errors import words_of
 from tlstunnel.observe.counters import Row
 from tlstunnel.observe.lines import LEVEL_OF, LEVELS, JSONLines, TextLines, Value
 from tlstunnel.observe.outbox import Outbox
@@ -209,7 +210,7 @@ class Log:
         try:
             self._sink.reopen()
         except OSError as exc:
-            self.message("error", "log", f"log: cannot be reopened: {exc.strerror}; the old one stays in use")
+            self.message("error", "log", f"log: cannot be reopened: {words_of(exc)}; the old one stays in use")
 
     def close(self) -> None:
         """Write what needs no waiting, count the rest as lost, and give the sink back."""

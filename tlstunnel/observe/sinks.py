@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from tlstunnel.errors import StartupError
+from tlstunnel.errors import StartupError, words_of
 
 MAX_WRITE = select.PIPE_BUF
 SYSLOG_PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3}
@@ -148,7 +148,7 @@ class FileSink:
         try:
             self._fd = self._open()
         except OSError as exc:
-            why = (exc.strerror or "no reason given").lower()
+            why = words_of(exc)
             if exc.errno == errno.ENXIO:
                 why = "nobody reads this pipe, or it is a socket"
             raise StartupError(f"{path}: cannot be opened for the log: {why}; choose another --log-target") from exc
@@ -196,7 +196,7 @@ class SyslogSink:
             self.reopen()
         except OSError as exc:
             raise StartupError(
-                f"{path}: no syslog daemon answers: {exc.strerror}; choose another --log-target"
+                f"{path}: no syslog daemon answers: {words_of(exc)}; choose another --log-target"
             ) from exc
 
     def start(self, level: str) -> bytes:

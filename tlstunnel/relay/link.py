@@ -361,7 +361,7 @@ class Link:
     def note_broken(self, end: PlainEnd, error: OSError, *, is_sending: bool) -> None:
         """A socket failed: what was to be sent is lost, or nothing more will come."""
         if error.errno in OUR_ERRORS:
-            self.finish(CloseReason.INTERNAL_ERROR, error.strerror or type(error).__name__, error)
+            self.finish(CloseReason.INTERNAL_ERROR, (error.strerror or type(error).__name__).lower(), error)
             return
         heard, told = (self.forward, self.reverse) if end is self.client else (self.reverse, self.forward)
         if is_sending:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import TypeVar
 
 from tlstunnel.address import Target, leads_to
 from tlstunnel.config.model import Admin, CertificateFiles, Config, CRLExpired, Mode, Service, TargetTLS, TLSSettings
+from tlstunnel.errors import words_of
 from tlstunnel.tls.ciphers import settings_warnings, unusable_ciphers
 from tlstunnel.tls.context import ContextError, check_settings
 from tlstunnel.tls.ocsp import Staple
@@ -352,5 +352,5 @@ def _cannot_bind(address: str) -> str | None:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.bind(socket.getaddrinfo(address, 0, family, flags=socket.AI_NUMERICHOST)[0][4])
     except OSError as exc:
-        return os.strerror(exc.errno or 0).lower()
+        return words_of(exc)
     return None

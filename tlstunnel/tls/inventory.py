@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from tlstunnel.config.model import COMMAND_LINE, Config, Service
-from tlstunnel.errors import ConfigError, Problem, StartupError
+from tlstunnel.errors import ConfigError, Problem, StartupError, words_of
 from tlstunnel.tls.context import ContextError
 from tlstunnel.tls.inspection import Steps, inspect
 from tlstunnel.tls.store import Material, ServiceContexts
@@ -51,7 +51,7 @@ def take(
         try:
             return ServiceContexts(service, material, (previous or {}).get(service.name))
         except OSError as exc:  # of the key log: nothing else is opened
-            what = f"SSLKEYLOGFILE names {exc.filename}, which cannot be opened ({(exc.strerror or '').lower()})"
+            what = f"SSLKEYLOGFILE names {exc.filename}, which cannot be opened ({words_of(exc)})"
             raise ContextError("unsafe_keylog", f"{what}; correct the variable, or leave the key out") from exc
 
     found = inspect(config, passphrases, now=datetime.now(UTC), build=build)

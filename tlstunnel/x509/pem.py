@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tlstunnel import reading
-from tlstunnel.errors import UsageError
+from tlstunnel.errors import UsageError, words_of
 from tlstunnel.reading import UnfitFileError, read_whole, show_whole
 
 MAX_CREDENTIAL_BYTES = 1 << 20
@@ -332,7 +332,7 @@ def _refusal(exc: OSError | ValueError, path: Path) -> str:
         return "does not exist" + ("" if folder.exists() else f", nor does {shown(folder)}") + "; check the path"
     if isinstance(exc, PermissionError):
         return f"permission denied for user {_user()}; let its group read it (chgrp, chmod 640)"
-    return f"cannot be read: {(exc.strerror or 'no reason given').lower()}; check the path"
+    return f"cannot be read: {words_of(exc)}; check the path"
 
 
 def _user() -> str:

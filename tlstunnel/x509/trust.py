@@ -18,6 +18,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tlstunnel.errors import words_of
 from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509.pem import (
@@ -278,7 +279,7 @@ def _from_folders(folders: list[Path], variable: str) -> CABundle:
         try:
             found = _hashed(folder)
         except OSError as exc:
-            what = f"cannot be read: {(exc.strerror or '').lower()}; correct the {'variable' if variable else 'path'}"
+            what = f"cannot be read: {words_of(exc)}; correct the {'variable' if variable else 'path'}"
             raise MaterialError(f"{variable}={folder}" if variable else shown(folder), what, True) from exc
         files += [read_file(path, MAX_CA_BYTES) for path in found]
     certificates, remarks = [], []

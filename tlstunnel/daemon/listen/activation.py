@@ -14,7 +14,7 @@ import socket
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 
-from tlstunnel.errors import StartupError
+from tlstunnel.errors import StartupError, words_of
 
 _FIRST = 3  # SD_LISTEN_FDS_START
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
@@ -90,5 +90,5 @@ def _adopt(fd: int) -> socket.socket:
 
 def _explain(exc: OSError | ValueError) -> str:
     if isinstance(exc, OSError):
-        return f"{os.strerror(exc.errno or 0).lower()}; pass listening sockets only, with ListenStream="
+        return f"{words_of(exc)}; pass listening sockets only, with ListenStream="
     return str(exc)

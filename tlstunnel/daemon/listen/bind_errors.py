@@ -9,6 +9,8 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 
+from tlstunnel.errors import words_of
+
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (proc(5))
 _OURSELVES = " by another listen address of this configuration"
 
@@ -18,7 +20,7 @@ class ListenRefused(Exception):
 
 
 def reason(exc: OSError) -> str:
-    return os.strerror(exc.errno).lower() if exc.errno else str(exc)
+    return words_of(exc)
 
 
 def explain_port(port: int, exc: OSError) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from tlstunnel.address import TCPAddress
 from tlstunnel.daemon.listen.bind_errors import ListenRefused, explain_port, reason
+from tlstunnel.errors import words_of
 
 DEFAULT_BACKLOG = 4096
 """Connections a socket may hold for its worker. The kernel takes the lesser of this and net.core.somaxconn, whose
@@ -66,7 +67,7 @@ def resolve(address: TCPAddress) -> tuple[Endpoint, ...]:
         if zone:
             raise ListenRefused(f'there is no interface "{zone}"; write one that `ip link` lists') from exc
         raise ListenRefused(
-            f'the name "{address.host}" does not resolve ({(exc.strerror or "unknown").lower()}); '
+            f'the name "{address.host}" does not resolve ({words_of(exc)}); '
             "write an address of this machine, or :PORT for all of them"
         ) from exc
     return tuple(dict.fromkeys(Endpoint(family, sockaddr) for family, _, _, _, sockaddr in found))  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ from tlstunnel.daemon.processes.messages import Staple as StapleOrder
 from tlstunnel.daemon.processes.state import Daemon
 from tlstunnel.daemon.processes.workforce import Workforce, how_it_ended
 from tlstunnel.daemon.system import privileges
-from tlstunnel.errors import StartupError
+from tlstunnel.errors import StartupError, words_of
 from tlstunnel.tls import ocsp
 from tlstunnel.tls.ocsp import OCSPError, Staple, Staples
 from tlstunnel.tls.staples import issuer_for, usable_responders
@@ -251,9 +251,7 @@ class Stapling:
                 os.unlink(temporary)
                 raise
         except OSError as exc:
-            text = (
-                f"ocsp_cache: {path.parent}: {(exc.strerror or '').lower()}; the proof is fetched again after a restart"
-            )
+            text = f"ocsp_cache: {path.parent}: {words_of(exc)}; the proof is fetched again after a restart"
             self._daemon.log.message("warning", "ocsp", text)
 
 
@@ -268,5 +266,5 @@ def _begin_anew(words: list[str], answer: int) -> int:
     try:
         os.execve(words[0], words, {})  # noqa: S606 - our own interpreter, no shell
     except OSError as exc:
-        os.write(1, f"-{words[0]}: {(exc.strerror or '').lower()}".encode())
+        os.write(1, f"-{words[0]}: {words_of(exc)}".encode())
     return 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tlstunnel.config.model import Config
 from tlstunnel.daemon.processes.children import fork, signal_process
 from tlstunnel.daemon.processes.state import Daemon
-from tlstunnel.errors import StartupError
+from tlstunnel.errors import StartupError, words_of
 from tlstunnel.observe.counters import Board
 
 _AGAIN_S = 1.0
@@ -71,7 +71,7 @@ def _pair() -> tuple[socket.socket, socket.socket]:
     try:
         return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError as exc:
-        raise StartupError(f"cannot start the admin process: {os.strerror(exc.errno or 0).lower()}") from exc
+        raise StartupError(f"cannot start the admin process: {words_of(exc)}") from exc
 
 
 def _forked(body: Callable[[], int], ours: socket.socket, theirs: socket.socket) -> Waiting:

@@ -31,7 +31,7 @@ from tlstunnel.daemon.processes.messages import (
     parse_report,
 )
 from tlstunnel.daemon.processes.worker import EXIT_BOOT
-from tlstunnel.errors import StartupError, TunnelError
+from tlstunnel.errors import StartupError, TunnelError, words_of
 from tlstunnel.observe.counters import Row
 
 _PR_SET_PDEATHSIG = 1
@@ -151,7 +151,7 @@ def fork(body: Callable[[], int]) -> int:
         pid = os.fork()
     except OSError as exc:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        reason = os.strerror(exc.errno or 0).lower()
+        reason = words_of(exc)
         raise StartupError(f"cannot start a process: {reason}; raise TasksMax= (or ulimit -u), or free memory") from exc
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

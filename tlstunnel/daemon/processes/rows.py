@@ -6,11 +6,10 @@ goes a channel on which the admin process asks its worker for open connections.
 
 from __future__ import annotations
 
-import os
 import socket
 
 from tlstunnel.connection.ledger import Ledger
-from tlstunnel.errors import StartupError
+from tlstunnel.errors import StartupError, words_of
 from tlstunnel.observe import listing
 from tlstunnel.observe.counters import Board, Row
 
@@ -69,7 +68,7 @@ class Rows:
                 try:
                     self.admin_ends[index], self.worker_ends[index] = listing.channel_pair()
                 except OSError as exc:
-                    reason = os.strerror(exc.errno or 0).lower()
+                    reason = words_of(exc)
                     raise StartupError(f"cannot start the admin process: {reason}; raise LimitNOFILE=") from exc
 
     def close_in_child(self, keep: socket.socket | None) -> None:

@@ -20,7 +20,7 @@ from tlstunnel.daemon.processes.publish import open_now
 from tlstunnel.daemon.processes.state import Daemon
 from tlstunnel.daemon.processes.worker import EXIT_BOOT
 from tlstunnel.daemon.system import privileges
-from tlstunnel.errors import StartupError, TunnelError
+from tlstunnel.errors import StartupError, TunnelError, words_of
 
 STEADY_S = 10.0
 """A worker that lived this long is replaced at once when it dies; others with back-off."""
@@ -60,7 +60,7 @@ class Workforce:
             ours, theirs = messages.pair()
         except OSError as exc:
             daemon.rows.give_back(row)
-            raise StartupError(f"cannot start a worker: {os.strerror(exc.errno or 0).lower()}") from exc
+            raise StartupError(f"cannot start a worker: {words_of(exc)}") from exc
         others = daemon.other_listeners(generation)
         listing = daemon.rows.worker_ends.get(row.index)
 

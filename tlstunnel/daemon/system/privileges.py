@@ -31,7 +31,7 @@ import os
 import pwd
 from dataclasses import dataclass
 
-from tlstunnel.errors import StartupError
+from tlstunnel.errors import StartupError, words_of
 
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -123,7 +123,7 @@ def drop(identity: Identity) -> None:
         os.setresgid(identity.gid, identity.gid, identity.gid)
         os.setresuid(identity.uid, identity.uid, identity.uid)
     except OSError as exc:
-        reason = os.strerror(exc.errno or 0).lower()
+        reason = words_of(exc)
         raise StartupError(
             f'cannot become "{identity.user}": {reason}; start as root with CAP_SETUID and CAP_SETGID'
         ) from exc

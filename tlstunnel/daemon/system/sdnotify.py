@@ -19,6 +19,8 @@ import socket
 import time
 from collections.abc import MutableMapping
 
+from tlstunnel.errors import words_of
+
 _TIMEOUT_S = 2.0  # a manager whose queue stays full that long is not worth a stalled supervisor
 _BARRIER_S = 5.0
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -128,7 +130,7 @@ class Notifier:
         try:
             self._socket.sendmsg([message], ancillary, 0, self._address)
         except OSError as exc:
-            reason = os.strerror(exc.errno).lower() if exc.errno else str(exc)
+            reason = words_of(exc)
             self.problem = f"service manager cannot be told {message.split(b'=')[0].decode()}: {reason}"
             return False
         self.problem = None

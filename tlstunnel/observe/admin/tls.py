@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 from tlstunnel.config.model import Admin
-from tlstunnel.errors import StartupError
+from tlstunnel.errors import StartupError, words_of
 from tlstunnel.reading import UnfitFileError, require_file
 
 
@@ -63,4 +63,4 @@ def _refuse_to_ask() -> bytes:
 def _said(exc: OSError) -> str:
     if isinstance(exc, ssl.SSLError):
         return (exc.reason or "not usable").replace("_", " ").lower()
-    return (exc.strerror or str(exc)).lower()
+    return words_of(exc)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tlstunnel.errors import StartupError, UsageError
+from tlstunnel.errors import StartupError, UsageError, words_of
 from tlstunnel.tools.bench.cases import Bulk, Handshake
 from tlstunnel.tools.bench.ciphers import Result
 from tlstunnel.tools.bench.machine import Machine
@@ -95,7 +95,7 @@ def save(pyplot: Any, figure: Any, path: Path) -> None:
     try:
         figure.savefig(path, dpi=_DPI)
     except OSError as exc:
-        raise StartupError(f"--plot: {path}: cannot be written ({(exc.strerror or str(exc)).lower()})") from exc
+        raise StartupError(f"--plot: {path}: cannot be written ({words_of(exc)})") from exc
     finally:
         pyplot.close(figure)
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tlstunnel.errors import StartupError, TunnelError, UsageError
+from tlstunnel.errors import StartupError, TunnelError, UsageError, words_of
 from tlstunnel.reading import UnfitFileError, read_whole
 
 MAX_FILE_BYTES = 4 << 20
@@ -64,7 +64,7 @@ def unreadable(path: Path, exc: OSError) -> StartupError:
         errno.EACCES: "permission denied; run as a user who may read it",
         errno.EISDIR: "this is a directory; name a file in it",
         errno.ENOTDIR: "a part of the path is not a directory; check the path",
-    }.get(exc.errno or 0, (exc.strerror or "cannot be read").lower())
+    }.get(exc.errno or 0, words_of(exc))
     if exc.errno == errno.ENOENT and path.is_symlink():
         hint = "is a symbolic link to a file that does not exist; link it to another"
     return StartupError(f"{path}: {hint}")
@@ -83,7 +83,7 @@ def unwritable(path: Path, exc: OSError) -> TunnelError:
         errno.ENOTDIR: "a part of the path is not a directory; check the path",
         errno.EISDIR: "this is a directory; name a file in it",
         errno.ENAMETOOLONG: "the file name is too long; choose a shorter one",
-    }.get(exc.errno or 0, (exc.strerror or "cannot be written").lower())
+    }.get(exc.errno or 0, words_of(exc))
     return StartupError(f"{path}: {hint}")
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from tlstunnel.address import Target, TCPAddress, UnixAddress
 from tlstunnel.connection.starttls.conversation import Conversation
+from tlstunnel.errors import words_of
 from tlstunnel.tools.probe.trouble import HungUp, OutOfTime, Silent, Unreachable
 
 MAX_RECEIVED = 1 << 20
@@ -122,8 +123,16 @@ class Line:
         if self.received:
             text = f"the server began to answer, but was not done within {self._answer_s:g}s; it may be overloaded"
         else:
-            text = f"the server said nothing within {self._answer_s:g}s; it may speak no TLS, or only after STARTTLS"
+            text = silence(self._answer_s)
         return Silent(text, self.received)
+
+
+def silence(seconds: float) -> str:
+    """What is said of a server that never answers."""
+    return (
+        f"the server said nothing within {seconds:g}s; it may speak no TLS, or only after STARTTLS, which "
+        "`tlstunnel probe --starttls` asks for"
+    )
 
 
 class Route:
@@ -298,4 +307,4 @@ def _upgrade(conversation: Conversation, line: Line) -> None:
 
 
 def _reason(exc: OSError) -> str:
-    return (exc.strerror or str(exc) or "connection lost").lower()
+    return words_of(exc)

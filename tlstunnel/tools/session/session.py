@@ -20,7 +20,7 @@ from tlstunnel.clock import PatientClock
 from tlstunnel.config.model import Service
 from tlstunnel.connection.dial import Dialer, DialError, dial_error
 from tlstunnel.connection.verdict import mismatch
-from tlstunnel.errors import TunnelError
+from tlstunnel.errors import TunnelError, words_of
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import TLSEnd
 from tlstunnel.tls import remedies
@@ -146,7 +146,8 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
                 await trio.lowlevel.wait_readable(sock)
     except trio.TooSlowError:
         end.close()
-        raise SessionError(_failed(target, CloseReason.HANDSHAKE_TIMEOUT)) from None
+        limit = f"{service.timeouts.handshake_s:g}s"
+        raise SessionError(_failed(target, CloseReason.HANDSHAKE_TIMEOUT, limit=limit)) from None
     except EOFError:
         end.close()
         raise SessionError(_failed(target, CloseReason.HANDSHAKE_EOF)) from None
@@ -159,7 +160,7 @@ async def open_session(service: Service, contexts: ServiceContexts) -> Session:
         raise SessionError(_failed(target, reason, detail)) from None
     except OSError as exc:
         end.close()
-        words = "" if isinstance(exc, ConnectionError) else exc.strerror or str(exc)
+        words = "" if isinstance(exc, ConnectionError) else words_of(exc)
         raise SessionError(_failed(target, CloseReason.HANDSHAKE_RESET, words)) from None
     return Session(end, scratch, target)
 
@@ -193,11 +194,12 @@ def _wait_ourselves(_fd: int) -> None:
     """trio waits for room where the reactor would."""
 
 
-def _failed(target: Target, reason: CloseReason, detail: str = "") -> str:
-    """A handshake's failure: where, what, and what would be right."""
+def _failed(target: Target, reason: CloseReason, detail: str = "", *, limit: str = "") -> str:
+    """A handshake's failure: where, what, and what would be right. `limit` is its time limit, where that was it."""
     if reason is CloseReason.PEER_ALERT:
         return f"{target}: the server refused with the alert {detail}"
-    what = f"{reason.text}, {detail}" if detail else reason.text
+    text = reason.text.replace("handshake_timeout", limit)
+    what = f"{text}, {detail}" if detail else text
     return f"{target}: handshake failed: {remedies.joined(what, remedies.of_server(reason, remedies.OPTIONS, detail))}"
 
 
@@ -208,7 +210,7 @@ def _broken(target: Target, error: Exception) -> str:
         if reason is CloseReason.PEER_ALERT:
             return _failed(target, reason, detail)
         return f"{target}: the session broke: {error}; look at the server's log"
-    words = (error.strerror if isinstance(error, OSError) else None) or error
+    words = words_of(error) if isinstance(error, OSError) else error
     return f"{target}: the server went away: {words}; look at its log"
 
 

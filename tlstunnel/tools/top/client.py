@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tlstunnel.address import Target, UnixAddress, shown
-from tlstunnel.errors import StartupError
+from tlstunnel.errors import StartupError, words_of
 from tlstunnel.observe.lines import printable
 from tlstunnel.reading import UnfitFileError, require_file
 
@@ -93,7 +93,7 @@ class AdminClient:
         if isinstance(exc, ssl.SSLCertVerificationError):
             said = f"its certificate is not trusted: {exc.verify_message.lower()}"
         elif isinstance(exc, OSError):
-            said = (exc.strerror or str(exc) or type(exc).__name__).lower()
+            said = words_of(exc)
         else:  # what it holds are the peer's own bytes
             return f"answers, but not in HTTP; {_OTHER}"
         return (
@@ -160,7 +160,7 @@ def client_context(ca: Path | None, certificate: Path | None, key: Path | None) 
     except UnfitFileError as exc:
         raise StartupError(f"{named}: {exc}") from exc
     except OSError as exc:
-        said = (exc.strerror or str(exc)).lower()
+        said = words_of(exc)
         if isinstance(exc, ssl.SSLError):
             said = (exc.reason or "not usable").replace("_", " ").lower()
         raise StartupError(f"{named}: {said}; name PEM files with --ca, --cert and --key") from exc
