@@ -163,6 +163,40 @@ def test_check_reports_text_files_and_settings_together(tlstunnel: Command, pair
     ]
 
 
+def test_a_wrong_key_hides_nothing_that_is_wrong_with_the_files_and_settings_of_its_service(
+    tlstunnel: Command, pair: certificates.Pair
+) -> None:
+    Path("bad.pem").write_text("garbage\n")
+    Path("t.toml").write_text(f"""
+[services.a]
+listen = "127.0.0.1:1234"
+target = "127.0.0.1:80"
+certificate = "bad.pem"
+key = "{pair.key}"
+ciphers = "FOO"
+idle_timout = "3s"
+[services.b]
+listen = "127.0.0.1:1235"
+target = "127.0.0.1:80"
+certificate = "{pair.certificate}"
+key = "{pair.key}"
+handshake_timeout = 3
+groups = "nope"
+[services.c]
+mode = "client"
+listen = "127.0.0.1:1236"
+target = "x:80"
+ca = "bad.pem"
+foo = 1
+""")
+    done = tlstunnel("check", "t.toml")
+    places = [line.removeprefix("tlstunnel: t.toml: services.").split(": ")[0] for line in done.err.splitlines()]
+    assert places == [
+        "a.idle_timout", "b.handshake_timeout", "c.foo", "a.ciphers", "a.certificate", "b.groups", "c.ca"
+    ]  # fmt: skip
+    assert done.code == 2
+
+
 def test_check_exits_1_when_only_files_are_missing(tlstunnel: Command, pair: certificates.Pair) -> None:
     done = tlstunnel("check", config_file(service(pair) + service(pair, 'crl = "no.crl"', "b").replace("key", "#")))
     assert done.code == 2  # crl without client_auth is a mistake in the text

@@ -209,7 +209,7 @@ def test_who_does_not_accept_in_time_is_named(tmp_path: Path) -> None:
 def test_what_the_system_says_is_a_reason_and_names_the_target(number: int, reason: CloseReason) -> None:
     error = dial_error(TARGET, OSError(number, os.strerror(number)))
     assert error.reason is reason
-    assert error.detail == f"db.example.org:5432: {os.strerror(number)}"
+    assert error.detail == f"db.example.org:5432: {os.strerror(number).lower()}"
 
 
 def test_an_interface_that_is_not_there_fails_its_connection_alone_and_is_named() -> None:

@@ -261,8 +261,8 @@ OPENS_BY_ITSELF = {
     "tools.bench.actors", "tools.bench.machine", "tools.bench.process", "observe.processes", "daemon.processes.launch",
     "daemon.system.limits",
     "daemon.processes.liveness", "daemon.system.privileges", "daemon.listen.bind_errors", "daemon.system.trim",
-    # /dev/null, our own units, locks, and files of our own making.
-    "cli.app", "cli.entry", "cli.systemd", "tools.pki.files", "daemon.ocsp.stapling",
+    # /dev/null, what we are installed with, our own units, locks, and files of our own making.
+    "cli.app", "cli.entry", "cli.files", "cli.systemd", "tools.pki.files", "daemon.ocsp.stapling",
     "config.files",  # looks whether a file can be opened, and not into it
     "x509.apart",  # a pipe between two processes of ours
     "observe.sinks", "tls.context",  # what is written to, without waiting

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from tlstunnel.config.model import Config
+    from tlstunnel.config.model import Config, Service
 
 app = typer.Typer(add_completion=False)
 
@@ -41,11 +41,12 @@ def check(config: Path = _CONFIG) -> None:
     from tlstunnel.x509.passphrase_source import PassphraseSource
 
     look_away()
-    sound, error = examine(config)
+    sound, faulty, error = examine(config)
     visible, hidden = _split_by_sight(sound)
     for name in hidden:
         print(f"{name}: systemd shows its credentials to the daemon alone, which reads them when it reloads")
-    inspection = inspect(visible, PassphraseSource.of_this_process(), now=datetime.now(UTC))
+    parts = [part for part in faulty if not _is_out_of_sight(_alone(sound, part))]
+    inspection = inspect(visible, PassphraseSource.of_this_process(), now=datetime.now(UTC), parts=parts)
     for warning in inspection.warnings:
         print(f"warning: {warning}")
     source = FileSource(str(config), config.parent)
@@ -62,21 +63,35 @@ def _split_by_sight(config: Config) -> tuple[Config, list[str]]:
     """What can be looked into from here, and what cannot because only the daemon may read its credentials."""
     import dataclasses
 
-    from tlstunnel.config.files import is_hidden
     from tlstunnel.config.model import Admin
-    from tlstunnel.daemon.processes.reload_source import watched_files
 
-    admin_alone = dataclasses.replace(config, services=())
-    parts = {"[admin]": admin_alone}
+    parts = {"[admin]": dataclasses.replace(config, services=())}
     for service in config.services:
-        parts[service.name] = dataclasses.replace(admin_alone, admin=Admin(), services=(service,))
-    hidden = [name for name, part in parts.items() if any(map(is_hidden, watched_files(part)))]
+        parts[service.name] = _alone(config, service)
+    hidden = [name for name, part in parts.items() if _is_out_of_sight(part)]
     visible = dataclasses.replace(
         config,
         admin=Admin() if "[admin]" in hidden else config.admin,
         services=tuple(service for service in config.services if service.name not in hidden),
     )
     return visible, hidden
+
+
+def _alone(config: Config, service: Service) -> Config:
+    """The configuration with nothing in it but one service."""
+    import dataclasses
+
+    from tlstunnel.config.model import Admin
+
+    return dataclasses.replace(config, admin=Admin(), services=(service,))
+
+
+def _is_out_of_sight(config: Config) -> bool:
+    """Whether it names a file that only the daemon may read."""
+    from tlstunnel.config.files import is_hidden
+    from tlstunnel.daemon.processes.reload_source import watched_files
+
+    return any(map(is_hidden, watched_files(config)))
 
 
 def _what_this_machine_lacks(config: Config) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 from tlstunnel.address import Target, TCPAddress
@@ -54,6 +55,9 @@ def make_tls(table: Table, values: Values) -> TLSSettings:
         table.problem(
             key, f'no version is left between "{settings.min_version}" and "{settings.max_version}"; swap the two'
         )
+        # Said once: neither is judged further, here or in what inherits them.
+        default = TLSSettings()
+        settings = dataclasses.replace(settings, min_version=default.min_version, max_version=default.max_version)
     if settings.alpn_required and not settings.alpn:
         table.problem("alpn_required", f"there is no protocol to require; write {table.spell('alpn', 'h2')}")
     return settings
@@ -76,3 +80,12 @@ def make_target_tls(table: Table, values: Values, targets: tuple[Target, ...]) -
         right = f"write {table.spell('server_name', 'db.example.org')}"
         table.require("server_name", right, because=f"{nameless[0]} has no host name to verify")
     return target_tls
+
+
+def part_of_target_tls(table: Table, target_tls: TargetTLS) -> TargetTLS:
+    """What can be looked at on its own of what was read from a faulty table."""
+    return dataclasses.replace(
+        target_tls,
+        certificate=None if table.is_doubtful(*FILES) else target_tls.certificate,
+        crl=() if table.is_doubtful("crl") else target_tls.crl,
+    )

@@ -33,17 +33,18 @@ def load_file(path: Path) -> Config:
         ConfigError: with every problem in the file, in file order. Its exit code is 1 instead of 2 where the text is
             right and only files it names are missing or unreadable.
     """
-    config, error = examine(path)
+    config, _, error = examine(path)
     if error is not None:
         raise error
     return config
 
 
-def examine(path: Path) -> tuple[Config, ConfigError | None]:
+def examine(path: Path) -> tuple[Config, tuple[Service, ...], ConfigError | None]:
     """Read a configuration file as far as it can be read: to look further into what is right beside what is wrong.
 
     Returns:
-        The services without a problem, and all problems; if there are any, nothing must be started with the former.
+        The services without a problem; of those with problems, what can be looked at all the same; and all problems.
+        If there are any, nothing must be started with the former.
 
     Raises:
         ConfigError: the file cannot be read, or is not TOML.
@@ -96,13 +97,15 @@ def from_options(
     placed: dict[Steps, str] = {}
     for (section, key), option in options.items():
         placed[("services", name, key) if section == "service" else (section, key)] = option
-    config, error = _load(OptionSource(placed, Path.cwd()), document, COMMAND_LINE)
+    config, _, error = _load(OptionSource(placed, Path.cwd()), document, COMMAND_LINE)
     if error is not None:
         raise error
     return config
 
 
-def _load(source: Source, document: Mapping[str, object], name: str) -> tuple[Config, ConfigError | None]:
+def _load(
+    source: Source, document: Mapping[str, object], name: str
+) -> tuple[Config, tuple[Service, ...], ConfigError | None]:
     report = Report(source, document)
     root = Table(report, (), document)
     tables = {section: root.table(section) or root.empty(section) for section in SECTIONS}
@@ -119,7 +122,11 @@ def _load(source: Source, document: Mapping[str, object], name: str) -> tuple[Co
     root.finish(_belonging())
     _check_listens(report, config)
     sound = tuple(service for service in config.services if not report.touches(("services", service.name)))
-    return dataclasses.replace(config, services=sound), report.error()
+    faulty = tuple(service for service in config.services if service not in sound)
+    admin = config.admin
+    if tables["admin"].is_doubtful("certificate", "key"):
+        admin = dataclasses.replace(admin, certificate=None, key=None)  # of no use without one another
+    return dataclasses.replace(config, services=sound, admin=admin), faulty, report.error()
 
 
 def _belonging() -> dict[str, str]:

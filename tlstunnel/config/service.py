@@ -7,16 +7,20 @@ import functools
 from collections.abc import Callable, Mapping
 
 from tlstunnel.address import SystemdAddress, Target
-from tlstunnel.config.certificates import FILES, make_certificates, make_target_tls, make_tls
+from tlstunnel.config.certificates import FILES, make_certificates, make_target_tls, make_tls, part_of_target_tls
 from tlstunnel.config.keys import DEFAULTS, KEYS, MODE, Place, Values, fields_of, keys_in, make, place_of, read_keys
 from tlstunnel.config.kinds import boolean
-from tlstunnel.config.model import ClientAuth, Mode, ServerName, Service, SNIMismatch, TargetTLS, Timeouts
+from tlstunnel.config.model import ClientAuth, CRLExpired, Mode, ServerName, Service, SNIMismatch, TargetTLS, Timeouts
 from tlstunnel.config.reader import Table
 from tlstunnel.config.rules import check_idle, check_ocsp, check_source_address, make_client_policy
 
 
 def read_service(table: Table, name: str) -> Service:
-    """Read every key of a service. Problems go to the table's report; the value is good only if there were none."""
+    """Read every key of a service. Problems go to the table's report.
+
+    Nothing can be started with the value if there were any. What it names was read without a problem all the same, and
+    can be looked at; what depends on a faulty key is left out.
+    """
     mode = MODE.read(table, "mode", Mode.SERVER)
     if table.is_faulty("mode"):
         nearest = table.nearest_word("mode", tuple(Mode))
@@ -34,7 +38,31 @@ def read_service(table: Table, name: str) -> Service:
         table.forgive_missing(but="listen")
         others = dict.fromkeys(others, None)
     table.finish({**_SECTION_KEYS, **others})
-    return service
+    return service if table.is_sound else _part_of(table, service)
+
+
+def _part_of(table: Table, service: Service) -> Service:
+    """What can be looked at on its own of what was read from a faulty table."""
+    names = service.sni if len(service.sni) == table.length("sni") else ()
+    if table.is_doubtful(*FILES):
+        # Those that have no certificate of their own have the service's.
+        names = tuple(
+            dataclasses.replace(name, certificate=()) if name.certificate == service.certificate else name
+            for name in names
+        )
+        service = dataclasses.replace(service, certificate=())
+    if service.mode is Mode.CLIENT and service.target_tls is not None:
+        service = dataclasses.replace(service, target_tls=part_of_target_tls(table, service.target_tls))
+    # A response is for one of the certificates, all of which must be known, and so must who issued them.
+    is_sure = service.certificate and all(name.certificate for name in names) and len(names) == table.length("sni")
+    is_sure = is_sure and not table.is_doubtful("ocsp_response", "client_ca")
+    return dataclasses.replace(
+        service,
+        sni=names,
+        crl=() if table.is_doubtful("crl") else service.crl,
+        crl_expired=CRLExpired.WARNING if table.is_doubtful("crl_expired") else service.crl_expired,
+        ocsp_response=service.ocsp_response if is_sure else (),
+    )
 
 
 def _is_mode_guessed(table: Table) -> bool:
@@ -174,7 +202,7 @@ def _read_target_tls(table: Table, targets: tuple[Target, ...]) -> TargetTLS | N
         below = written
     target_tls = make_target_tls(below, read_keys(below, keys_in(Place.TARGET_TLS), DEFAULTS), targets)
     below.finish()
-    return target_tls
+    return target_tls if below.is_sound else part_of_target_tls(below, target_tls)
 
 
 def _read_names(table: Table, service: Service, read: Callable[[Table, Service], ServerName]) -> tuple[ServerName, ...]:
@@ -185,6 +213,8 @@ def _read_names(table: Table, service: Service, read: Callable[[Table, Service],
         found.append(read(entry, service))
         names = found[-1].names
         entry.finish()
+        if entry.is_doubtful(*FILES):
+            found[-1] = dataclasses.replace(found[-1], certificate=())
         this = (entry, found[-1])
         # Gathered first: what is noted here must not make this entry doubtful.
         taken = [name for name in names if not _may_share(seen.setdefault(name, this), this)]

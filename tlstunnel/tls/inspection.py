@@ -81,18 +81,24 @@ def inspect(
     *,
     now: datetime,
     build: Callable[[Service, Material], ServiceContexts] = build_quietly,
+    parts: Sequence[Service] = (),
 ) -> Inspection:
     """Read every file of every service, build every context, and report all that is wrong or remarkable.
 
     Args:
         now: the time that dates are judged by.
         build: how a service's contexts are made.
+        parts: what could be read of services in whose text something is wrong: only problems are looked for.
     """
     found = _Findings()
     loader = _Loader(found, passphrases, now)
     materials = tuple(_Service(service, found, loader).inspect() for service in config.services)
-    admin = None if config.admin.certificate is None else _inspect_admin(config.admin, found, loader)
+    admin = _inspect_admin(config.admin, found, loader) if config.admin.certificate or config.admin.client_ca else None
     found.warnings += loop_warnings(config.services)
+    remarks = tuple(found.warnings)
+    for part in parts:
+        _Service(part, found, loader, is_part=True).inspect()
+    found.warnings[:] = remarks  # what is remarkable about a part may not be so about the whole
     contexts = []
     if not found.problems:
         # Only whole contexts show what OpenSSL has against settings and material together.
@@ -168,7 +174,7 @@ def _places(steps: Steps, files: CertificateFiles, index: Steps) -> dict[str, St
 
 def _inspect_admin(admin: Admin, found: _Findings, loader: _Loader) -> Material:
     files = CertificateFiles(certificate=admin.certificate, key=admin.key)
-    credentials = loader.credentials(("admin",), (files,), "server")
+    credentials = loader.credentials(("admin",), () if admin.certificate is None else (files,), "server")
     path, bundle = admin.client_ca, None
     if path is not None:
         bundle = found.attempt(("admin", "client_ca"), lambda: load_ca(path))
@@ -182,6 +188,8 @@ class _Service:
     service: Service
     found: _Findings
     loader: _Loader
+    is_part: bool = False
+    """Whether something is wrong in its text, so that what is not there may only be unread."""
 
     def inspect(self) -> Material:
         service, steps = self.service, ("services", self.service.name)
@@ -198,11 +206,13 @@ class _Service:
             ),
         )
         if are_good and is_server:
-            self._usable(steps, service.tls, material.credentials)
+            if len(material.credentials) == len(service.certificate):
+                self._usable(steps, service.tls, material.credentials)
             for at, (name, credentials) in enumerate(zip(service.sni, material.sni, strict=True)):
-                if (name.tls, name.certificate) != (service.tls, service.certificate):
-                    self._usable((*steps, "sni", at), name.tls, credentials or material.credentials)
-        if service.client_ca is not None:
+                is_other = (name.tls, name.certificate) != (service.tls, service.certificate)
+                if is_other and len(credentials) == len(name.certificate):
+                    self._usable((*steps, "sni", at), name.tls, credentials)
+        if service.client_ca is not None or service.crl:
             material = self._client_trust(steps, material)
             if material.client_ca is not None:
                 self.found.warnings += chain_warnings(material.shown(), material.client_ca)
@@ -227,6 +237,12 @@ class _Service:
         service, now = self.service, self.loader.now.timestamp()
         found: dict[bytes, Staple] = {}
         owned = material.shown()
+        read_all = len(material.credentials) == len(service.certificate) and all(
+            len(credentials) == len(name.certificate)
+            for name, credentials in zip(service.sni, material.sni, strict=True)
+        )
+        if not read_all or (service.client_ca is not None and material.client_ca is None):
+            return ()  # whose response it is cannot be told, and why has been said
         for at, path in enumerate(service.ocsp_response):
             place = (*steps, "ocsp_response", at) if len(service.ocsp_response) > 1 else (*steps, "ocsp_response")
             read = self.found.attempt(place, functools.partial(load_staple, path, owned, material.client_ca))
@@ -273,7 +289,9 @@ class _Service:
     def _target(self, steps: Steps, tls: TargetTLS, material: Material) -> Material:
         if self._settings(steps, tls.tls):
             self._usable(steps, tls.tls, None)
-        bundle = self.found.attempt((*steps, "ca"), lambda: load_system_ca() if tls.ca is None else load_ca(tls.ca))
+        bundle = None
+        if tls.ca is not None or not self.is_part:
+            bundle = self.found.attempt((*steps, "ca"), lambda: load_system_ca() if tls.ca is None else load_ca(tls.ca))
         crls = self._trust(steps, bundle, tls.crl)
         own = self.loader.credentials(steps, () if tls.certificate is None else (tls.certificate,), "client")
         return dataclasses.replace(
