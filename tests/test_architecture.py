@@ -82,7 +82,9 @@ ROOMS: dict[str, Room] = {
     # The wing of tools: nothing of the daemon needs them.
     "tools": Room(),
     "tools.tls13": Room("errors parse_errors", "cryptography os"),
-    "tools.pki": Room("errors lifetime parse_errors reading x509", "cryptography fcntl os pathlib ssl stat"),
+    "tools.pki": Room(
+        "errors lifetime parse_errors reading _openssl tls.reasons x509", "cryptography fcntl os pathlib ssl stat"
+    ),
     "tools.probe": Room(
         "errors lifetime address parse_errors x509 connection.starttls tools.tls13 tools.pki",
         "concurrent cryptography os pathlib socket ssl threading",

@@ -114,10 +114,10 @@ def test_everything_that_is_no_tls_has_a_golden_file(speaks: Speaks) -> None:
 VERDICTS = (GOLDEN / "verdicts.txt").read_text()
 
 
-@pytest.mark.parametrize("code", reasons._VERDICT_WORDS)
+@pytest.mark.parametrize("code", reasons.VERDICT_WORDS)
 def test_every_verdict_on_a_certificate_has_a_golden_file(code: int) -> None:
     """Those that a certificate of these tests can bring about are in the page of a refusal, the others in a list."""
-    assert code in NO_VERDICT or reasons._VERDICT_WORDS[code] in DETAILS or f"\n{code}: " in VERDICTS
+    assert code in NO_VERDICT or reasons.VERDICT_WORDS[code] in DETAILS or f"\n{code}: " in VERDICTS
 
 
 @pytest.mark.parametrize("reason", remedies.OF_CLIENTS | remedies.OF_DIALS)

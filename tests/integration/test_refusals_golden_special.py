@@ -323,7 +323,7 @@ def test_what_the_connect_command_says_of_a_failure_is_what_the_golden_file_says
 
 def test_what_is_said_of_each_verdict_of_openssl_is_what_the_golden_file_says() -> None:
     page = "verdicts on certificates\n\n"
-    for code in reasons._VERDICT_WORDS:
+    for code in reasons.VERDICT_WORDS:
         reason, detail = reasons.classify(["certificate verify failed"], code)
         page += f"{code}: {reason.label}: {detail or reason.text}\n"
     compare("verdicts", page)

@@ -7,7 +7,7 @@ import gc
 import pickle
 import ssl
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from OpenSSL import SSL
 
 from tests.support import certificates, material_files, memory, mldsa_keys
 from tests.support.wire_peers import client_context, server_context
+from tlstunnel._openssl import TLSError
 from tlstunnel.access.policy import Policy
 from tlstunnel.address import parse_listen, parse_target
 from tlstunnel.config.model import ALPNMismatch, CertificateFiles, ClientAuth, Mode, Service, TargetTLS, TLSSettings
@@ -27,6 +28,7 @@ from tlstunnel.tls import context as contexts
 from tlstunnel.tls.ciphers import settings_warnings, unusable_ciphers
 from tlstunnel.tls.context import ContextError, check_settings
 from tlstunnel.tls.store import Material, ServiceContexts
+from tlstunnel.tools.probe.certificates import judge
 from tlstunnel.x509.checks import crl_problems
 from tlstunnel.x509.material import Credential, load_ca, load_credential, load_crls
 from tlstunnel.x509.passphrase_source import PassphraseSource
@@ -130,6 +132,51 @@ def shake_engines(server: Any, client: Any) -> bool:
                 if not done[number]:
                     done[number] = sink.handshake(len(piece))
     return all(done)
+
+
+SHOWN: dict[str, Any] = {
+    "good": (lambda: certificates.server("localhost"), certificates.ca),
+    "good below an intermediate": (
+        lambda: certificates.server("localhost", through_intermediate=True), certificates.ca,
+    ),
+    "good, self-signed": (lambda: certificates.server("localhost", self_signed=True),) * 2,
+    "only the intermediate is trusted": (
+        lambda: certificates.server("localhost", through_intermediate=True), certificates.intermediate,
+    ),
+    "another CA": (lambda: certificates.server("localhost"), lambda: certificates.ca("another CA")),
+    "self-signed": (lambda: certificates.server("localhost", self_signed=True), certificates.ca),
+    "another name": (lambda: certificates.server("example.org"), certificates.ca),
+    "a common name": (lambda: certificates.issue("localhost"), certificates.ca),
+    "for clients": (lambda: certificates.server("localhost", purpose="client"), certificates.ca),
+    "expired": (lambda: certificates.expired("localhost"), certificates.ca),
+    "not valid yet": (lambda: certificates.not_yet_valid("localhost"), certificates.ca),
+    "under a weak CA": (
+        lambda: certificates.server("localhost", under=certificates.intermediate(name="weak", key_type="RSA 1024")),
+        certificates.ca,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SHOWN)
+def test_what_probe_says_of_a_chain_is_what_a_handshake_decides(case: str, tmp_path: Path) -> None:
+    pair, ca = (make() for make in SHOWN[case])
+    chain = certificates.pem(pair.leaf, *pair.chain)
+    credential = load_credential(material_files.Place(tmp_path).pair(chain, pair.key), PassphraseSource())
+    ends = (
+        memory.engine_of(contexts.server_context(TLSSettings(), [credential])),
+        memory.engine_of(contexts.client_context(TLSSettings(), load_ca(ca.certificate)), is_server=False),
+    )
+    ends[1].expect("localhost", is_ip=False, send_name="localhost")
+    try:
+        is_accepted = shake_engines(*ends)
+    except TLSError:
+        is_accepted = False
+    for end in ends:
+        end.free()
+    shown = [credential.certificate_der, *credential.chain_der]
+    found = judge(shown, [ca.leaf], host="localhost", staple=None, versions=[], now=datetime.now(UTC))
+    assert found.verifies is is_accepted is case.startswith("good"), found.problems
+    assert found.verifies is not bool(found.problems)
 
 
 def test_what_is_offered_is_post_quantum_first_and_a_server_without_it_needs_no_second_round_trip() -> None:

@@ -38,9 +38,23 @@ def test_a_chain_is_found_whatever_its_order(root: Authority, sub: Authority, tm
     assert chain.strict_opinion(verdict, profile.Use.SERVER, "localhost") is None
 
 
-def test_a_trusted_intermediate_is_enough(sub: Authority, tmp_path: Path) -> None:
+def test_a_trusted_intermediate_is_not_enough_as_it_is_not_for_a_tunnel(sub: Authority, tmp_path: Path) -> None:
     leaf = issue.server(sub, ["localhost"], tmp_path).parsed
-    assert chain.verify(leaf, (), [sub.certificate]).verifies
+    verdict = chain.verify(leaf, (), [sub.certificate])
+    assert not verdict.verifies
+    assert verdict.problems == (
+        'ends at "CN=Sub", which is trusted here but no root; add its issuer "CN=Root" to --ca',
+    )
+
+
+def test_a_certificate_for_clients_is_none_for_a_server(root: Authority, tmp_path: Path) -> None:
+    leaf = issue.client(root, "billing", tmp_path).parsed
+    assert chain.verify(leaf, (), [root.certificate], use=profile.Use.CLIENT).verifies
+    verdict = chain.verify(leaf, (), [root.certificate], use=profile.Use.SERVER)
+    assert verdict.trusted
+    assert verdict.problems == (
+        "the certificate may not be used by servers; have it issued with that extended key usage",
+    )
 
 
 def test_a_missing_intermediate_is_named(root: Authority, sub: Authority, tmp_path: Path) -> None:

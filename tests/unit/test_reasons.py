@@ -52,7 +52,7 @@ def test_every_verdict_that_openssl_knows_has_words() -> None:
     for code in range(1, 256):
         text = ffi.string(lib.X509_verify_cert_error_string(code)).decode()
         if "error number" not in text and "unknown certificate verification error" not in text:
-            assert code in reasons._VERDICT_WORDS, f"{code}: {text}"
+            assert code in reasons.VERDICT_WORDS, f"{code}: {text}"
             reason, detail = classify(["certificate verify failed"], code)
             assert detail or reason is not CloseReason.BAD_CERTIFICATE, f"{code}: {text}"
 
@@ -86,7 +86,7 @@ def test_every_entry_of_the_tables_is_a_reason_of_the_handshake(reason: CloseRea
 
 
 def test_every_word_of_a_verdict_belongs_to_a_verdict_with_a_reason_or_is_a_bad_certificate() -> None:
-    for code in reasons._VERDICT_WORDS:
+    for code in reasons.VERDICT_WORDS:
         classified, detail = classify(["certificate verify failed"], code)
         assert classified.stage is Stage.HANDSHAKE
-        assert reasons._VERDICT_WORDS[code] in detail
+        assert reasons.VERDICT_WORDS[code] in detail

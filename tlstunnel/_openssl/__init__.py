@@ -26,18 +26,23 @@ from tlstunnel._openssl.engine import (
     Scratch,
 )
 from tlstunnel._openssl.keys import read_key
+from tlstunnel._openssl.verify import PURPOSE_CLIENT, PURPOSE_SERVER, ChainVerdict, is_for_host, verify_chain
 
 __all__ = [
     "CHUNK",
     "FAT",
+    "PURPOSE_CLIENT",
+    "PURPOSE_SERVER",
     "RECORD",
     "X509_V_ERR_APPLICATION_VERIFICATION",
     "X509_V_ERR_CERT_REJECTED",
     "X509_V_ERR_CRL_HAS_EXPIRED",
+    "ChainVerdict",
     "Engine",
     "Scratch",
     "TLSError",
     "ask_sessions",
+    "is_for_host",
     "read_key",
     "set_alpn_choice",
     "set_groups",
@@ -45,4 +50,5 @@ __all__ = [
     "set_staple",
     "suite_names",
     "tell_errors_to",
+    "verify_chain",
 ]

@@ -23,10 +23,12 @@ _NEEDED = (
     "SSL_get_shutdown SSL_get_verify_result SSL_get_version SSL_new SSL_read SSL_session_reused SSL_set_SSL_CTX "
     "SSL_set_accept_state SSL_set_bio SSL_set_connect_state SSL_set_session SSL_set_tlsext_host_name "
     "SSL_set_tlsext_status_ocsp_resp SSL_shutdown SSL_version SSL_write TLS1_3_VERSION "
-    "X509_CHECK_FLAG_NEVER_CHECK_SUBJECT X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS X509_STORE_CTX_get0_cert "
-    "X509_STORE_CTX_get_current_cert X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth "
-    "X509_STORE_CTX_get_ex_data X509_STORE_CTX_set_error X509_VERIFY_PARAM_set1_host X509_VERIFY_PARAM_set1_ip "
-    "X509_VERIFY_PARAM_set_hostflags X509_free i2d_PUBKEY_bio i2d_X509_bio sk_X509_num sk_X509_value"
+    "X509_CHECK_FLAG_NEVER_CHECK_SUBJECT X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS X509_STORE_CTX_free "
+    "X509_STORE_CTX_get0_cert X509_STORE_CTX_get1_chain X509_STORE_CTX_get_current_cert X509_STORE_CTX_get_error "
+    "X509_STORE_CTX_get_error_depth X509_STORE_CTX_get_ex_data X509_STORE_CTX_init X509_STORE_CTX_new "
+    "X509_STORE_CTX_set_error X509_STORE_set1_param X509_STORE_set_purpose X509_VERIFY_PARAM_free "
+    "X509_VERIFY_PARAM_new X509_VERIFY_PARAM_set1_host X509_VERIFY_PARAM_set1_ip X509_VERIFY_PARAM_set_hostflags "
+    "X509_free X509_verify_cert i2d_PUBKEY_bio i2d_X509_bio sk_X509_free sk_X509_num sk_X509_value"
 ).split()
 
 _missing = [name for name in _NEEDED if not hasattr(lib, name)]

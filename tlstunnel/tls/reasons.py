@@ -66,7 +66,7 @@ _BY_VERDICT = {
 }
 
 # What a verdict adds to the text of its reason; nothing where that says it all.
-_VERDICT_WORDS = {
+VERDICT_WORDS = {
     1: "OpenSSL does not say why",
     2: "its issuer is not known here",
     3: "there is none of its issuer",
@@ -173,9 +173,9 @@ _VERDICT_WORDS = {
 
 # What OpenSSL's reason strings add.
 _REASON_WORDS = {
-    "ee key too small": _VERDICT_WORDS[66],
-    "ca key too small": _VERDICT_WORDS[67],
-    "ca md too weak": _VERDICT_WORDS[68],
+    "ee key too small": VERDICT_WORDS[66],
+    "ca key too small": VERDICT_WORDS[67],
+    "ca md too weak": VERDICT_WORDS[68],
     "certificate verify failed": "OpenSSL does not accept it, and does not say why",
 }
 
@@ -204,7 +204,7 @@ def classify(
     texts = [reason.lower() for reason in reasons]
     if "certificate verify failed" in texts and verify_code:
         reason = _BY_VERDICT.get(verify_code, CloseReason.BAD_CERTIFICATE)
-        return reason, _VERDICT_WORDS.get(verify_code, f"OpenSSL's verdict is {verify_code}")
+        return reason, VERDICT_WORDS.get(verify_code, f"OpenSSL's verdict is {verify_code}")
     for text in texts:
         alert = alert_name(text)
         if alert is not None:

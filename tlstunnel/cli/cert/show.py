@@ -133,7 +133,8 @@ def _chain(found: Sequence[Certificate], ca: Path | None, host: str | None) -> F
     from tlstunnel.tools.pki import authority, chain, describe, names
 
     store, anchors = chain.load_trust(ca)
-    verdict = chain.verify(found[0], found[1:], anchors, host=host)
+    use = None if authority.is_ca(found[0]) else describe.use_of(found[0])
+    verdict = chain.verify(found[0], found[1:], anchors, host=host, use=use)
     strict = None
     if verdict.verifies and not authority.is_ca(found[0]):
         strict = chain.strict_opinion(verdict, describe.use_of(found[0]), host)

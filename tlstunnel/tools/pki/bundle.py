@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, chain, encryption, files, keys, names, readers
 from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.certificate import order_chain
 from tlstunnel.x509.passphrase import oddity
 from tlstunnel.x509.pem import is_cut_short
 
@@ -174,5 +175,5 @@ def _load(data: bytes, secret: bytes | None, where: str) -> pkcs12.PKCS12KeyAndC
 
 def _ordered(leaf: x509.Certificate, found: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
     others = tuple(other for other in dict.fromkeys(found) if other != leaf)
-    above = chain.verify(leaf, others, ()).path[1:]
-    return above + tuple(other for other in others if other not in above)
+    above, strangers = order_chain(leaf, others)
+    return (*above, *strangers)

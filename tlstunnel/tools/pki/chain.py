@@ -1,8 +1,10 @@
 """Does a certificate chain to a trusted one, and if not, why not (RFC 5280 section 6)?
 
-This is for people who look at a certificate. It walks from the leaf upwards and names each reason it finds, where a
-verifier says no more than "no". It decides nothing about a connection: there OpenSSL's verifier does. It leaves out
-certificate policies, name constraints on kinds of names that TLS does not use, and revocation.
+OpenSSL's own verifier decides, as it does in the handshakes of a tunnel: what is said here is what `client` and
+`connect` would make of the certificate. It gives one code, and this module the sentence: which certificate, what is
+wrong, what would be right. Three things are added that OpenSSL leaves out or ends at: the dates of every certificate of
+the path, and hashes and keys that are refused in a handshake but, without a connection, not here. Revocation is left
+out.
 
 `strict_opinion` asks a second verifier, the one of `cryptography`, which also applies the rules of the public web
 (CA/Browser Forum), and gives its objection in its own words.
@@ -20,28 +22,31 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import verification
 
+from tlstunnel import _openssl
+from tlstunnel.tls.reasons import VERDICT_WORDS
 from tlstunnel.tools.pki import authority, constraints, keys, names
 from tlstunnel.tools.pki.profile import Use
 from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509 import trust
+from tlstunnel.x509.checks import covers
 
-MAX_DEPTH = 10
-MAX_SIGNATURE_CHECKS = 100
-"""A file of cross-signed CAs must not make us try every path through it."""
+MAX_NAMESAKES = 100
+"""A file of CAs with one name must not make us try all of them for the sake of a sentence."""
 
 _NOT_ON_THE_WEB = (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
-_KNOWN_CRITICAL = {
-    x509.BasicConstraints.oid,
-    x509.KeyUsage.oid,
-    x509.ExtendedKeyUsage.oid,
-    x509.SubjectAlternativeName.oid,
-    x509.NameConstraints.oid,
-    x509.CertificatePolicies.oid,
-    x509.PolicyConstraints.oid,
-    x509.InhibitAnyPolicy.oid,
-}
+_PURPOSES = {Use.SERVER: _openssl.PURPOSE_SERVER, Use.CLIENT: _openssl.PURPOSE_CLIENT}
+
+# X509_V_ERR_ codes (openssl/x509_vfy.h).
+_DATES = (9, 10)
+_NO_ISSUER = (2, 18, 19, 20, 21)
+_WRONG_SIGNATURE = 7
+_POOR_ISSUER = (24, 25, 32, 79, 80, 81, 82)
+_WRONG_PURPOSE = 26
+_UNKNOWN_CRITICAL = 34
+_NAMES_FORBIDDEN = (47, 48)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,77 +83,72 @@ def verify(
     anchors: Iterable[x509.Certificate],
     *,
     host: str | None = None,
+    use: Use | None = None,
     now: datetime.datetime | None = None,
 ) -> Verdict:
-    """Walk from a leaf to a trusted certificate, by way of `others`.
+    """Walk from a leaf to a trusted root, by way of `others`, as a TLS handshake does.
 
     Args:
         host: Also check that the leaf is for this host name or IP address.
+        use: Also check that it may be used as this.
         now: The time to verify at.
     """
+    others, anchors = tuple(others), tuple(anchors)
     when = now or datetime.datetime.now(datetime.UTC)
-    walk = _Walk(tuple(others), tuple(anchors))
-    path, trusted = walk.path_from(leaf)
-    problems = [problem for place, found in enumerate(path) for problem in _problems_of(found, place, path, when)]
-    if not trusted:
-        problems.append(_why_untrusted(path[-1], walk))
+    known = {_der(one): one for one in (*anchors, *others, leaf)}
+    trusted = [_der(one) for one in anchors]
+
+    def ask(moment: datetime.datetime | None) -> _openssl.ChainVerdict:
+        purpose = None if use is None else _PURPOSES[use]
+        return _openssl.verify_chain(_der(leaf), list(known), trusted, when=moment, purpose=purpose)
+
+    try:
+        found = ask(when)
+        if found.code in _DATES:  # which are said of every certificate below
+            found = ask(None)
+    except _openssl.TLSError as exc:
+        return Verdict((leaf,), False, (f"OpenSSL cannot read it ({exc})",))
+    path = tuple(known.get(der) or facts.load_certificate(der, is_key_needed=False) for der in found.path) or (leaf,)
+    if found.code == _WRONG_SIGNATURE:
+        path = path[: found.depth + 1]
+    is_trusted = found.code not in (*_NO_ISSUER, _WRONG_SIGNATURE)
+    problems = [problem for place, one in enumerate(path) for problem in _problems_of(one, place, when)]
+    if not is_trusted:
+        problems += _why_untrusted(path[-1], known.values(), anchors)
+    elif found.code:
+        problems += _words_for(found, path, use)
     if host is not None and not matches(leaf, host):
         problems.append(f'not for "{names.printable(host)}": its names are {", ".join(_texts(leaf)) or "none"}')
-    return Verdict(path, trusted, tuple(dict.fromkeys(problems)))
+    return Verdict(path, is_trusted, tuple(dict.fromkeys(problems)))
 
 
-class _Walk:
-    """Finds a path by names and signatures; prefers trusted issuers, then valid ones."""
-
-    def __init__(self, others: tuple[x509.Certificate, ...], anchors: tuple[x509.Certificate, ...]) -> None:
-        self._anchors = set(anchors)
-        self._by_subject: dict[x509.Name, list[x509.Certificate]] = {}
-        for candidate in dict.fromkeys(anchors + others):
-            self._by_subject.setdefault(candidate.subject, []).append(candidate)
-        self._checks_left = MAX_SIGNATURE_CHECKS
-        self.bad_signature = False
-
-    def path_from(self, leaf: x509.Certificate) -> tuple[tuple[x509.Certificate, ...], bool]:
-        best: tuple[x509.Certificate, ...] = (leaf,)
-        pending: list[tuple[x509.Certificate, ...]] = [(leaf,)]
-        while pending:
-            path = pending.pop()
-            if path[-1] in self._anchors:
-                return path, True
-            if len(path) > len(best):
-                best = path
-            if len(path) < MAX_DEPTH:
-                issuers = [issuer for issuer in self._issuers(path[-1]) if issuer not in path]
-                # The last one is tried first.
-                issuers.sort(key=lambda issuer: (issuer in self._anchors, issuer.not_valid_after_utc))
-                pending += [(*path, issuer) for issuer in issuers]
-        return best, False
-
-    def _issuers(self, certificate: x509.Certificate) -> list[x509.Certificate]:
-        return [found for found in self._by_subject.get(certificate.issuer, ()) if self._has_signed(found, certificate)]
-
-    def _has_signed(self, issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-        if self._checks_left == 0:
-            return False
-        self._checks_left -= 1
-        if not facts.issued(issuer, certificate):
-            self.bad_signature = True
-            return False
-        return True
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
 
 
-def _why_untrusted(last: x509.Certificate, walk: _Walk) -> str:
-    if last.issuer == last.subject:
-        return f'ends at "{names.text_of(last.subject)}", which is self-signed and not trusted here; give it with --ca'
-    if walk.bad_signature:
-        return f'the signature is not by the key of "{names.text_of(last.issuer)}"; it is another CA of that name'
-    return f'the issuer "{names.text_of(last.issuer)}" is neither sent along nor trusted here; give it with --ca'
+def _who(certificate: x509.Certificate, place: int) -> str:
+    return "the certificate" if place == 0 else f'the CA "{names.text_of(certificate.subject)}"'
 
 
-def _problems_of(
-    certificate: x509.Certificate, place: int, path: Sequence[x509.Certificate], when: datetime.datetime
+def _why_untrusted(
+    last: x509.Certificate, known: Iterable[x509.Certificate], anchors: Iterable[x509.Certificate]
 ) -> list[str]:
-    who = "the certificate" if place == 0 else f'the CA "{names.text_of(certificate.subject)}"'
+    end, issuer = names.text_of(last.subject), names.text_of(last.issuer)
+    if facts.is_self_issued(last):
+        return [f'ends at "{end}", which is self-signed and not trusted here; give it with --ca']
+    namesakes = [one for one in known if one.subject == last.issuer][:MAX_NAMESAKES]
+    for one in namesakes:
+        if facts.issued(one, last) and (why := _problems_as_issuer([last, one], 1)):
+            return why
+    if namesakes:
+        return [f'the signature is not by the key of "{issuer}"; it is another CA of that name']
+    if last in anchors:
+        return [f'ends at "{end}", which is trusted here but no root; add its issuer "{issuer}" to --ca']
+    return [f'the issuer "{issuer}" is neither sent along nor trusted here; give it with --ca']
+
+
+def _problems_of(certificate: x509.Certificate, place: int, when: datetime.datetime) -> list[str]:
+    who = _who(certificate, place)
     found = []
     if when < certificate.not_valid_before_utc:
         found.append(f"{who} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC")
@@ -156,23 +156,45 @@ def _problems_of(
         found.append(f"{who} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC")
     if (digest := facts.weak_digest(certificate)) is not None:
         found.append(f"{who} is signed with {digest}, which can be forged")
-    found += [
-        f"{who} has a critical extension we do not know ({extension.oid.dotted_string})"
-        for extension in certificate.extensions
-        if extension.critical and extension.oid not in _KNOWN_CRITICAL
-    ]
-    if place > 0:
-        found += _problems_as_issuer(certificate, who, place, path)
+    try:
+        if (weakness := keys.weakness(certificate.public_key())) is not None:
+            found.append(f"{who} has a key that is refused: {weakness}")
+    except UnsupportedAlgorithm:
+        pass  # OpenSSL may know it
     return found
 
 
-def _problems_as_issuer(issuer: x509.Certificate, who: str, place: int, path: Sequence[x509.Certificate]) -> list[str]:
-    found = []
+def _words_for(found: _openssl.ChainVerdict, path: Sequence[x509.Certificate], use: Use | None) -> list[str]:
+    """What OpenSSL objects to, with what can be seen of the reason; else in the words of a tunnel's log."""
+    place = min(found.depth, len(path) - 1)
+    who, said = _who(path[place], place), []
+    if found.code in _POOR_ISSUER:
+        said = [problem for above in range(1, len(path)) for problem in _problems_as_issuer(path, above)]
+    elif found.code == _WRONG_PURPOSE:
+        said = [f"{who} may not be used by {use or 'any'}s; have it issued with that extended key usage"]
+    elif found.code == _UNKNOWN_CRITICAL:
+        said = [
+            f"{who} has a critical extension we do not know ({extension.oid.dotted_string})"
+            for extension in path[place].extensions
+            if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension)
+        ]
+    elif found.code in _NAMES_FORBIDDEN:
+        wanted = constraints.names_to_check(alternative_names(path[0]), path[0].subject)
+        for above, issuer in enumerate(path[1:], 1):
+            if (reason := constraints.violation(wanted, issuer)) is not None:
+                said.append(f"{_who(issuer, above)}: {reason.partition(';')[0]}")
+    words = VERDICT_WORDS.get(found.code) or f"OpenSSL's verdict is {found.code}"
+    return said or [f"{who} is refused: {words}"]
+
+
+def _problems_as_issuer(path: Sequence[x509.Certificate], place: int) -> list[str]:
+    issuer, found = path[place], []
+    who = _who(issuer, place)
     if not authority.is_ca(issuer):
         found.append(f"{who} is not a CA")
     else:
         limit = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
-        between = sum(below.issuer != below.subject for below in path[1:place])
+        between = sum(not facts.is_self_issued(below) for below in path[1:place])
         if limit is not None and between > limit:
             found.append(f"{who} allows {limit} CAs below it and has {between}")
     try:
@@ -180,9 +202,7 @@ def _problems_as_issuer(issuer: x509.Certificate, who: str, place: int, path: Se
             found.append(f"{who} may not sign certificates")
     except x509.ExtensionNotFound:
         pass  # section 4.2.1.3: then the key is good for everything
-    wanted = constraints.names_to_check(alternative_names(path[0]), path[0].subject)
-    reason = constraints.violation(wanted, issuer)
-    return found if reason is None else [*found, f"{who}: {reason.partition(';')[0]}"]
+    return found
 
 
 def alternative_names(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:
@@ -194,16 +214,14 @@ def alternative_names(certificate: x509.Certificate) -> tuple[x509.GeneralName, 
 
 
 def matches(certificate: x509.Certificate, host: str) -> bool:
-    """Whether a certificate is for a host name or IP address (RFC 9525 section 6)."""
+    """Whether a certificate is for a host name or IP address, as OpenSSL decides (RFC 9525 section 6)."""
     bare = host.strip("[]").lower().removesuffix(".")
-    for name in alternative_names(certificate):
-        text = names.short(name).lower()
-        if isinstance(name, x509.IPAddress | x509.DNSName) and text == bare:
-            return True
-        below = bare.partition(".")[2]
-        if isinstance(name, x509.DNSName) and text.startswith("*.") and "." in below and text[2:] == below:
-            return True
-    return False
+    if bare.startswith("*."):  # a name to be issued for, which nobody connects to
+        return covers(facts.names(certificate).dns, bare)
+    try:
+        return _openssl.is_for_host(_der(certificate), bare)
+    except _openssl.TLSError:
+        return False
 
 
 def strict_opinion(verdict: Verdict, use: Use, host: str | None = None) -> str | None:

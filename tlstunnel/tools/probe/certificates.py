@@ -14,6 +14,7 @@ from cryptography.x509 import ocsp
 from tlstunnel.errors import TunnelError
 from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tools.pki import authority, chain, describe, readers
+from tlstunnel.tools.pki.profile import Use
 from tlstunnel.tools.probe.findings import Chain
 from tlstunnel.tools.probe.groups import CURVE_OF_KEY
 
@@ -51,7 +52,7 @@ def judge(
             problems=[f"cannot be read: {exc}"], strict=None, staple=None, wants_staple=False,
         )  # fmt: skip
     leaf = found[0]
-    verdict = chain.verify(leaf, found[1:], anchors, host=host, now=now)
+    verdict = chain.verify(leaf, found[1:], anchors, host=host, use=Use.SERVER, now=now)
     strict = None
     if verdict.verifies and not authority.is_ca(leaf):
         strict = chain.strict_opinion(verdict, describe.use_of(leaf), host)

@@ -155,7 +155,15 @@ def _chain(chain: Chain, found: Findings, now: datetime.datetime) -> Iterator[We
         what = "the chain does not lead to a CA that is trusted here"
         remedy = "send the intermediates along, use a trusted CA, or give the right one with --ca"
         yield _weak("untrusted", Severity.HIGH, what, remedy)
-    explained = ("expired on", "is not valid before", "not for ", "ends at ", "the issuer ", "the signature is not")
+    explained = (
+        "expired on",
+        "is not valid before",
+        "not for ",
+        "ends at ",
+        "the issuer ",
+        "the signature is not",
+        "too weak",
+    )
     for problem in chain.problems:
         if not any(words in problem for words in explained):
             yield _weak("chain-invalid", Severity.HIGH, problem, "have the chain issued again")
