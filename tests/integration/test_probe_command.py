@@ -121,7 +121,8 @@ def test_progress_is_shown_on_a_terminal_and_only_there() -> None:
     with tls_servers.openssl() as port:
         controller, terminal = pty.openpty()
         command = [sys.executable, "-m", "tlstunnel", "probe", f"127.0.0.1:{port}", "--json"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True) as process:
+        env = os.environ | {"TERM": "xterm"}  # where it says "dumb", nothing moves
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True, env=env) as process:
             os.close(terminal)
             seen = b""
             while True:
