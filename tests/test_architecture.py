@@ -66,7 +66,9 @@ ROOMS: dict[str, Room] = {
     # Control: one connection, and what is shown of all.
     "observe": Room(f"{VALUES} _version config.model", "mmap os pathlib select signal socket stat"),
     "observe.metrics": Room(f"{VALUES} _version config.model observe", "prometheus_client"),
-    "observe.admin": Room(f"{VALUES} _version config.model observe", "h11 trio os pathlib signal socket ssl"),
+    "observe.admin": Room(
+        f"{VALUES} _version config.model observe x509.trust", "h11 trio os pathlib signal socket ssl"
+    ),
     "connection.starttls": Room("errors"),
     "connection": Room(
         f"{VALUES} proxy_protocol access config.model _openssl relay tls x509 observe connection.starttls",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -24,10 +25,13 @@ from tests.support.material_files import Place
 from tests.support.mldsa_keys import elements, encrypted, tlv
 from tlstunnel.access.peer import identity
 from tlstunnel.cli.cert import show
+from tlstunnel.config.model import Admin
 from tlstunnel.errors import TunnelError
+from tlstunnel.observe.admin.tls import tls_context
 from tlstunnel.tools.pki import bundle, chain, describe, keys, readers
 from tlstunnel.tools.pki.encryption import to_pem
 from tlstunnel.tools.pki.passphrase import Passphrase, from_file
+from tlstunnel.tools.top.client import client_context
 from tlstunnel.x509.material import contents_digest, load_credential
 from tlstunnel.x509.passphrase_source import PassphraseSource
 from tlstunnel.x509.trust import load_ca, load_system_ca
@@ -127,6 +131,48 @@ def test_a_ca_may_be_der_and_a_folder_may_be_hashed_or_a_cas_own(tmp_path: Path)
     before = contents_digest([hashed])
     (hashed / "0a1b2c3d.1").write_bytes(PEM)
     assert contents_digest([hashed]) != before
+
+
+@pytest.mark.parametrize("kind", ["a file", "DER", "rehashed", "not hashed", "of our own CA"])
+def test_a_trust_store_of_any_kind_is_the_same_for_every_command(kind: str, tmp_path: Path) -> None:
+    other = made.ca("another root")
+    folder, both = tmp_path / "store", {CA.leaf_der, other.leaf_der}
+    folder.mkdir()
+    (folder / "one.pem").write_bytes(ISSUER)
+    (folder / "two.crt").write_bytes(other.leaf_der if kind == "not hashed" else other.certificate.read_bytes())
+    (folder / "README").write_text("not looked at")
+    path = folder
+    if kind == "rehashed":
+        subprocess.run(["openssl", "rehash", str(folder)], check=True)
+        (folder / "three.pem").write_bytes(PEM)  # which has no link
+    elif kind == "a file":
+        path = Place(tmp_path).put("all.pem", ISSUER + other.certificate.read_bytes())
+    elif kind == "DER":
+        path, both = Place(tmp_path).put("ca.der", CA.leaf_der), {CA.leaf_der}
+    elif kind == "of our own CA":
+        (folder / "ca.pem").write_bytes(ISSUER)
+        (folder / "ca.key").write_bytes(CA.key.read_bytes())
+        both = {CA.leaf_der}
+    assert set(load_ca(path).certificates_der) == both
+    assert {one.public_bytes(Encoding.DER) for one in chain.load_trust(path)[1]} == both
+    tls = tls_context(Admin(certificate=PAIR.certificate, key=PAIR.key, client_ca=path))
+    for context in (tls, client_context(path, None, None)):
+        assert context is not None
+        assert set(context.get_ca_certs(binary_form=True)) == both
+    assert contents_digest([path]) == load_ca(path).digest
+
+
+def test_what_is_no_certificate_in_a_folder_is_passed_over_with_a_remark(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_bytes(ISSUER)
+    (tmp_path / "ca-key.pem").write_bytes(CA.key.read_bytes())
+    (tmp_path / "old.cer").write_text("nothing")
+    found = load_ca(tmp_path)
+    assert found.certificates_der == (CA.leaf_der,)
+    assert not found.is_system
+    assert [line.partition(": ")[0] for line in found.remarks] == [str(tmp_path / "old.cer")]
+    (tmp_path / "ca.crt").unlink()
+    with pytest.raises(TunnelError, match=r"holds no certificates; name a folder with \.pem, \.crt or \.cer files"):
+        load_ca(tmp_path)
 
 
 def test_the_systems_trust_is_the_same_for_every_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from tlstunnel.config.units import UnitError, parse_duration
 from tlstunnel.errors import TunnelError, UsageError
 from tlstunnel.tools.pki import chain as chains
 from tlstunnel.tools.pki import keys, passphrase, readers
+from tlstunnel.tools.pki.profile import Use
 from tlstunnel.tools.tls13 import rehearsal
 from tlstunnel.tools.tls13.client import Client
 from tlstunnel.tools.tls13.client_config import ChainVerdict, ChainVerifier, ClientConfig
@@ -185,7 +186,7 @@ def _verifier(anchors: Any, host: str | None) -> ChainVerifier:
     def verify(chain: tuple[bytes, ...]) -> ChainVerdict:
         try:
             found = [readers.certificates(each, where=f"certificate {at}")[0] for at, each in enumerate(chain)]
-            verdict = chains.verify(found[0], found[1:], anchors, host=host)
+            verdict = chains.verify(found[0], found[1:], anchors, host=host, use=Use.SERVER)
         except TunnelError as exc:
             return ChainVerdict(False, f"the chain does not verify: {exc}")
         if not verdict.verifies:

@@ -44,6 +44,7 @@ SYSTEM_CA_FILES = (
 )
 
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
+_ENDINGS = (".pem", ".crt", ".cer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +80,16 @@ class CRL:
 
 
 def load_ca(path: Path) -> CABundle:
-    """Read the CAs of a PEM file, the one of a DER file, those of a folder that `openssl rehash` was run on, or the one
-    that `tlstunnel cert ca` has made in a folder.
+    """Read the CAs of a PEM file, the one of a DER file, or those of a folder: the one that `tlstunnel cert ca` made it
+    for, else the links that `openssl rehash` makes, else every .pem, .crt and .cer file.
 
     Raises:
         MaterialError: unreadable, no certificate in it, or one is damaged.
     """
     if path.is_dir():
-        return _from_ca_folder(path)
+        if (made := _of_our_ca(path)) is not None:
+            return load_ca(made)
+        return replace(_from_folders([path], ""), is_system=False)
     file = read_file(path, MAX_CA_BYTES)
     try:
         certificates, blocks = facts.read_certificates(file)
@@ -106,7 +109,7 @@ def files_of_ca(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     made = _of_our_ca(path)
-    return _hashed(path) or ([] if made is None else [made])
+    return _files_in(path) if made is None else [made]
 
 
 def load_system_ca(environ: Mapping[str, str] | None = None) -> CABundle:
@@ -245,20 +248,31 @@ def _refuse_limited(file: SourceFile, block: Block) -> None:
         raise file.error(f"line {block.line}: {block.label} {what}")
 
 
-def _from_ca_folder(folder: Path) -> CABundle:
-    if (made := _of_our_ca(folder)) is not None and not _hashed(folder):
-        return load_ca(made)
-    bundle = _from_folders([folder], "")
-    return replace(bundle, is_system=False)
-
-
 def _of_our_ca(folder: Path) -> Path | None:
-    # Of an intermediate CA, peers trust the root.
-    return next((folder / name for name in ("root.pem", "ca.pem") if (folder / name).exists()), None)
+    """The root, which peers trust of an intermediate CA, too; None for a folder of another kind."""
+    if _hashed(folder):
+        return None
+    made = next((folder / name for name in ("root.pem", "ca.pem") if (folder / name).exists()), None)
+    is_ours = (folder / "ca.key").exists() or _files_in(folder) == [made]
+    return made if is_ours else None
 
 
-def _hashed(folder: Path) -> list[Path]:
-    return [folder / entry for entry in sorted(os.listdir(folder)) if _HASHED.fullmatch(entry)]
+def _hashed(folder: Path, variable: str = "") -> list[Path]:
+    return [path for path in _listed(folder, variable) if _HASHED.fullmatch(path.name)]
+
+
+def _files_in(folder: Path, variable: str = "") -> list[Path]:
+    """Those with hashed names, as OpenSSL finds them; without any, those that are called certificates."""
+    named = (path for path in _listed(folder, variable) if path.suffix.lower() in _ENDINGS)
+    return _hashed(folder, variable) or [path for path in named if not path.is_dir()]
+
+
+def _listed(folder: Path, variable: str) -> list[Path]:
+    try:
+        return [folder / entry for entry in sorted(os.listdir(folder))]
+    except OSError as exc:
+        what = f"cannot be read: {words_of(exc)}; correct the {'variable' if variable else 'path'}"
+        raise MaterialError(f"{variable}={folder}" if variable else shown(folder), what, True) from exc
 
 
 def _tolerant(file: SourceFile, blocks: list[Block]) -> tuple[list[x509.Certificate], list[str]]:
@@ -273,24 +287,23 @@ def _tolerant(file: SourceFile, blocks: list[Block]) -> tuple[list[x509.Certific
 
 
 def _from_folders(folders: list[Path], variable: str) -> CABundle:
-    """A directory as `openssl rehash` makes it: one link per certificate, named by a hash of the subject."""
-    files = []
-    for folder in folders:
-        try:
-            found = _hashed(folder)
-        except OSError as exc:
-            what = f"cannot be read: {words_of(exc)}; correct the {'variable' if variable else 'path'}"
-            raise MaterialError(f"{variable}={folder}" if variable else shown(folder), what, True) from exc
-        files += [read_file(path, MAX_CA_BYTES) for path in found]
-    certificates, remarks = [], []
+    files = [read_file(path, MAX_CA_BYTES) for folder in folders for path in _files_in(folder, variable)]
+    certificates: list[x509.Certificate] = []
+    remarks: list[str] = []
     for file in files:
-        more, said = _tolerant(file, parse_pem(file))
-        certificates += more
-        remarks += said
+        try:
+            if file.data.startswith(b"0"):
+                certificates += facts.read_certificates(file)[0]
+            else:
+                more, said = _tolerant(file, parse_pem(file))
+                certificates, remarks = certificates + more, remarks + said
+        except MaterialError as exc:
+            remarks.append(f"{exc}; skipped")
     named = os.pathsep.join(map(shown, folders))
     where = f"{variable}={named}" if variable else named
     if not certificates:
-        raise MaterialError(where, "holds no certificates with hashed names; run openssl rehash on it")
+        what = "holds no certificates; name a folder with .pem, .crt or .cer files, or links made by openssl rehash"
+        raise MaterialError(where, what)
     return _bundle(certificates, where, remarks, files, is_system=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 from tlstunnel.config.model import Admin
-from tlstunnel.errors import StartupError, words_of
+from tlstunnel.errors import StartupError, UsageError, words_of
 from tlstunnel.reading import UnfitFileError, require_file
 
 
@@ -32,12 +32,12 @@ def tls_context(settings: Admin) -> ssl.SSLContext | None:
             "(or itself) its unencrypted key"
         ) from exc
     if settings.client_ca is not None:
+        from tlstunnel.x509.trust import load_ca  # noqa: PLC0415 - cryptography, which few admin processes need
+
         try:
-            context.load_verify_locations(settings.client_ca)
-        except (OSError, ssl.SSLError) as exc:
-            raise StartupError(
-                f"admin.client_ca: {settings.client_ca}: {_said(exc)}; it must hold PEM certificates"
-            ) from exc
+            context.load_verify_locations(cadata=b"".join(load_ca(settings.client_ca).certificates_der))
+        except UsageError as exc:
+            raise StartupError(f"admin.client_ca: {exc}") from exc
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
@@ -47,7 +47,7 @@ def _require_files(settings: Admin) -> None:
     for key in ("certificate", "key", "client_ca"):
         path = getattr(settings, key)
         try:
-            if path is not None:
+            if path is not None and not (key == "client_ca" and path.is_dir()):
                 require_file(path)
         except UnfitFileError as exc:
             raise StartupError(f"admin.{key}: {path}: {exc}") from exc

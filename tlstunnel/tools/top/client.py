@@ -144,16 +144,19 @@ def client_context(ca: Path | None, certificate: Path | None, key: Path | None) 
 
     Raises:
         StartupError: a file cannot be read or used.
+        MaterialError: the same of CAs.
     """
     if ca is None and certificate is None:
         return None
-    named = ca
+    from tlstunnel.x509.trust import load_ca, load_system_ca  # noqa: PLC0415 - cryptography, for TLS alone
+
+    named = certificate
     try:
-        for named in (ca, certificate, key):
+        for named in (certificate, key):
             if named is not None:
                 require_file(named)
-        named = ca
-        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+        trusted = load_system_ca() if ca is None else load_ca(ca)
+        context = ssl.create_default_context(cadata=b"".join(trusted.certificates_der))
         if certificate is not None:
             named = certificate
             context.load_cert_chain(certificate, key)
