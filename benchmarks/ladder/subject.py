@@ -139,7 +139,7 @@ def _files(arguments: argparse.Namespace):
 def _context(arguments: argparse.Namespace):
     from tlstunnel.tls.context import server_context
     from tlstunnel.x509.material import load_credential
-    from tlstunnel.x509.passphrase_source import PassphraseSource
+    from tlstunnel.x509.passphrase import PassphraseSource
 
     credential = load_credential(_files(arguments), PassphraseSource({}))
     return server_context(_settings(arguments), [credential])

@@ -18,7 +18,7 @@ from tests.support import certificates as made
 from tlstunnel.config.model import CertificateFiles
 from tlstunnel.x509.checks import ca_warnings, warnings
 from tlstunnel.x509.material import MaterialError, load_ca, load_credential, load_crls
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 PAIR = made.issue(
     "www.example.org",

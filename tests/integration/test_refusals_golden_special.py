@@ -31,7 +31,7 @@ from tlstunnel.proxy_protocol import _V2_SIGNATURE as SIGNATURE
 from tlstunnel.tls import inventory, reasons, remedies
 from tlstunnel.tools.session import session
 from tlstunnel.tools.tls13.names import AlertDescription
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

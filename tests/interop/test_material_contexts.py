@@ -17,7 +17,7 @@ from OpenSSL import SSL, crypto
 from tests.support import certificates as made
 from tlstunnel.config.model import CertificateFiles
 from tlstunnel.x509.material import CRL, CABundle, Credential, load_ca, load_credential, load_crls
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 KEY_TYPES = ["RSA 2048", "ECDSA P-256", "ECDSA P-384", "ECDSA P-521", "ECDSA brainpoolP256r1", "Ed25519", "Ed448"]
 KEY_TYPES += ["ML-DSA-44", "ML-DSA-65", "ML-DSA-87"]

@@ -13,7 +13,7 @@ from tests.support.interop import require
 from tlstunnel.config.model import CertificateFiles
 from tlstunnel.x509.checks import warnings
 from tlstunnel.x509.material import Credential, MaterialError, load_ca, load_credential, load_crls
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 pytestmark = pytest.mark.interop
 SECRET = "correct horse battery staple"

@@ -28,7 +28,7 @@ from tlstunnel.relay.link import Limits, Link
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.tls import context as contexts
 from tlstunnel.x509.material import load_ca, load_credential
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 PATIENCE_S = 30.0
 """Only a hang reaches it."""

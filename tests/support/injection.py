@@ -38,7 +38,7 @@ from tlstunnel.observe.counters import Board
 from tlstunnel.observe.series import schema_for
 from tlstunnel.relay import linger, reactor
 from tlstunnel.tls.inventory import Inventory, take
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 PACKAGE = str(Path(tlstunnel.__file__).parent)
 PATIENCE_S = 8.0

@@ -21,7 +21,7 @@ from cryptography.x509 import load_pem_x509_certificates
 from tests.support import certificates
 from tests.support.site import Site, reload
 from tests.support.tunnel import Tunnel
-from tlstunnel.x509.passphrase_source import VARIABLE
+from tlstunnel.x509.passphrase import VARIABLE
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="only root may read other memories")]
 

@@ -16,7 +16,7 @@ from tlstunnel.config.load import load_file
 from tlstunnel.config.model import Config, Mode, Service, TargetTLS
 from tlstunnel.config.service import keys_of
 from tlstunnel.tls.inspection import inspect
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = sorted([*(ROOT / "conf").rglob("*.toml"), *(ROOT / "systemd").rglob("*.toml")])

@@ -29,7 +29,7 @@ from tlstunnel.tls import inventory
 from tlstunnel.tls.context import ContextError
 from tlstunnel.tls.inspection import Finding, inspect, loop_warnings
 from tlstunnel.tls.store import Material, ServiceContexts
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 NOW = datetime.now(UTC)
 PASSPHRASE = "correct horse"

@@ -31,7 +31,7 @@ from tlstunnel.tls.store import Material, ServiceContexts
 from tlstunnel.tools.probe.certificates import judge
 from tlstunnel.x509.checks import crl_problems
 from tlstunnel.x509.material import Credential, load_ca, load_credential, load_crls
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 
 def credential(pair: certificates.Pair) -> Credential:

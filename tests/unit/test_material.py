@@ -29,7 +29,7 @@ from tlstunnel.config.model import CertificateFiles
 from tlstunnel.x509.certificate import MAX_CHAIN
 from tlstunnel.x509.checks import covers
 from tlstunnel.x509.material import Credential, MaterialError, contents_digest, files_of, load_credential
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 KEY_TYPES = ["RSA 2048", "ECDSA P-256", "ECDSA P-384", "ECDSA P-521", "Ed25519", "Ed448"]
 KEY_TYPES += ["ML-DSA-44", "ML-DSA-65", "ML-DSA-87"]

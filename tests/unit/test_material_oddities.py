@@ -18,7 +18,7 @@ from tlstunnel.config.model import CertificateFiles
 from tlstunnel.x509.checks import ca_warnings, crl_problems, warnings
 from tlstunnel.x509.key import decrypt
 from tlstunnel.x509.material import Credential, MaterialError, load_ca, load_credential, load_crls
-from tlstunnel.x509.passphrase_source import VARIABLE, PassphraseSource
+from tlstunnel.x509.passphrase import VARIABLE, PassphraseSource
 from tlstunnel.x509.pem import SourceFile, read_file
 from tlstunnel.x509.permissions import is_open_to_others
 

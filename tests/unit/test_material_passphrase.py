@@ -11,9 +11,9 @@ import pytest
 from tests.support import certificates as made
 from tests.support.material_files import SECRET, WRONG, Place
 from tlstunnel.config.model import CertificateFiles
-from tlstunnel.x509 import passphrase_source
+from tlstunnel.x509 import passphrase
 from tlstunnel.x509.material import MaterialError, load_credential
-from tlstunnel.x509.passphrase_source import ATTEMPTS, VARIABLE, PassphraseSource
+from tlstunnel.x509.passphrase import ATTEMPTS, VARIABLE, PassphraseSource
 
 PAIR = made.server("www.example.org")
 
@@ -134,4 +134,4 @@ def test_the_terminal_is_asked_only_when_stdin_is_one(
 
 def test_an_enormous_passphrase_file_is_not_read(files: CertificateFiles) -> None:
     with pytest.raises(MaterialError, match="larger than 64 KiB"):
-        load_credential(with_file(files, b"x" * (passphrase_source._MAX_BYTES + 1)), PassphraseSource())
+        load_credential(with_file(files, b"x" * (passphrase._MAX_BYTES + 1)), PassphraseSource())

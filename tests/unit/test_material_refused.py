@@ -18,7 +18,7 @@ from tests.support.material_files import GOLDEN, SECRET, WRONG, Place, assert_no
 from tests.support.refused_material import LEAF, REFUSED, refused
 from tlstunnel.config.model import CertificateFiles
 from tlstunnel.x509.material import MaterialError, load_credential
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 # Damage.
 

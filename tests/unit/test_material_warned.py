@@ -20,7 +20,7 @@ from tests.support.material_files import GOLDEN, SECRET, Place, compare
 from tlstunnel.config.model import CertificateFiles
 from tlstunnel.x509.checks import ca_warnings, crl_problems, warnings
 from tlstunnel.x509.material import MaterialError, load_ca, load_credential, load_crls, load_system_ca
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 Case = Callable[[Place], CertificateFiles]
 

@@ -16,7 +16,7 @@ from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import keys
 from tlstunnel.tools.pki.passphrase import Passphrase
 from tlstunnel.x509.material import MaterialError, load_credential
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 KINDS = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
 

@@ -25,7 +25,7 @@ from tlstunnel.reading import UnfitFileError, read_whole
 from tlstunnel.tools.pki import files
 from tlstunnel.tools.top.client import client_context
 from tlstunnel.x509.material import load_credential
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 from tlstunnel.x509.pem import read_file
 
 LIMIT = 100_000

@@ -33,7 +33,7 @@ from tlstunnel.tools.pki.encryption import to_pem
 from tlstunnel.tools.pki.passphrase import Passphrase, from_file
 from tlstunnel.tools.top.client import client_context
 from tlstunnel.x509.material import contents_digest, load_credential
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 from tlstunnel.x509.trust import load_ca, load_system_ca
 
 PAIR, CA = made.server("localhost"), made.ca()

@@ -211,7 +211,7 @@ def _look(service: Service, where: str) -> str:
     anything is started; `where` is put before the key, for options it is empty."""
     from tlstunnel.tls.context import check_settings
     from tlstunnel.x509.material import MaterialError, load_credential
-    from tlstunnel.x509.passphrase_source import PassphraseSource
+    from tlstunnel.x509.passphrase import PassphraseSource
 
     for error in check_settings(service.tls):
         raise UsageError(f"{where}{error.key}" if where else "--" + error.key.replace("_", "-"), str(error))

@@ -29,7 +29,7 @@ def connect(address: str, verbose: bool, **given: Any) -> None:
     """
     from tlstunnel.tls import inventory
     from tlstunnel.tools.session import session
-    from tlstunnel.x509.passphrase_source import PassphraseSource
+    from tlstunnel.x509.passphrase import PassphraseSource
 
     config = read(Mode.CLIENT, {**given, "listen": ["127.0.0.1:0"], "target": [address]}, {"target": "HOST:PORT"})
     service = config.services[0]

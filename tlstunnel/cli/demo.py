@@ -108,7 +108,7 @@ def _round_trip(address: str, ca: str) -> int:
     from tlstunnel.config.model import Mode
     from tlstunnel.tls import inventory
     from tlstunnel.tools.session import session
-    from tlstunnel.x509.passphrase_source import PassphraseSource
+    from tlstunnel.x509.passphrase import PassphraseSource
 
     config: Config = read(Mode.CLIENT, {"listen": ["127.0.0.1:0"], "target": [address], "ca": ca})
     material = inventory.take(config, PassphraseSource.of_this_process())

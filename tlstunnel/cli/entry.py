@@ -42,7 +42,7 @@ def main() -> NoReturn:
 def hide_passphrase() -> None:
     """Begin again without the passphrase in the environment, if there is one.
 
-    `x509.passphrase_source` knows where it went.
+    `x509.passphrase` knows where it went.
     """
     passphrase = os.environb.get(b"TLSTUNNEL_KEY_PASSPHRASE")
     if passphrase is None:

@@ -38,7 +38,7 @@ def check(config: Path = _CONFIG) -> None:
     from tlstunnel.config.source import FilesError, FileSource
     from tlstunnel.errors import ConfigError, Problem
     from tlstunnel.tls.inspection import inspect
-    from tlstunnel.x509.passphrase_source import PassphraseSource
+    from tlstunnel.x509.passphrase import PassphraseSource
 
     look_away()
     sound, faulty, error = examine(config)

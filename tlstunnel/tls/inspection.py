@@ -36,7 +36,7 @@ from tlstunnel.x509.material import (
     load_crls,
     load_system_ca,
 )
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 from tlstunnel.x509.pem import shown
 
 T = TypeVar("T")

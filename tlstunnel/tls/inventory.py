@@ -12,7 +12,7 @@ from tlstunnel.errors import ConfigError, Problem, StartupError, words_of
 from tlstunnel.tls.context import ContextError
 from tlstunnel.tls.inspection import Steps, inspect
 from tlstunnel.tls.store import Material, ServiceContexts
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 _OPTIONS = {"certificate": "--cert"}
 """Options that are not simply named like their key."""

@@ -30,7 +30,7 @@ from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.reading import is_pipe
 from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509.key import decrypt, key_type, load_private_key, pkcs8, spki, unfit_for_tls
-from tlstunnel.x509.passphrase_source import PassphraseSource, read_passphrase_file
+from tlstunnel.x509.passphrase import PassphraseSource, read_passphrase_file
 from tlstunnel.x509.pem import (
     Block,
     MaterialError,

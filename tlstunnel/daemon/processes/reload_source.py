@@ -16,7 +16,7 @@ from tlstunnel.tls import inventory
 from tlstunnel.tls.inventory import Inventory
 from tlstunnel.tls.store import ServiceContexts
 from tlstunnel.x509.material import MaterialError, contents_digest, files_of
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 
 @dataclass(frozen=True, slots=True)

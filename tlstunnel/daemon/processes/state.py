@@ -17,7 +17,7 @@ from tlstunnel.daemon.system.privileges import Identity
 from tlstunnel.daemon.system.sdnotify import Notifier
 from tlstunnel.observe.counters import Row
 from tlstunnel.observe.log import Log
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

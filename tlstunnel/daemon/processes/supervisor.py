@@ -54,7 +54,7 @@ from tlstunnel.observe.counters import SUPERVISOR_ROW, Board
 from tlstunnel.observe.log import open_log
 from tlstunnel.observe.series import schema_for
 from tlstunnel.tls.context import check_settings
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 OnReady = Callable[[dict[str, tuple[str, ...]]], None]
 OnChildEnd = Callable[[int, int], None]

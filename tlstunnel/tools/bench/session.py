@@ -25,7 +25,7 @@ from tlstunnel.tools.bench.cases import BASE_GROUP, Bulk, Group, Handshake, Key,
 from tlstunnel.tools.bench.refusals import UnsupportedError, check_group, groups, refused, unknown
 from tlstunnel.tools.pki import authority, issue
 from tlstunnel.x509.material import CABundle, Credential, MaterialError, load_ca, load_credential
-from tlstunnel.x509.passphrase_source import PassphraseSource
+from tlstunnel.x509.passphrase import PassphraseSource
 
 _BATCH = 256 * 1024
 """Bytes between two readings of the clock: at 1 KiB it would otherwise measure the clock."""

@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import encryption, files, readers
 from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.key import MAX_RSA_BITS, MIN_RSA_BITS, ExpandedKey, parse_private_key
 from tlstunnel.x509.passphrase import oddity
 from tlstunnel.x509.pem import SourceFile, is_encrypted_der, parse_pem
-from tlstunnel.x509.private_key import MAX_RSA_BITS, MIN_RSA_BITS, ExpandedKey, load_private_key
 
 PrivateKey: TypeAlias = CertificateIssuerPrivateKeyTypes
 """A key that can sign certificates."""
@@ -187,7 +187,7 @@ def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> P
     try:
         if pem:
             # A passphrase for a key that needs none is no reason to fail.
-            key = load_private_key(found[0], secret if is_encrypted(found[0]) else None)
+            key = parse_private_key(found[0], secret if is_encrypted(found[0]) else None)
         else:
             key = _load_der(data, secret)
     except UnsupportedAlgorithm as exc:
@@ -200,11 +200,11 @@ def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> P
 
 def _load_der(data: bytes, secret: bytes | None) -> Any:
     try:
-        return load_private_key(data, secret)
+        return parse_private_key(data, secret)
     except TypeError:
         if secret is None:
             raise
-        return load_private_key(data, None)
+        return parse_private_key(data, None)
 
 
 def _why_damaged(found: list[bytes], exc: Exception, passphrase: Passphrase | None) -> str:

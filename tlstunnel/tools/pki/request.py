@@ -21,7 +21,7 @@ from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, issue, keys, names, profile, readers
 from tlstunnel.tools.pki.authority import Authority
 from tlstunnel.tools.pki.passphrase import Passphrase
-from tlstunnel.x509.private_key import MIN_RSA_BITS
+from tlstunnel.x509.key import MIN_RSA_BITS
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
