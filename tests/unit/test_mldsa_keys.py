@@ -15,6 +15,7 @@ from tlstunnel.config.model import CertificateFiles
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import keys
 from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.key import key_type
 from tlstunnel.x509.material import MaterialError, load_credential
 from tlstunnel.x509.passphrase import PassphraseSource
 
@@ -29,7 +30,7 @@ def test_cert_reads_every_form(kind: str, form: str) -> None:
     secret = Passphrase("secret")
     for data, passphrase in ((der, None), (mldsa_keys.pem(der), None), (mldsa_keys.encrypted(der, "secret"), secret)):
         found = keys.parse(data, where="k", passphrase=passphrase)
-        assert keys.name_of(found) == kind
+        assert key_type(found) == kind
         assert keys.public_bytes(found) == keys.public_bytes(key)
         again = keys.parse(keys.to_pem(found, secret), where="k", passphrase=secret)
         assert keys.public_bytes(again) == keys.public_bytes(key)
@@ -65,4 +66,4 @@ def test_the_files_that_openssl_3_5_writes_are_read(form: str) -> None:
     credential = load_credential(files, PassphraseSource({"TLSTUNNEL_KEY_PASSPHRASE": "secret"}))
     assert credential.key_type == "ML-DSA-44"
     found = keys.load(folder / f"{form}.pem", Passphrase("secret"))
-    assert keys.name_of(found) == "ML-DSA-44"
+    assert key_type(found) == "ML-DSA-44"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, bundle, chain, constraints, describe, issue, keys, names, profile, readers
@@ -134,6 +135,17 @@ def test_an_unknown_critical_extension_is_named(root: Authority) -> None:
     odd = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
     leaf = unchecked(lambda builder: builder.add_extension(odd, critical=True), root)
     assert "critical extension we do not know (1.2.3.4)" in chain.verify(leaf, (), [root.certificate]).problems[0]
+
+
+def test_a_root_with_the_exponent_3_verifies_as_it_does_in_a_handshake(tmp_path: Path) -> None:
+    """Some in the systems' stores have it."""
+    key = rsa.generate_private_key(public_exponent=3, key_size=2048)
+    root = profile.build_ca(
+        names.subject("Old", where=""), key.public_key(), profile.validity(5), issuer=None, issuer_key=key,
+        path_length=None, subtrees=profile.Subtrees(),
+    )  # fmt: skip
+    leaf = unchecked(lambda builder: builder, Authority(tmp_path, root, (), root, key))
+    assert chain.verify(leaf, (), [root]).verifies
 
 
 def test_a_leaf_is_no_ca(root: Authority, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, chain, index, issue, keys, names, profile, readers, renew, request, revoke
 from tlstunnel.tools.pki.authority import Authority
 from tlstunnel.tools.pki.keys import KeyKind
+from tlstunnel.x509.key import key_type
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def test_a_request_for_a_kind_of_name_we_do_not_know_is_refused(ca: Authority, t
 
 def test_a_request_with_a_weak_key_is_refused(ca: Authority, tmp_path: Path) -> None:
     weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505
-    with pytest.raises(UsageError, match="too weak"):
+    with pytest.raises(UsageError, match=r"RSA 1024 is refused by OpenSSL \(security level 2\)"):
         request.sign(ca, foreign(tmp_path / "x.csr", SERVER_NAMES, key=weak), tmp_path, use=profile.Use.SERVER)
 
 
@@ -251,7 +252,7 @@ def test_renewal_with_a_new_key_needs_force_and_makes_a_pair(ca: Authority, tmp_
     new = renew.by_authority(ca, old.certificate, new_key=renew.NewKey(), force=True)
     key = keys.load(new.key or Path())
     assert chain.same_key(new.parsed, key)
-    assert keys.name_of(key) == "Ed25519"
+    assert key_type(key) == "Ed25519"
     assert not chain.same_key(old.parsed, key)
 
 

@@ -129,7 +129,7 @@ CASES: list[tuple[str, Severity, dict[str, Any]]] = [
     ("name-mismatch", Severity.HIGH, {"chains": [chain(names_match=False, problems=['not for "x": its names are y'])]}),
     ("untrusted", Severity.HIGH, {"chains": [chain(trusted=False, problems=['the issuer "CN=x" is neither sent'])]}),
     ("chain-invalid", Severity.HIGH, {"chains": [chain(problems=['the CA "x" may not sign certificates'])]}),
-    ("key-weak", Severity.HIGH, {"chains": [chain(facts(remarks=["RSA with 1024 bits is too weak; replace it"]))]}),
+    ("key-weak", Severity.HIGH, {"chains": [chain(facts(remarks=["its key: RSA 1024 is refused; replace it"]))]}),
     ("sha1-certificate", Severity.HIGH,
      {"chains": [chain(facts(remarks=["signed with a broken hash; have it issued again"]))]}),
     ("no-alternative-names", Severity.MEDIUM,

@@ -55,8 +55,9 @@ _WRITE_AGAIN = "its EC key is not encoded as RFC 5915 wants it (GnuTLS 3.7 does 
 _ENCRYPTED_BADLY = "is encrypted in a way that is not supported; write it again with openssl pkcs8 -topk8"
 
 
-def key_type(public_key: Any) -> str:
-    """`ECDSA P-256`, `RSA 2048`, `Ed25519`, `ML-DSA-65`, ..."""
+def key_type(key: Any) -> str:
+    """What people call a key, or its public half: `ECDSA P-256`, `RSA 2048`, `Ed25519`, `ML-DSA-65`, ..."""
+    public_key = key.public_key() if hasattr(key, "public_key") else key
     if isinstance(public_key, rsa.RSAPublicKey):
         return f"RSA {public_key.key_size}"
     if isinstance(public_key, ec.EllipticCurvePublicKey):

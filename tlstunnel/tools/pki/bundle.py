@@ -16,6 +16,7 @@ from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, chain, encryption, files, keys, names, readers
 from tlstunnel.tools.pki.passphrase import Passphrase
 from tlstunnel.x509.certificate import order_chain
+from tlstunnel.x509.key import key_type
 from tlstunnel.x509.passphrase import oddity
 from tlstunnel.x509.pem import is_cut_short
 
@@ -152,7 +153,7 @@ def to_pkcs12(bundle: Bundle, passphrase: Passphrase | None, *, name: str | None
             method,
         )
     except (TypeError, ValueError, UnsupportedAlgorithm) as exc:
-        what = f"this PKCS#12 writer knows no {keys.name_of(bundle.key)} keys; write PEM instead"
+        what = f"this PKCS#12 writer knows no {key_type(bundle.key)} keys; write PEM instead"
         raise UsageError("--out", what) from exc
 
 

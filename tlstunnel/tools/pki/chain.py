@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
+from cryptography.hazmat.primitives.asymmetric import ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import verification
 
@@ -32,6 +32,7 @@ from tlstunnel.tools.pki.profile import Use
 from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509 import trust
 from tlstunnel.x509.checks import covers
+from tlstunnel.x509.key import unfit_for_tls
 
 MAX_NAMESAKES = 100
 """A file of CAs with one name must not make us try all of them for the sake of a sentence."""
@@ -157,10 +158,11 @@ def _problems_of(certificate: x509.Certificate, place: int, when: datetime.datet
     if (digest := facts.weak_digest(certificate)) is not None:
         found.append(f"{who} is signed with {digest}, which can be forged")
     try:
-        if (weakness := keys.weakness(certificate.public_key())) is not None:
-            found.append(f"{who} has a key that is refused: {weakness}")
+        key = certificate.public_key()
     except UnsupportedAlgorithm:
-        pass  # OpenSSL may know it
+        key = None  # OpenSSL may know it
+    if isinstance(key, rsa.RSAPublicKey) and (reason := unfit_for_tls(key)) is not None:
+        found.append(f"{who} has a key that is refused: {reason.partition(';')[0]}")
     return found
 
 

@@ -16,6 +16,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from tlstunnel import lifetime
 from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tools.pki import authority, chain, index, keys, names, profile, readers
+from tlstunnel.x509.key import key_type
 
 _USES = {
     ExtendedKeyUsageOID.SERVER_AUTH: "server",
@@ -85,7 +86,7 @@ def request(found: x509.CertificateSigningRequest) -> Facts:
         "subject": names.text_of(found.subject),
         "names": [names.long(name) for name in alternative],
         "uses": _uses(found),
-        "key": keys.name_of(public_key),
+        "key": key_type(public_key),
         "signature": "good" if _signed(found) else "bad",
         "spki_pin": pin(keys.public_bytes(public_key)),
     }
@@ -123,7 +124,7 @@ def private_key(found: keys.PrivateKey, *, encrypted: bool) -> Facts:
     """What may be said about a private key: its kind, and the pin of its public half."""
     return {
         "kind": "private key",
-        "key": keys.name_of(found),
+        "key": key_type(found),
         "encrypted": encrypted,
         "spki_pin": pin(keys.public_bytes(found)),
     }
@@ -148,7 +149,7 @@ def pin(public_key: bytes) -> str:
 def key_name(found: x509.Certificate) -> str:
     """The kind of a certificate's key; its object identifier if this build cannot read it."""
     try:
-        return keys.name_of(found.public_key())
+        return key_type(found.public_key())
     except UnsupportedAlgorithm:
         return f"unknown ({found.public_key_algorithm_oid.dotted_string})"
 
@@ -187,7 +188,7 @@ def remarks(found: x509.Certificate, when: datetime.datetime) -> list[str]:
     except UnsupportedAlgorithm:
         weakness = "a kind of key this build cannot use"
     if weakness is not None:
-        said.append(f"{weakness}; replace it")
+        said.append(f"its key: {weakness}; replace it")
     if found.subject != found.issuer and _signature_hash(found) in ("sha1", "md5"):
         said.append("signed with a broken hash; have it issued again")
     return said

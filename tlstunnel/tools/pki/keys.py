@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import (
     CertificateIssuerPrivateKeyTypes,
     CertificatePublicKeyTypes,
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import encryption, files, readers
 from tlstunnel.tools.pki.passphrase import Passphrase
-from tlstunnel.x509.key import MAX_RSA_BITS, MIN_RSA_BITS, ExpandedKey, parse_private_key
+from tlstunnel.x509.key import ExpandedKey, key_type, parse_private_key, spki, unfit_for_tls
 from tlstunnel.x509.passphrase import oddity
 from tlstunnel.x509.pem import SourceFile, is_encrypted_der, parse_pem
 
@@ -103,33 +103,15 @@ def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SH
     return None
 
 
-def name_of(key: PrivateKey | PublicKey) -> str:
-    """What an operator calls this key: `ECDSA P-256`, `RSA 2048`, `Ed25519`, `ML-DSA-65`."""
-    if isinstance(key, ExpandedKey):
-        return name_of(key.public_key())
-    if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
-        return f"RSA {key.key_size}"
-    if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
-        names = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
-        return f"ECDSA {names.get(key.curve.name, key.curve.name)}"
-    if isinstance(key, ed25519.Ed25519PrivateKey | ed25519.Ed25519PublicKey):
-        return "Ed25519"
-    if isinstance(key, ed448.Ed448PrivateKey | ed448.Ed448PublicKey):
-        return "Ed448"
-    name = type(key).__name__.removesuffix("PrivateKey").removesuffix("PublicKey")
-    return f"ML-DSA-{name.removeprefix('MLDSA')}" if name.startswith("MLDSA") else name
-
-
 def same_kind(public: PublicKey) -> KeyKind:
     """The kind to make when a key like this one is wanted; P-256 for kinds we do not make."""
-    wanted = name_of(public).lower().replace("ecdsa ", "").replace("-", "").replace(" ", "")
+    wanted = key_type(public).lower().replace("ecdsa ", "").replace("-", "").replace(" ", "")
     return KeyKind(wanted) if wanted in set(KeyKind) else KeyKind.P256
 
 
 def public_bytes(key: PrivateKey | PublicKey) -> bytes:
     """The SubjectPublicKeyInfo in DER: equal for equal keys, and what an SPKI pin is the hash of."""
-    public = key if not hasattr(key, "public_key") else key.public_key()
-    return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return spki(key.public_key() if hasattr(key, "public_key") else key)
 
 
 def to_pem(key: PrivateKey, passphrase: Passphrase | None = None) -> bytes:
@@ -219,21 +201,13 @@ def _why_damaged(found: list[bytes], exc: Exception, passphrase: Passphrase | No
 
 
 def weakness(key: PrivateKey | PublicKey) -> str | None:
-    """Why a key should not be used for TLS, or None."""
-    if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
-        if key.key_size < MIN_RSA_BITS:
-            return f"RSA with {key.key_size} bits is too weak"
-        if key.key_size > MAX_RSA_BITS:
-            return f"RSA with {key.key_size} bits is more than OpenSSL takes"
-        if isinstance(key, rsa.RSAPublicKey) and key.public_numbers().e < MIN_RSA_EXPONENT:
-            return f"RSA with the public exponent {key.public_numbers().e} is fragile"
-        return None
-    if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
-        return None if key.curve.key_size >= 256 else f"{name_of(key)} is too weak"
-    others = (ed25519.Ed25519PrivateKey, ed25519.Ed25519PublicKey, ed448.Ed448PrivateKey, ed448.Ed448PublicKey)
-    if isinstance(key, (*others, ExpandedKey)) or type(key).__name__.startswith("MLDSA"):
-        return None
-    return f"a {name_of(key)} key cannot sign in TLS"
+    """Why a key should not be used for TLS, or None; in the words of a tunnel that refuses it."""
+    public = key.public_key() if hasattr(key, "public_key") else key
+    if (reason := unfit_for_tls(public)) is not None:
+        return reason.partition(";")[0]
+    if isinstance(public, rsa.RSAPublicKey) and public.public_numbers().e < MIN_RSA_EXPONENT:
+        return f"RSA with the public exponent {public.public_numbers().e} is fragile"
+    return None
 
 
 def usable(key: Any, where: str) -> PrivateKey:

@@ -162,7 +162,7 @@ def _chain(chain: Chain, found: Findings, now: datetime.datetime) -> Iterator[We
         "ends at ",
         "the issuer ",
         "the signature is not",
-        "too weak",
+        "a key that is refused",
     )
     for problem in chain.problems:
         if not any(words in problem for words in explained):
@@ -189,7 +189,7 @@ def _certificate(facts: dict[str, Any]) -> Iterator[Weakness]:
         what, _, remedy = remark.partition("; ")
         if "broken hash" in remark:
             yield _weak("sha1-certificate", Severity.HIGH, f"{who}: {what}", remedy)
-        elif "weak" in remark or "fragile" in remark or "cannot" in remark:
+        elif remark.startswith("its key: "):
             yield _weak("key-weak", Severity.HIGH, f"{who}: {what}", remedy)
         elif "alternative names" in remark:
             yield _weak("no-alternative-names", Severity.MEDIUM, f"{who}: {what}", "issue it with its names")
