@@ -70,7 +70,7 @@ PARSERS: dict[str, tuple[Parser, tuple[tuple[str, str], ...]]] = {
         (("", ""), ("-----BEGIN A-----", "-"), ("MI", "!")),
     ),
     "PEM of cert": (
-        lambda text: (readers.kind_of(text.encode()), readers.body_of(text.encode())),
+        lambda text: readers.request(text.encode(), where="a"),
         (("", ""), ("-----BEGIN A-----", "-")),
     ),
     "a name for a certificate": (

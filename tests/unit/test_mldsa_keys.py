@@ -55,7 +55,7 @@ def test_a_seed_and_a_key_that_do_not_belong_together_are_refused(tmp_path: Path
 
 def test_a_wrong_passphrase_of_such_a_key_is_called_that() -> None:
     der = mldsa_keys.pkcs8(mldsa.MLDSA44PrivateKey.generate(), "both")
-    with pytest.raises(UsageError, match="the passphrase does not open the key"):
+    with pytest.raises(UsageError, match="the passphrase does not open it"):
         keys.parse(mldsa_keys.encrypted(der, "secret"), where="k", passphrase=Passphrase("wrong"))
 
 

@@ -226,7 +226,7 @@ def test_an_encrypted_ca_opens_with_its_passphrase_only(tmp_path: Path) -> None:
     authority.load(tmp_path, Passphrase("right"))
     with pytest.raises(UsageError, match="the key is encrypted; give its passphrase"):
         authority.load(tmp_path)
-    with pytest.raises(UsageError, match="the passphrase does not open the key"):
+    with pytest.raises(UsageError, match="the passphrase does not open it"):
         authority.load(tmp_path, Passphrase("wrong"))
 
 

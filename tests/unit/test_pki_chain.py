@@ -294,10 +294,13 @@ def test_a_bundle_that_cannot_hold_the_key_says_so(root: Authority, tmp_path: Pa
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"", "an empty file"),
-        (b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", "this is a certificate"),
+        (b"", "is empty"),
+        (
+            b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
+            "is PEM, not PKCS#12",
+        ),
         (b"\x30\x03\x02\x01\x05", "not a PKCS#12 file"),
-        (b"hello", "neither PEM nor DER"),
+        (b"hello", "is not PKCS#12"),
     ],
 )
 def test_what_is_no_bundle_is_refused_by_name(data: bytes, what: str) -> None:

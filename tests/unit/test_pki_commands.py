@@ -226,7 +226,11 @@ WRONG = {
     "bad permit": (("ca", "--out", "x", "--permit", "10.0.0.1/8"), 2, "--permit"),
     "missing file": (("show", "missing.pem"), 1, "missing.pem: no such file"),
     "missing request": (("sign", "missing.csr", "--ca", "ca"), 1, "missing.csr: no such file"),
-    "not a request": (("sign", "ca/ca.pem", "--ca", "ca"), 2, "this is a certificate"),
+    "not a request": (
+        ("sign", "ca/ca.pem", "--ca", "ca"),
+        2,
+        "holds CERTIFICATE but no certificate request",
+    ),
     "endless": (("show", "/dev/zero"), 2, "/dev/zero: is a device; name a file"),
     "empty": (("show", "/dev/null"), 2, "/dev/null: is a device; name a file"),
     "directory": (("show", "ca"), 2, "ca: is a directory; name a file in it"),

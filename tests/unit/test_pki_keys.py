@@ -80,19 +80,19 @@ BAD = {
     "truncated": (keys.to_pem(keys.generate())[:120], "the file is cut short"),
     "cut in the middle": (
         keys.to_pem(keys.generate())[:60] + b"\n-----END PRIVATE KEY-----\n",
-        "a damaged private key",
+        "line 1: PRIVATE KEY is damaged; copy it anew",
     ),
     "public": (
         keys.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
-        "this is a public key",
+        "holds PUBLIC KEY but no private key",
     ),
     "certificate": (
         b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-        "this is a certificate; give the file that holds the private key",
+        "holds a certificate but no private key; are certificate and key swapped",
     ),
     "ssh": (
         b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n",
-        "this is an SSH key",
+        "holds an OpenSSH key; convert a copy of it with ssh-keygen",
     ),
     "no signature": (pem(x25519.X25519PrivateKey.generate()), "is of no use in TLS"),
     "weak rsa": (weak_rsa(), "RSA 1024 is refused by OpenSSL"),
@@ -112,7 +112,7 @@ def test_what_is_no_usable_key_is_refused_by_name(case: str) -> None:
 
 def test_a_wrong_passphrase_is_said_to_be_wrong_and_is_not_repeated() -> None:
     data = keys.to_pem(keys.generate(), Passphrase("right"))
-    with pytest.raises(UsageError, match="the passphrase does not open the key") as caught:
+    with pytest.raises(UsageError, match="is encrypted, and the passphrase does not open it") as caught:
         keys.parse(data, where="k", passphrase=Passphrase("hunter2"))
     assert "hunter2" not in repr(caught.value) + str(caught.value)
 

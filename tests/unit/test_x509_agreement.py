@@ -98,6 +98,49 @@ def test_tunnel_and_cert_show_agree_about_a_file_of_certificates(content: bytes,
     assert len(set(verdicts)) == 1, verdicts
 
 
+KEY = PAIR.key.read_bytes()
+LOCKED = PAIR.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+KEYS = {
+    "plain": KEY,
+    "with its certificate": PEM + KEY,
+    "windows line ends": KEY.replace(b"\n", b"\r\n"),
+    "encrypted": LOCKED,
+    "encrypted with another passphrase": PAIR.private_key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"other")
+    ),
+    "encrypted, cut short": LOCKED[:-40],
+    "cut short": KEY[:-40],
+    "two": KEY + made.ca().key.read_bytes(),
+    "a certificate": PEM,
+    "a request": relabel("CERTIFICATE REQUEST"),
+    "for SSH": relabel("OPENSSH PRIVATE KEY"),
+    "damaged": KEY.replace(b"MIG", b"MIH", 1),
+    "not base64": KEY.replace(b"MIG", b"M!G", 1),
+    "empty block": b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n",
+    "wrong end": KEY.replace(b"END PRIVATE", b"END EC PRIVATE"),
+}
+
+
+@pytest.mark.parametrize("content", [pytest.param(content, id=name) for name, content in KEYS.items()])
+def test_tunnel_and_cert_agree_about_a_file_with_a_key(content: bytes, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    secret = place.put("secret.txt", b"secret\n")
+    files = replace(place.pair(PAIR.certificate, content), key_passphrase_file=secret)
+    assert files.key is not None
+    verdicts = []
+    for read in (
+        lambda: load_credential(files, PassphraseSource()),
+        lambda: keys.load(files.key, from_file(secret)),
+        lambda: bundle.from_pem(PAIR.certificate, files.key, passphrase=from_file(secret)),
+    ):
+        try:
+            read()  # type: ignore[no-untyped-call]
+            verdicts.append("good")
+        except TunnelError as exc:
+            verdicts.append(str(exc).replace(f" in {secret}", ""))
+    assert len(set(verdicts)) == 1, verdicts
+
+
 @pytest.mark.parametrize("content", [pytest.param(content, id=name) for name, content in FILES.items()])
 def test_every_command_agrees_about_a_file_of_cas(content: bytes, tmp_path: Path) -> None:
     path = Place(tmp_path).put("ca.pem", content)

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tlstunnel.x509.passphrase import PassphraseSource
-from tlstunnel.x509.pem import Block, SourceFile
+from tlstunnel.x509.pem import Block, MaterialError, SourceFile
 
 MIN_RSA_BITS = 2048
 """OpenSSL's security level 2, its default, refuses less (112 bits of security), and no public CA signs it."""
@@ -103,30 +103,60 @@ def pkcs8(key: Any) -> bytes:
     return der
 
 
+def key_block(file: SourceFile, blocks: list[Block], is_sought: bool = False) -> Block:
+    """The one block that is a key.
+
+    Args:
+        is_sought: whether the key may be in another file that is not named.
+
+    Raises:
+        MaterialError: there is none, or more than one.
+    """
+    keys = [block for block in blocks if block.is_key]
+    if len(keys) == 1:
+        return keys[0]
+    if keys:
+        raise file.error(f"holds {len(keys)} private keys; leave only the certificate's own")
+    if is_sought:
+        raise file.error("holds no private key; name the key's file with key, or append the key")
+    if any(block.is_certificate for block in blocks):
+        raise file.error("holds a certificate but no private key; are certificate and key swapped?")
+    raise file.error(f"holds {blocks[0].label} but no private key; name another file")
+
+
 def load_private_key(
     file: SourceFile, block: Block, passphrase_file: SourceFile | None, passphrases: PassphraseSource
 ) -> Any:
-    """The private key in a PEM block, decrypted if need be.
+    """The key in a block, decrypted if need be.
+
+    Raises:
+        MaterialError: damaged, or no passphrase opens it.
+    """
+    if not block.is_encrypted:
+        return load_plain_key(file, block)
+    return decrypt(file, passphrase_file, passphrases, lambda secret: parse_private_key(block.text, secret))
+
+
+def load_plain_key(file: SourceFile, block: Block) -> Any:
+    """The key in a block that is not encrypted.
 
     Errors have no cause attached: what a parser says of a key may quote it.
 
     Raises:
-        MaterialError: damaged, of a kind that is not supported, or the passphrase is missing or wrong.
+        MaterialError: it is damaged, or of another use than TLS.
     """
     if block.label == "OPENSSH PRIVATE KEY":
         raise file.error("holds an OpenSSH key; convert a copy of it with ssh-keygen -p -m PKCS8 -f COPY")
-    if not block.is_encrypted:
-        try:
-            return parse_private_key(_without_sign_byte(block), None)
-        except (ValueError, TypeError) as exc:
-            if _MISENCODED in str(exc):
-                raise file.error(_WRITE_AGAIN) from None
-            raise file.error(f"line {block.line}: {block.label} is damaged; copy it anew") from None
-        except UnsupportedAlgorithm:
-            raise file.error(
-                f"line {block.line}: {block.label} is of a kind that TLS does not use; use ECDSA P-256"
-            ) from None
-    return decrypt(file, passphrase_file, passphrases, lambda secret: parse_private_key(block.text, secret))
+    try:
+        return parse_private_key(_without_sign_byte(block), None)
+    except (ValueError, TypeError, OverflowError) as exc:
+        if _MISENCODED in str(exc):
+            raise file.error(_WRITE_AGAIN) from None
+        raise file.error(f"line {block.line}: {block.label} is damaged; copy it anew") from None
+    except UnsupportedAlgorithm:
+        raise file.error(
+            f"line {block.line}: {block.label} is of a kind that TLS does not use; use ECDSA P-256"
+        ) from None
 
 
 def decrypt(file: SourceFile, passphrase_file: SourceFile | None, passphrases: PassphraseSource, load: Any) -> Any:
@@ -138,20 +168,34 @@ def decrypt(file: SourceFile, passphrase_file: SourceFile | None, passphrases: P
     origin = ""
     for attempt in passphrases.attempts(file.path, passphrase_file):
         origin = attempt.origin
-        try:
-            opened = load(attempt.value)
-        except UnsupportedAlgorithm:
+        if (opened := open_with(file, attempt.value, load)) is not None:
+            passphrases.remember(file.path, attempt)
+            return opened
+    raise does_not_open(file, origin)
+
+
+def open_with(file: SourceFile, secret: bytes, load: Any) -> Any:
+    """What `load` makes of a passphrase; None where that is wrong.
+
+    Raises:
+        MaterialError: it may be right, but the encryption or what is encrypted is not supported.
+    """
+    try:
+        return load(secret)
+    except UnsupportedAlgorithm:
+        raise file.error(_ENCRYPTED_BADLY) from None
+    except (ValueError, TypeError, OverflowError) as exc:
+        # That the passphrase was right, and what else is wrong, cryptography says in words alone.
+        if "unknown" in str(exc).lower():
             raise file.error(_ENCRYPTED_BADLY) from None
-        except (ValueError, TypeError) as exc:
-            # That the passphrase was right, and what else is wrong, cryptography says in words alone.
-            if "unknown" in str(exc).lower():
-                raise file.error(_ENCRYPTED_BADLY) from None
-            if _MISENCODED in str(exc):
-                raise file.error(_WRITE_AGAIN) from None
-            continue
-        passphrases.remember(file.path, attempt)
-        return opened
-    raise file.error(f"is encrypted, and {origin} does not open it; correct the passphrase")
+        if _MISENCODED in str(exc):
+            raise file.error(_WRITE_AGAIN) from None
+        return None
+
+
+def does_not_open(file: SourceFile, origin: str) -> MaterialError:
+    """That a passphrase is wrong, and where it came from."""
+    return file.error(f"is encrypted, and {origin} does not open it; correct the passphrase")
 
 
 def _without_sign_byte(block: Block) -> bytes:

@@ -29,7 +29,7 @@ from tlstunnel.config.model import CertificateFiles
 from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.reading import is_pipe
 from tlstunnel.x509 import certificate as facts
-from tlstunnel.x509.key import decrypt, key_type, load_private_key, pkcs8, spki, unfit_for_tls
+from tlstunnel.x509.key import decrypt, key_block, key_type, load_private_key, pkcs8, spki, unfit_for_tls
 from tlstunnel.x509.passphrase import PassphraseSource, read_passphrase_file
 from tlstunnel.x509.pem import (
     Block,
@@ -122,7 +122,7 @@ def _load(files: CertificateFiles, passphrases: PassphraseSource) -> Credential:
     blocks = parse_pem(file)
     certificates = _certificates(file, blocks)
     key_file = file if files.key is None or files.key == files.certificate else read_file(files.key)
-    block = _key_block(key_file, blocks if key_file is file else parse_pem(key_file), files.key is None)
+    block = key_block(key_file, blocks if key_file is file else parse_pem(key_file), files.key is None)
     key = load_private_key(key_file, block, secret, passphrases)
     # The key's own DER is kept where there is one, since parsing loses that a key is for RSASSA-PSS only.
     key_der = block.der if block.label == "PRIVATE KEY" else pkcs8(key)
@@ -195,19 +195,6 @@ def _certificates(file: SourceFile, blocks: list[Block]) -> list[x509.Certificat
     if count:
         return facts.load_certificates(file, blocks)
     raise file.error(facts.no_certificate(blocks))
-
-
-def _key_block(file: SourceFile, blocks: list[Block], is_sought: bool) -> Block:
-    keys = [block for block in blocks if block.is_key]
-    if len(keys) == 1:
-        return keys[0]
-    if keys:
-        raise file.error(f"holds {len(keys)} private keys; leave only the certificate's own")
-    if is_sought:
-        raise file.error("holds no private key; name the key's file with key, or append the key")
-    if any(block.is_certificate for block in blocks):
-        raise file.error("holds a certificate but no private key; are certificate and key swapped?")
-    raise file.error(f"holds {blocks[0].label} but no private key; name another file")
 
 
 @dataclass(frozen=True, slots=True)

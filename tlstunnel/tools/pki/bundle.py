@@ -18,7 +18,7 @@ from tlstunnel.tools.pki.passphrase import Passphrase
 from tlstunnel.x509.certificate import order_chain
 from tlstunnel.x509.key import key_type
 from tlstunnel.x509.passphrase import oddity
-from tlstunnel.x509.pem import is_cut_short
+from tlstunnel.x509.pem import identify, is_cut_short
 
 PKCS12_ROUNDS = 100_000
 """For the key and the certificates; NSS and Java refuse much larger figures. The library has no way to set the rounds
@@ -76,7 +76,8 @@ def parse_pkcs12(data: bytes, *, where: str, passphrase: Passphrase | None = Non
         UsageError: it is damaged, the passphrase does not open it, or it holds no certificate.
     """
     if data[:1] != b"\x30":
-        raise UsageError(where, f"this is {readers.kind_of(data)}; give a PKCS#12 file (.p12 or .pfx)")
+        what = "is PEM, not PKCS#12" if b"-----BEGIN" in data else identify(data, "PKCS#12").partition(";")[0]
+        raise UsageError(where, f"{what}; give a file that ends in .p12 or .pfx")
     if looks_like_pkcs12(data) and is_cut_short(data):
         raise UsageError(where, "is PKCS#12 that is cut short; copy it anew")
     encryption.check_cost(data, where=where)

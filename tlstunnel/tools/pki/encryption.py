@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from tlstunnel.errors import UsageError
-from tlstunnel.tools.pki import readers
 from tlstunnel.tools.pki.passphrase import Passphrase
 
 ROUNDS = 600_000
@@ -62,20 +61,11 @@ def to_pem(label: str, der: bytes) -> bytes:
 
 
 def check_cost(data: bytes, *, where: str) -> None:
-    """Refuse a PEM or DER file whose key derivation would take unreasonably long.
+    """Refuse a key or PKCS#12 in DER whose key derivation would take unreasonably long.
 
     Raises:
         UsageError: it asks for more rounds, or more memory, than any honest file.
     """
-    if b"-----BEGIN" not in data:
-        _check_der(data, where)
-        return
-    for label, block in readers.blocks(data):
-        if label.endswith(b"PRIVATE KEY"):
-            _check_der(readers.body_of(block), where)
-
-
-def _check_der(data: bytes, where: str) -> None:
     # A derivation is a salt followed by numbers in one sequence (PBKDF2-params, scrypt-params, pkcs-12PbeParams, the
     # end of PKCS#12's MacData). PKCS#12 hides more of them inside octet strings that hold exactly one DER sequence.
     elements_left = _MAX_ELEMENTS

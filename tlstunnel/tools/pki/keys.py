@@ -19,9 +19,19 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 )
 
 from tlstunnel.errors import UsageError
-from tlstunnel.tools.pki import encryption, files, readers
+from tlstunnel.tools.pki import encryption, files
 from tlstunnel.tools.pki.passphrase import Passphrase
-from tlstunnel.x509.key import ExpandedKey, key_type, parse_private_key, spki, unfit_for_tls
+from tlstunnel.x509.key import (
+    ExpandedKey,
+    does_not_open,
+    key_block,
+    key_type,
+    load_plain_key,
+    open_with,
+    parse_private_key,
+    spki,
+    unfit_for_tls,
+)
 from tlstunnel.x509.passphrase import oddity
 from tlstunnel.x509.pem import SourceFile, is_encrypted_der, parse_pem
 
@@ -155,49 +165,24 @@ def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> P
     Raises:
         UsageError: see `load`.
     """
-    secret = passphrase.reveal() if passphrase is not None else None
-    encryption.check_cost(data, where=where)
-    pem = b"-----BEGIN" in data
-    blocks = parse_pem(SourceFile(Path(where), data, 0)) if pem else []
-    found = [block.text for block in blocks if block.is_key]
-    if pem and not found:
-        raise UsageError(where, f"this is {readers.kind_of(data)}; give the file that holds the private key")
-    if found and found[0].startswith(b"-----BEGIN OPENSSH"):
-        raise UsageError(where, "this is an SSH key; make one for TLS with tlstunnel cert key make")
-    if found and is_encrypted(found[0]) and secret is None:
+    file = SourceFile(Path(where), data, 0)
+    block = key_block(file, parse_pem(file)) if b"-----BEGIN" in data else None
+    encryption.check_cost(data if block is None else block.der, where=where)
+    if block is not None and not block.is_encrypted:
+        # A passphrase for a key that needs none is no reason to fail.
+        return usable(load_plain_key(file, block), where)
+    if block is None and not is_encrypted(data):
+        try:
+            return usable(parse_private_key(data, None), where)
+        except (TypeError, ValueError, OverflowError, UnsupportedAlgorithm):
+            raise UsageError(where, "not a private key; give a PEM or DER file that holds one") from None
+    if passphrase is None:
         raise UsageError(where, "the key is encrypted; give its passphrase")
-    try:
-        if pem:
-            # A passphrase for a key that needs none is no reason to fail.
-            key = parse_private_key(found[0], secret if is_encrypted(found[0]) else None)
-        else:
-            key = _load_der(data, secret)
-    except UnsupportedAlgorithm as exc:
-        what = "a kind of key or encryption this build does not know; make one with tlstunnel cert key make"
-        raise UsageError(where, what) from exc
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise UsageError(where, _why_damaged(found, exc, passphrase)) from exc
+    text, secret = data if block is None else block.text, passphrase.reveal()
+    key = open_with(file, secret, lambda word: parse_private_key(text, word))
+    if key is None:
+        raise does_not_open(file, f"the passphrase{oddity(secret)}")
     return usable(key, where)
-
-
-def _load_der(data: bytes, secret: bytes | None) -> Any:
-    try:
-        return parse_private_key(data, secret)
-    except TypeError:
-        if secret is None:
-            raise
-        return parse_private_key(data, None)
-
-
-def _why_damaged(found: list[bytes], exc: Exception, passphrase: Passphrase | None) -> str:
-    if not found and isinstance(exc, TypeError):
-        return "the key is encrypted; give its passphrase"
-    if passphrase is not None and (not found or is_encrypted(found[0])):
-        odd = oddity(passphrase.reveal())
-        return f"the passphrase{odd} does not open the key; give the one it was encrypted with"
-    if not found:
-        return "not a private key; give a PEM or DER file that holds one"
-    return "a damaged private key; restore it from a backup"
 
 
 def weakness(key: PrivateKey | PublicKey) -> str | None:

@@ -7,12 +7,9 @@ part that the rest of the package uses: what is returned can be described withou
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
-import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -23,74 +20,12 @@ from tlstunnel.errors import UsageError
 from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tools.pki import files
 from tlstunnel.x509 import certificate as facts
-from tlstunnel.x509.pem import CERTIFICATE_LABELS, SourceFile, is_encrypted_der
+from tlstunnel.x509.pem import CERTIFICATE_LABELS, SourceFile, is_encrypted_der, parse_pem
 
 Certificate: TypeAlias = x509.Certificate
 """For callers that hand certificates on without looking into them."""
 
 Parsed = TypeVar("Parsed")
-
-_DASHES = b"-----"
-_BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----")
-_KINDS = {
-    b"CERTIFICATE": "a certificate",
-    b"TRUSTED CERTIFICATE": "a certificate in OpenSSL's own format",
-    b"CERTIFICATE REQUEST": "a certificate request",
-    b"NEW CERTIFICATE REQUEST": "a certificate request",
-    b"X509 CRL": "a revocation list",
-    b"PUBLIC KEY": "a public key",
-    b"PKCS7": "a PKCS#7 bundle",
-    b"OPENSSH PRIVATE KEY": "an SSH private key",
-}
-
-
-def blocks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """The PEM blocks in a file, each with its label; text between them is ignored (RFC 7468 section 2)."""
-    return [(label, block) for label, block, _ in _cut(data)]
-
-
-def body_of(block: bytes) -> bytes:
-    """What a PEM block encodes; damaged base64 gives fewer bytes, not an error."""
-    body = next((body for _, whole, body in _cut(block) if whole == block), b"")
-    try:
-        return base64.b64decode(body, validate=False)
-    except binascii.Error:
-        return b""
-
-
-def _cut(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """The label, the whole and the body of each block.
-
-    A body ends at the next five dashes, whatever they belong to: a file of beginnings without ends is read once.
-    """
-    position = 0
-    while (begin := _BEGIN.search(data, position)) is not None:
-        stop = data.find(_DASHES, begin.end())
-        if stop < 0:
-            return
-        end = b"-----END " + begin[1] + _DASHES
-        if data.startswith(end, stop):
-            position = stop + len(end)
-            yield begin[1], data[begin.start() : position], data[begin.end() : stop]
-        else:
-            position = begin.end() - len(_DASHES)  # these may begin the next block
-
-
-def kind_of(data: bytes) -> str:
-    """What a file is, in the words of an operator."""
-    labels = [label for label, _ in blocks(data)]
-    for label in labels:
-        if label in _KINDS:
-            return _KINDS[label]
-        if label.endswith(b"PRIVATE KEY"):
-            return "a private key"
-    if b"-----BEGIN" in data:
-        return "a damaged or truncated PEM file"
-    if not data.strip():
-        return "an empty file"
-    if data[:1] == b"\x30":
-        return "a DER file of another kind"
-    return "neither PEM nor DER"
 
 
 def guess(data: bytes) -> str:
@@ -98,12 +33,11 @@ def guess(data: bytes) -> str:
 
     Certificates win over what stands beside them. Binary files are told apart by trying.
     """
-    labels = {label for label, _ in blocks(data)}
     if any(b"-----BEGIN " + label.encode() + b"-----" in data for label in CERTIFICATE_LABELS):
         return "certificate"
-    if any(label.endswith(b"CERTIFICATE REQUEST") for label in labels):
+    if b"CERTIFICATE REQUEST-----" in data:
         return "request"
-    if b"X509 CRL" in labels:
+    if b"-----BEGIN X509 CRL-----" in data:
         return "crl"
     if b"PRIVATE KEY-----" in data:
         return "key"
@@ -151,16 +85,10 @@ def request(data: bytes, *, where: str) -> x509.CertificateSigningRequest:
     Raises:
         UsageError: there is none, or a damaged one.
     """
-    found = [block for label, block in blocks(data) if label.endswith(b"CERTIFICATE REQUEST")]
+    found = _bodies(data, "CERTIFICATE REQUEST", "certificate request", where)
     if len(found) > 1:
         raise UsageError(where, f"{len(found)} requests in one file; give one at a time")
-    if found:
-        return _parse(
-            x509.load_der_x509_csr, body_of(found[0]), where=where, what="certificate request", probe=_touch_request
-        )
-    if data[:1] == b"\x30":
-        return _parse(x509.load_der_x509_csr, data, where=where, what="certificate request", probe=_touch_request)
-    raise UsageError(where, f"this is {kind_of(data)}; give a PEM or DER file with a certificate request")
+    return _parse(x509.load_der_x509_csr, found[0], where=where, what="certificate request", probe=_touch_request)
 
 
 def revocation_list(data: bytes, *, where: str) -> x509.CertificateRevocationList:
@@ -169,12 +97,20 @@ def revocation_list(data: bytes, *, where: str) -> x509.CertificateRevocationLis
     Raises:
         UsageError: there is none, or a damaged one.
     """
-    found = [block for label, block in blocks(data) if label == b"X509 CRL"]
-    if found:
-        data = body_of(found[0])
-    if found or data[:1] == b"\x30":
-        return _parse(x509.load_der_x509_crl, data, where=where, what="revocation list", probe=_touch_list)
-    raise UsageError(where, f"this is {kind_of(data)}; give a PEM or DER file with a revocation list")
+    found = _bodies(data, "X509 CRL", "revocation list", where)
+    return _parse(x509.load_der_x509_crl, found[0], where=where, what="revocation list", probe=_touch_list)
+
+
+def _bodies(data: bytes, ending: str, what: str, where: str) -> list[bytes]:
+    """What PEM blocks of a kind encode, one at least; a DER file is one."""
+    if data[:1] == b"\x30":
+        return [data]
+    file = SourceFile(Path(where), data, 0)
+    blocks = parse_pem(file)
+    found = [block.der for block in blocks if block.label.endswith(ending)]
+    if not found:
+        raise file.error(f"holds {blocks[0].label} but no {what}; name another file")
+    return found
 
 
 def check(certificate: x509.Certificate, *, where: str) -> None:
