@@ -59,3 +59,10 @@ class UsageError(ConfigError):
 def words_of(error: OSError) -> str:
     """What the system says of an error, as a part of one of our lines: in lower case."""
     return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def printable(text: str) -> str:
+    """The text with every character that does not print written as an escape, so that it steers no terminal."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)

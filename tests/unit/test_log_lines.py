@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlstunnel.observe.lines import LEVEL_OF, LEVELS, Clock, JSONLines, TextLines, Value, printable, quoted
+from tlstunnel.errors import printable
+from tlstunnel.observe.lines import LEVEL_OF, LEVELS, Clock, JSONLines, TextLines, Value, quoted
 from tlstunnel.observe.record import ConnectionRecord
 from tlstunnel.observe.sinks import MAX_WRITE
 from tlstunnel.outcome import CloseReason, Fault

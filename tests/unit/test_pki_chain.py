@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tlstunnel.errors import UsageError
+from tlstunnel.errors import UsageError, printable
 from tlstunnel.tools.pki import authority, bundle, chain, constraints, describe, issue, keys, names, profile, readers
 from tlstunnel.tools.pki.authority import Authority
 from tlstunnel.tools.pki.keys import KeyKind
@@ -233,7 +233,7 @@ def test_a_system_store_with_a_damaged_certificate_is_still_of_use(
 
 
 def test_a_strangers_names_cannot_move_the_cursor() -> None:
-    assert names.printable("a\x1b[2Jb\n\u202e") == "a\\x1b[2Jb\\x0a\\x202e"
+    assert printable("a\x1b[2Jb\n\u202e") == "a\\x1b[2Jb\\n\\u202e"
 
 
 def pair(root: Authority, tmp_path: Path, **more: object) -> issue.Issued:

@@ -114,7 +114,7 @@ def _print_tables(document: dict[str, Any], problems: list[str], warn_days: floa
     from rich.console import Console
     from rich.text import Text
 
-    from tlstunnel.observe.lines import printable
+    from tlstunnel.errors import printable
     from tlstunnel.observe.words import duration
 
     console = Console(highlight=False, soft_wrap=False)
@@ -188,7 +188,7 @@ def _certificates(document: dict[str, Any], warn_days: float | None) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from tlstunnel.observe.lines import printable
+    from tlstunnel.errors import printable
     from tlstunnel.observe.words import days_cell
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tlstunnel.cli.colours import URGENCY_STYLES
-from tlstunnel.observe.lines import printable
+from tlstunnel.errors import printable
 from tlstunnel.observe.words import amount, days_cell, duration, urgency
 from tlstunnel.tools.top.rates import Rates, Talker, Watch, sparkline
 

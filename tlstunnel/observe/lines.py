@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Mapping
 
+from tlstunnel.errors import printable
 from tlstunnel.observe.record import ConnectionRecord
 from tlstunnel.outcome import CloseReason, Fault, Stage
 
@@ -175,15 +176,6 @@ class JSONLines:
             for name, value in fields.items()
         }
         return _encode({**head, **rest})
-
-
-def printable(text: str) -> str:
-    """The text with every character that is not printable written as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape", "backslashreplace").decode() for each in text
-    )
 
 
 def quoted(text: str) -> str:

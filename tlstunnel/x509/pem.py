@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tlstunnel import reading
+from tlstunnel import errors, reading
 from tlstunnel.errors import UsageError, words_of
 from tlstunnel.reading import UnfitFileError, read_whole, show_whole
 
@@ -102,13 +102,13 @@ class Block:
 
 def printable(text: str) -> str:
     """Text from a file, fit for one line of a log: nothing unprintable, nothing endless."""
-    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    clean = errors.printable(text)
     return clean if len(clean) <= _SHOWN else clean[: _SHOWN - 3] + "..."
 
 
 def shown(path: Path) -> str:
     """A path, for messages: whole, since a shortened one cannot be opened."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
+    return errors.printable(str(path))
 
 
 def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES) -> SourceFile:

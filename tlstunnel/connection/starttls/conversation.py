@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from tlstunnel.errors import TunnelError
+from tlstunnel.errors import TunnelError, printable
 
 Conversation = Generator[bytes, bytes, None]
 MAX_PLAINTEXT = 1 << 16
@@ -56,4 +56,4 @@ class Incoming:
 
 def shown(text: str) -> str:
     """What a stranger said, cut short and unable to steer a terminal."""
-    return '"' + "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text[:60]) + '"'
+    return '"' + printable(text[:60]) + '"'

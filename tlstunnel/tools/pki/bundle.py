@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from tlstunnel.errors import UsageError
+from tlstunnel.errors import UsageError, printable
 from tlstunnel.tools.pki import authority, chain, encryption, files, keys, names, readers
 from tlstunnel.tools.pki.passphrase import Passphrase
 from tlstunnel.x509.certificate import order_chain
@@ -100,7 +100,7 @@ def parse_pkcs12(data: bytes, *, where: str, passphrase: Passphrase | None = Non
         raise UsageError(where, "holds no certificate; give a bundle with a certificate and its key")
     leaf = certificates[0]
     friendly = loaded.cert.friendly_name if loaded.cert is not None else None
-    name = names.printable(friendly.decode("utf-8", "replace")) if friendly else None
+    name = printable(friendly.decode("utf-8", "replace")) if friendly else None
     return Bundle(leaf, _ordered(leaf, certificates), key, name)
 
 

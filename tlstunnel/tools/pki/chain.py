@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import verification
 
 from tlstunnel import _openssl
+from tlstunnel.errors import printable
 from tlstunnel.tls.reasons import VERDICT_WORDS
 from tlstunnel.tools.pki import authority, constraints, keys, names
 from tlstunnel.tools.pki.profile import Use
@@ -119,7 +120,7 @@ def verify(
     elif found.code:
         problems += _words_for(found, path, use)
     if host is not None and not matches(leaf, host):
-        problems.append(f'not for "{names.printable(host)}": its names are {", ".join(_texts(leaf)) or "none"}')
+        problems.append(f'not for "{printable(host)}": its names are {", ".join(_texts(leaf)) or "none"}')
     return Verdict(path, is_trusted, tuple(dict.fromkeys(problems)))
 
 
@@ -244,7 +245,7 @@ def strict_opinion(verdict: Verdict, use: Use, host: str | None = None) -> str |
             else:
                 builder.build_client_verifier().verify(leaf, above[:-1])
         except (verification.VerificationError, ValueError, UnsupportedAlgorithm) as exc:
-            return names.printable(str(exc)).removeprefix("validation failed: ").partition(" (encountered")[0]
+            return printable(str(exc)).removeprefix("validation failed: ").partition(" (encountered")[0]
     return None
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 
-from tlstunnel.errors import UsageError
+from tlstunnel.errors import UsageError, printable
 from tlstunnel.tools.pki import names
 from tlstunnel.tools.pki.profile import Subtrees
 
@@ -56,7 +56,7 @@ def _parse_one(text: str, where: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_network(text))
     except ValueError as exc:
         if "/" in text:
-            raise UsageError(where, f'"{names.printable(text)}" is not a network ({exc}); write 10.0.0.0/8') from exc
+            raise UsageError(where, f'"{printable(text)}" is not a network ({exc}); write 10.0.0.0/8') from exc
     found = names.dns(text.removeprefix("."), where=where)
     if found.value.startswith("*."):
         raise UsageError(where, f'"{text}" needs no star: "{found.value[2:]}" stands for everything below it')

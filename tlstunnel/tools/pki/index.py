@@ -16,8 +16,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from tlstunnel.errors import UsageError
-from tlstunnel.tools.pki import files, names
+from tlstunnel.errors import UsageError, printable
+from tlstunnel.tools.pki import files
 from tlstunnel.x509 import certificate as facts
 
 MAX_INDEX_BYTES = 256 << 20
@@ -168,5 +168,5 @@ def _one_line(name: x509.Name) -> str:
             chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\/" else f"\\x{byte:02X}"
             for byte in str(attribute.value).encode()
         )
-        parts.append(f"/{names.printable(label)}={value}")
+        parts.append(f"/{printable(label)}={value}")
     return "".join(parts) or "/"

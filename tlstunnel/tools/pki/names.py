@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from tlstunnel.errors import UsageError
+from tlstunnel.errors import UsageError, printable
 
 MAX_COMMON_NAME = 64
 """ub-common-name and ub-organizational-unit-name of RFC 5280 appendix A.1."""
@@ -156,11 +156,6 @@ def text_of(name: x509.Name) -> str:
     """A subject or issuer, most specific part first: `CN=billing, OU=payments` (RFC 4514 with spaces)."""
     parts = [part.rfc4514_string() for part in reversed(name.rdns)]
     return printable(", ".join(parts)) or "(empty)"
-
-
-def printable(text: str) -> str:
-    """Text from a stranger's certificate, without what could move the cursor or break the line."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
 def common_name(name: x509.Name) -> str | None:

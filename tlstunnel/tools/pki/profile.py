@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tlstunnel import lifetime
-from tlstunnel.errors import UsageError
+from tlstunnel.errors import UsageError, printable
 from tlstunnel.tools.pki import keys, names
 
 CA_DAYS = 3650
@@ -155,7 +155,7 @@ def client(
     try:
         own = names.parse_one(name, where=where)
     except UsageError as exc:
-        what = f'"{names.printable(name)}" is no host name; add --uri, --dns or --email to identify it'
+        what = f'"{printable(name)}" is no host name; add --uri, --dns or --email to identify it'
         raise UsageError(where, what) from exc
     return Leaf(subject, (own,), Use.CLIENT, _crl_url(crl_url))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tlstunnel.errors import UsageError
 from tlstunnel.parse_errors import PARSE_ERRORS
@@ -119,7 +119,10 @@ def check(certificate: x509.Certificate, *, where: str) -> None:
     Raises:
         UsageError: a part is damaged.
     """
-    _parse(lambda _: certificate, b"", where=where, what="certificate", probe=_touch)
+    try:
+        facts.load_certificate(certificate.public_bytes(Encoding.DER), is_key_needed=False)
+    except PARSE_ERRORS as exc:
+        raise UsageError(where, f"a certificate in it {facts.reason(exc)}") from exc
 
 
 def _parse(
@@ -131,38 +134,8 @@ def _parse(
             parsed = load(data)
             probe(parsed)
     except PARSE_ERRORS as exc:
-        raise UsageError(where, f"not a valid {what}{_reason(exc)}; fetch or make it again") from exc
+        raise UsageError(where, f"the {what} {facts.reason(exc)}") from exc
     return parsed
-
-
-def _reason(exc: Exception) -> str:
-    # The parser's own words where they are words; its tree of tags and fields tells an operator nothing.
-    text = "" if isinstance(exc, LookupError) else str(exc)
-    text = text.partition("\n")[0].strip().rstrip(".")
-    if not text or "{" in text or len(text) > 160:
-        return ""
-    text = "".join(char if char.isprintable() else "?" for char in text)
-    return f" ({text[:1].lower() + text[1:]})"
-
-
-def _touch(certificate: x509.Certificate) -> object:
-    return (
-        certificate.subject.rfc4514_string(),
-        certificate.issuer.rfc4514_string(),
-        certificate.extensions,
-        certificate.not_valid_before_utc,
-        certificate.not_valid_after_utc,
-        certificate.signature_algorithm_oid,
-        certificate.serial_number,
-        _touch_key(certificate),
-    )
-
-
-def _touch_key(certificate: x509.Certificate) -> object:
-    try:
-        return certificate.public_key()
-    except UnsupportedAlgorithm:
-        return None  # `describe` names the algorithm instead
 
 
 def _touch_request(parsed: x509.CertificateSigningRequest) -> object:

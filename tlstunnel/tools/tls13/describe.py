@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from tlstunnel.errors import printable
 from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tools.tls13 import extensions as ext
 from tlstunnel.tools.tls13.extension_block import Extension
@@ -128,14 +129,14 @@ def _certificate_fields(data: bytes) -> list[Field]:
     except PARSE_ERRORS as exc:
         reason = str(exc).partition("\n")[0] if not isinstance(exc, LookupError) else ""
         reason = reason or "malformed"
-        return [Field("unreadable", _printable(reason), depth=1)]
+        return [Field("unreadable", printable(reason), depth=1)]
 
 
 def _readable_fields(certificate: x509.Certificate) -> list[Field]:
     dates = f"{certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}"
     return [
-        Field("subject", _printable(certificate.subject.rfc4514_string()) or "empty", depth=1),
-        Field("issuer", _printable(certificate.issuer.rfc4514_string()) or "empty", depth=1),
+        Field("subject", printable(certificate.subject.rfc4514_string()) or "empty", depth=1),
+        Field("issuer", printable(certificate.issuer.rfc4514_string()) or "empty", depth=1),
         Field("validity", dates, depth=1),
         Field("public key", _key_name(certificate), depth=1),
         *_names(certificate),
@@ -149,7 +150,7 @@ def _names(certificate: x509.Certificate) -> list[Field]:
     except x509.ExtensionNotFound:
         return []
     shown = ", ".join(str(getattr(name, "value", name)) for name in names)
-    return [Field("names", _printable(shown), "subjectAltName", depth=1)]
+    return [Field("names", printable(shown), "subjectAltName", depth=1)]
 
 
 def _key_name(certificate: x509.Certificate) -> str:
@@ -193,10 +194,10 @@ def _value(extension: Extension, *, in_client_hello: bool, in_retry: bool) -> st
     if not data:
         return "empty"
     lists: dict[int, Callable[[], str]] = {
-        Ext.SERVER_NAME: lambda: _printable(ext.read_server_name(data)),
+        Ext.SERVER_NAME: lambda: printable(ext.read_server_name(data)),
         Ext.SUPPORTED_GROUPS: lambda: ", ".join(group_name(each) for each in ext.read_numbers(data, "groups")),
         Ext.SIGNATURE_ALGORITHMS: lambda: ", ".join(scheme_name(each) for each in ext.read_numbers(data, "schemes")),
-        Ext.ALPN: lambda: _printable(", ".join(ext.read_alpn(data))),
+        Ext.ALPN: lambda: printable(", ".join(ext.read_alpn(data))),
         Ext.COOKIE: lambda: ext.read_cookie(data).hex(),
         Ext.PADDING: lambda: f"{len(data)} zeros",
         Ext.CERTIFICATE_AUTHORITIES: lambda: f"{len(ext.read_certificate_authorities(data))} names",
@@ -237,8 +238,3 @@ def _offered_psk(data: bytes) -> str:
     for (identity, age), binder in zip(offered.identities, offered.binders, strict=False):
         parts.append(f"ticket {identity.hex()}, obfuscated_ticket_age {age}, binder {binder.hex()}")
     return "; ".join(parts)
-
-
-def _printable(text: str) -> str:
-    """A stranger's text, unable to steer the terminal it is shown on."""
-    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tlstunnel.address import Target, UnixAddress, shown
-from tlstunnel.errors import StartupError, words_of
-from tlstunnel.observe.lines import printable
+from tlstunnel.errors import StartupError, printable, words_of
 from tlstunnel.reading import UnfitFileError, require_file
 
 TIMEOUT_S = 5.0
