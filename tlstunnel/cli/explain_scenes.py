@@ -121,7 +121,7 @@ def in_this_process(offer: Offer, options: Rehearsal) -> Story:
     )  # fmt: skip
     server_config = ServerConfig(
         credentials=(cast.server,), cipher_suites=offer.suites, groups=server_groups, alpn=offer.alpn,
-        client_auth=auth, verify_client=_verifier(anchors, None),
+        client_auth=auth, verify_client=_verifier(anchors, None, Use.CLIENT),
     )  # fmt: skip
     notes, client = rehearsal.rehearse(client_config, server_config)
     if options.resume:
@@ -180,13 +180,13 @@ def _credential(visit: Visit) -> Credential | None:
     return make_credential(found, keys.load(visit.key, secret), str(visit.key))
 
 
-def _verifier(anchors: Any, host: str | None) -> ChainVerifier:
+def _verifier(anchors: Any, host: str | None, use: Use = Use.SERVER) -> ChainVerifier:
     """Judges a chain without ending the handshake: a story says what is wrong and goes on."""
 
     def verify(chain: tuple[bytes, ...]) -> ChainVerdict:
         try:
             found = [readers.certificates(each, where=f"certificate {at}")[0] for at, each in enumerate(chain)]
-            verdict = chains.verify(found[0], found[1:], anchors, host=host, use=Use.SERVER)
+            verdict = chains.verify(found[0], found[1:], anchors, host=host, use=use)
         except TunnelError as exc:
             return ChainVerdict(False, f"the chain does not verify: {exc}")
         if not verdict.verifies:
