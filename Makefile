@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test lint format wheel deb clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tlstunnel demo
@@ -26,6 +26,10 @@ wheel: $(VENV)/bin/python
 	rm -rf build
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(PIP) wheel --no-deps --wheel-dir dist .
 	@ls dist/*.whl
+
+# For the Debian that this runs on; needs nothing but dpkg-deb besides what `make demo` needs.
+deb:
+	deploy/debian/make-package
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -18,7 +18,6 @@ SAID = {
     "server --listen": "tlstunnel server: --listen requires an argument; see tlstunnel server --help",
     "server --strict-close=yes": "tlstunnel server: --strict-close does not take a value; see tlstunnel server --help",
     "server extra": 'tlstunnel server: "extra" is one word too many; see tlstunnel server --help',
-    "run": "tlstunnel run: CONFIG is missing; write tlstunnel run CONFIG",
     "check a b": 'tlstunnel check: "b" is one word too many; see tlstunnel check --help',
     "show --json a": "tlstunnel show: no such option --json; see tlstunnel show --help",
     "connect": "tlstunnel connect: HOST:PORT is missing; write tlstunnel connect HOST:PORT",

@@ -49,12 +49,14 @@ def installed() -> Path:
     Raises:
         StartupError: the installation has none.
     """
-    for file in importlib.metadata.files("tlstunnel") or ():
-        if str(file).endswith(f"share/tlstunnel/{_MARK}"):
-            return Path(str(file.locate())).resolve().parents[1]
-    clone = Path(tlstunnel.__file__).parents[1]
-    if (clone / _MARK).is_file():
-        return clone
+    recorded = (str(file.locate()) for file in importlib.metadata.files("tlstunnel") or () if file.match(f"*/{_MARK}"))
+    for folder in (
+        Path(sys.prefix, "share", "tlstunnel"),
+        *(Path(path).resolve().parents[1] for path in recorded),  # below a prefix that pip was told
+        Path(tlstunnel.__file__).parents[1],
+    ):
+        if (folder / _MARK).is_file():
+            return folder
     raise StartupError("this installation came without them; install the wheel or the package of tlstunnel again")
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-_CONFIG = typer.Argument(metavar="CONFIG", help="The configuration file (TOML).", show_default=False)
+_CONFIG = typer.Argument("/etc/tlstunnel/tlstunnel.toml", metavar="[CONFIG]", help="The configuration file (TOML).")
 
 
 @app.command()
