@@ -98,7 +98,7 @@ def test_of_ipv6_too(tmp_path: Path) -> None:
             assert seen(running, "foreign") == ""
             record = running.record()
             assert (record["reason"], record["fault"], record["level"]) == ("no_source", "operator", "error")
-            assert "source_address 2001:db8::1: Cannot assign requested address" in record["detail"]
+            assert "source_address 2001:db8::1: cannot assign requested address" in record["detail"]
         assert backend.count == 1
 
 

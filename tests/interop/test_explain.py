@@ -265,7 +265,11 @@ def endless(sock: socket.socket) -> None:
 
 
 BAD_SERVERS: dict[str, tuple[Callable[[socket.socket], None], str]] = {
-    "silent": (until_closed, "the server said nothing within 0.5s; it may speak no TLS, or only after STARTTLS"),
+    "silent": (
+        until_closed,
+        "the server said nothing within 0.5s; it may speak no TLS, or only after STARTTLS, "
+        "which `tlstunnel probe --starttls` asks for",
+    ),
     "plaintext": (plaintext, 'speaks no TLS: it begins with "HTTP/1.1 400 Bad Request"; give a port that does'),
     "greeting": (greeting, 'speaks no TLS: it begins with "220 mail.example \\x1b[2J ESMTP"; give a port that does'),
     "TLS 1.2": (tls_1_2, "offers no TLS 1.3; tlstunnel probe shows what it does offer"),

@@ -422,5 +422,5 @@ def test_limits_still_end_a_link_whose_reader_takes_nothing() -> None:
 def test_an_error_of_our_own_calls_is_nobody_elses() -> None:
     with rig(Kind("1.3")) as link:
         link.link.note_broken(link.near, OSError(errno.ENOBUFS, "No buffer space available"), is_sending=True)
-        assert link.ended == [(CloseReason.INTERNAL_ERROR, "No buffer space available")]
+        assert link.ended == [(CloseReason.INTERNAL_ERROR, "no buffer space available")]
         link.errors.clear()

@@ -34,7 +34,7 @@ def no_bulk_right_is_lost() -> Iterator[None]:
 @pytest.mark.parametrize("side", ["client", "backend"])
 @pytest.mark.parametrize(
     ("error", "label", "detail"),
-    [(RESET, "reset", ""), (TIMED_OUT, "timeout", ""), (NO_ROUTE, "reset", "No route to host")],
+    [(RESET, "reset", ""), (TIMED_OUT, "timeout", ""), (NO_ROUTE, "reset", "no route to host")],
     ids=["reset", "timeout", "no-route"],
 )
 def test_a_broken_side_names_the_reason_and_the_other_learns_that_the_stream_was_cut(side, error, label, detail):

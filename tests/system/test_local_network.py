@@ -108,7 +108,7 @@ def test_no_free_local_port_is_told_as_that_with_what_would_help(tmp_path: Path)
             record = running.record()
             assert (record["reason"], record["fault"]) == ("no_port", "operator")
             assert record["detail"] == (
-                "127.0.0.1:1100: Cannot assign requested address; use more targets or source addresses, widen "
+                "127.0.0.1:1100: cannot assign requested address; use more targets or source addresses, widen "
                 "net.ipv4.ip_local_port_range, or use a unix socket"
             )
 

@@ -115,10 +115,9 @@ def _write(target: Path, units: dict[str, str], *, force: bool) -> None:
 
 
 def _make_config_directory(path: Path) -> None:
-    """Make the folder of a user's own configuration, which holds his keys, too."""
+    """Make the folder of a user's own configuration."""
     if not path.exists():
-        files.make_directory(path.parent)
-        path.mkdir(mode=0o700)
+        files.make_directory(path)
         print(path)
 
 

@@ -60,7 +60,7 @@ def _describe(error: Any, context: Any, path: str) -> tuple[str, str]:
         names = context.command.list_commands(context) if context is not None else ()
         return f'no such command "{word}"', _nearest(word, names, cutoff=0.7)
     if found := _EXTRA.fullmatch(message):
-        asks = context is not None and "--admin" in _options(context)
+        asks = context is not None and context.command.name in ("status", "top")
         return f'"{found[1]}" is one word too many', f"write {path} --admin {found[1]}" if asks else ""
     return _own_words(message), ""
 

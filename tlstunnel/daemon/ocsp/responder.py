@@ -15,8 +15,6 @@ import os
 import sys
 from urllib.parse import quote, urlsplit
 
-from tlstunnel.errors import words_of
-
 STEP_S = 10.0
 """To connect, and between two pieces of the answer."""
 MAX_ANSWER = 64 * 1024
@@ -55,7 +53,7 @@ def main(url: str, request: str) -> None:
     try:
         answer = b"+" + ask(url, base64.b64decode(request))
     except (OSError, http.client.HTTPException, ValueError) as exc:
-        why = words_of(exc) if isinstance(exc, OSError) else str(exc) or type(exc).__name__
+        why = (exc.strerror or "" if isinstance(exc, OSError) else "") or str(exc) or type(exc).__name__
         answer = b"-" + why.lower().encode("utf-8", "replace")
     os.write(1, answer)
 
