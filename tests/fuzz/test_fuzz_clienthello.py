@@ -11,7 +11,7 @@ from tests.support import hellos
 from tests.support.fuzzing import fuzz
 from tlstunnel.tls import ja4
 from tlstunnel.tls.clienthello import ClientHello, parse
-from tlstunnel.tls.firstbytes import MAX_BUFFER, HelloError
+from tlstunnel.tls.firstbytes import HelloError
 
 pytestmark = pytest.mark.slow
 
@@ -71,11 +71,11 @@ def test_a_recorded_hello_with_changed_bytes_is_answered(whole: bytes, changes: 
 def test_a_buffer_as_large_as_it_gets_is_never_told_to_grow(major: int, size: int, start: bytes, repeat: int) -> None:
     endless = (start or b"\x16\x03\x01\0\x01\x01") * (repeat + 1)
     for data in (
-        bytes([22, 3, major, 0x40, 0]) + bytes([1, 0, 0xFF, size]) + bytes(MAX_BUFFER),
-        hellos.record(b"\x01") * MAX_BUFFER,
-        (endless * (MAX_BUFFER // len(endless) + 1)),
+        bytes([22, 3, major, 0x40, 0]) + bytes([1, 0, 0xFF, size]) + bytes(hellos.MAX_BUFFER),
+        hellos.record(b"\x01") * hellos.MAX_BUFFER,
+        (endless * (hellos.MAX_BUFFER // len(endless) + 1)),
     ):
-        assert outcome(data[:MAX_BUFFER]) is not None
+        assert outcome(data[: hellos.MAX_BUFFER]) is not None
 
 
 @fuzz(st.sampled_from(WHOLE), st.lists(st.integers(1, 400), min_size=1, max_size=60))

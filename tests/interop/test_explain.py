@@ -20,7 +20,7 @@ import pytest
 from tests.interop.test_tls13_gnutls import gnutls_server
 from tests.interop.test_tls13_openssl import openssl_server
 from tests.support import certificates, hostile, tunnel
-from tlstunnel.tools.tls13.hostile import Alter, Drop, flip
+from tests.support.tampering import Alter, Drop, flip
 from tlstunnel.tools.tls13.names import HandshakeType
 
 

@@ -13,11 +13,7 @@ import pytest
 
 from tests.support import certificates, hostile, tunnel
 from tests.support.hostile import Wire
-from tlstunnel.tools.tls13.client import Client
-from tlstunnel.tools.tls13.client_config import ClientConfig
-from tlstunnel.tools.tls13.connection import Connection
-from tlstunnel.tools.tls13.events import PeerKeysUpdated
-from tlstunnel.tools.tls13.hostile import (
+from tests.support.tampering import (
     Act,
     Alter,
     AlterRecord,
@@ -36,6 +32,10 @@ from tlstunnel.tools.tls13.hostile import (
     field,
     flip,
 )
+from tlstunnel.tools.tls13.client import Client
+from tlstunnel.tools.tls13.client_config import ClientConfig
+from tlstunnel.tools.tls13.connection import Connection
+from tlstunnel.tools.tls13.events import PeerKeysUpdated
 from tlstunnel.tools.tls13.keyexchange import supported_groups
 from tlstunnel.tools.tls13.names import (
     CipherSuite,

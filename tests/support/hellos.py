@@ -7,6 +7,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from tlstunnel.tls.firstbytes import MAX_MESSAGE, MAX_RECORDS
+
 RECORDED = {
     path.stem: json.loads(path.read_text())
     for path in sorted((Path(__file__).parent.parent / "golden" / "clienthello").glob("*.json"))
@@ -14,6 +16,8 @@ RECORDED = {
 """By name: `record` in hexadecimal, beside what tshark 4.0 reads in it and the JA4 published for it or made of that."""
 
 SUITES = b"\x13\x01\x13\x02"
+MAX_BUFFER = MAX_MESSAGE + 4 + 5 * MAX_RECORDS
+"""How many bytes can be needed before a first message is decided upon."""
 
 
 def recorded(name: str) -> bytes:

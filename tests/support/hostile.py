@@ -3,7 +3,7 @@
 Against a listening tunnel (or anybody else's server), in a test:
 
     from tests.support import hostile
-    from tlstunnel.tools.tls13.hostile import Alter, Drop, flip
+    from tests.support.tampering import Alter, Drop, flip
     verdict = hostile.attack(("127.0.0.1", port), Alter(HandshakeType.FINISHED, flip(-1)))
     assert verdict.alert == "decrypt_error"
 
@@ -32,12 +32,12 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support import certificates
+from tests.support.tampering import Act, Hostile
 from tlstunnel.tools.tls13.client import Client
 from tlstunnel.tools.tls13.client_config import ClientConfig
 from tlstunnel.tools.tls13.connection import Connection
 from tlstunnel.tools.tls13.events import ApplicationData, Closed, Event, HandshakeComplete
 from tlstunnel.tools.tls13.failure import PeerAlert, Violation
-from tlstunnel.tools.tls13.hostile import Act, Hostile
 from tlstunnel.tools.tls13.names import NamedGroup, alert_name
 from tlstunnel.tools.tls13.server import Server
 from tlstunnel.tools.tls13.server_config import ServerConfig

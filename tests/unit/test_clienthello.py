@@ -8,7 +8,7 @@ from OpenSSL import SSL
 from tests.support import hellos
 from tlstunnel.outcome import CloseReason
 from tlstunnel.tls.clienthello import ClientHello, parse
-from tlstunnel.tls.firstbytes import MAX_BUFFER, MAX_MESSAGE, MAX_RECORDS, HelloError, NotTLSError, Speaks
+from tlstunnel.tls.firstbytes import MAX_MESSAGE, MAX_RECORDS, HelloError, NotTLSError, Speaks
 
 EVERY = sorted(hellos.RECORDED)
 
@@ -284,7 +284,7 @@ def test_a_full_buffer_always_decides() -> None:
     content = hellos.message(hellos.body(hellos.extension(21, bytes(65_000))))
     size = -(-len(content) // MAX_RECORDS)
     cut = hellos.fragmented(hellos.record(b"") + content, size)
-    assert len(cut) <= MAX_BUFFER
+    assert len(cut) <= hellos.MAX_BUFFER
     assert parse(cut) is not None
     assert parse(cut[:-1]) is None
 

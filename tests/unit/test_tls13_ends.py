@@ -7,6 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.support import certificates, hostile
+from tests.support.tampering import (
+    Hostile,
+)
 from tests.support.tls13_pairs import A, ends, talk
 from tlstunnel.tools.tls13.client import Client
 from tlstunnel.tools.tls13.client_config import ChainVerdict, ClientConfig
@@ -19,9 +22,6 @@ from tlstunnel.tools.tls13.events import (
     TicketReceived,
 )
 from tlstunnel.tools.tls13.failure import Violation
-from tlstunnel.tools.tls13.hostile import (
-    Hostile,
-)
 from tlstunnel.tools.tls13.keyexchange import answer, offer, supported_groups
 from tlstunnel.tools.tls13.names import (
     CipherSuite,

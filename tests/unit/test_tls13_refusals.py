@@ -8,15 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support import certificates, hostile
-from tests.support.tls13_pairs import A, H, X, ends, talk
-from tlstunnel.tools.tls13.client import Client
-from tlstunnel.tools.tls13.client_config import ChainVerdict
-from tlstunnel.tools.tls13.connection import Connection
-from tlstunnel.tools.tls13.events import (
-    State,
-)
-from tlstunnel.tools.tls13.failure import HandshakeFailure, PeerAlert, Violation
-from tlstunnel.tools.tls13.hostile import (
+from tests.support.tampering import (
     Act,
     Alter,
     AlterRecord,
@@ -36,6 +28,14 @@ from tlstunnel.tools.tls13.hostile import (
     field,
     flip,
 )
+from tests.support.tls13_pairs import A, H, X, ends, talk
+from tlstunnel.tools.tls13.client import Client
+from tlstunnel.tools.tls13.client_config import ChainVerdict
+from tlstunnel.tools.tls13.connection import Connection
+from tlstunnel.tools.tls13.events import (
+    State,
+)
+from tlstunnel.tools.tls13.failure import HandshakeFailure, PeerAlert, Violation
 from tlstunnel.tools.tls13.messages import HELLO_RETRY_RANDOM
 from tlstunnel.tools.tls13.names import (
     AlertDescription,

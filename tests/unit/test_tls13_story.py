@@ -202,7 +202,7 @@ def test_names_of_numbers_nobody_knows() -> None:
 
 
 def test_hostile_peers_are_reproducible_by_name() -> None:
-    from tlstunnel.tools.tls13.hostile import (
+    from tests.support.tampering import (
         Alter,
         Drop,
         Hostile,

@@ -5,8 +5,8 @@ the server name is in the first message. A callback out of OpenSSL would come to
 writable-executable memory, so the bytes are read here and handed to OpenSSL afterwards, untouched.
 
 `parse` is called with everything received so far. It answers with a `ClientHello`, with None when more bytes are
-needed, or it raises. Nothing is kept between calls: the caller's buffer is the state, and `firstbytes.MAX_BUFFER` is
-as large as it can get.
+needed, or it raises. Nothing is kept between calls: the caller's buffer is the state, which never needs to be
+larger than `MAX_MESSAGE` and the headers of `MAX_RECORDS`.
 
 Nearly every ClientHello is one record in one segment, so that case is looked at first and alone; `firstbytes` does the
 others. One walk over the extensions notes where each begins; only the server name and the ALPN list are read in the

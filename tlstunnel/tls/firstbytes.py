@@ -19,8 +19,6 @@ MAX_MESSAGE = 65_536
 MAX_RECORDS = 128
 MAX_EMPTY_RECORDS = 32
 """In a row: nobody should send one (RFC 8446 section 5.1), and OpenSSL takes so many."""
-MAX_BUFFER = MAX_MESSAGE + 4 + 5 * MAX_RECORDS
-"""How many bytes can be needed before `parse` has decided; receiving more is never useful."""
 
 MAX_FRAGMENT = 1 << 14  # RFC 8446 section 5.1
 HANDSHAKE, CLIENT_HELLO = 22, 1

@@ -40,7 +40,6 @@ class Narrator:
         self.steps: list[Step] = []
         self.records: list[WireRecord] = []
         self._hellos = 0
-        self._secret_names: list[str] = []
         self._kinds: dict[int, tuple[Role, HandshakeType]] = {}
 
     def tell(self, notes: Iterable[TaggedNote]) -> None:

@@ -2,7 +2,7 @@
 
 A `Connection` asks its `Tamper` about every handshake message before it enters the transcript, and about every
 record before it goes out. What comes back is what is sent, and what the transcript then covers, so a changed
-conversation stays consistent from the change on. `hostile.py` has the tampers with bad intentions.
+conversation stays consistent from the change on. `tests.support.tampering` has those with bad intentions.
 """
 
 from __future__ import annotations
