@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.relay.setup import LIMITS, RESET, SCRATCH, Setup
-from tlstunnel._openssl import CHUNK, FAT
+from tlstunnel._openssl import BULK_MIN, CHUNK
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.link import PROVEN, QUIET_S, START_CHUNK, Limits
 
@@ -149,7 +149,7 @@ def test_when_all_rights_to_big_chunks_are_taken_a_flow_keeps_to_small_ones():
 
 def test_a_quiet_link_gives_back_what_its_handshake_left_once():
     link = Setup().start()
-    link.client.put(b"x" * FAT)
+    link.client.put(b"x" * BULK_MIN)
     link.reactor.advance(QUIET_S + 1)
     assert link.client.slimmed == link.backend.slimmed == 1
     assert SCRATCH.has_slimmed

@@ -90,7 +90,7 @@ def test_a_paused_descriptor_stays_open_and_can_be_watched_again(reactor, pair):
 
 
 def test_whoever_asks_for_another_turn_many_times_is_served_once_and_does_not_push_others_back(reactor):
-    """A fast sender brings an edge in every turn; were each of its wishes queued, others would wait behind them."""
+    """A fast sender brings an edge in every turn; were each of its view queued, others would wait behind them."""
     greedy, modest = Noting(), Noting()
     for _ in range(1000):
         reactor.again(greedy)

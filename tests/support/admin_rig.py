@@ -1,4 +1,4 @@
-"""A daemon without a tunnel: board, state, workers that count and answer, and the real admin process.
+"""A daemon without a tunnel: counters, state, workers that count and answer, and the real admin process.
 
 Run as a program (`python -m tests.support.admin_rig`). It prints one JSON line when the endpoint listens, then obeys
 one JSON command per line of stdin, answering each with a line, until stdin ends:
@@ -31,7 +31,7 @@ from typing import Any
 
 from tlstunnel.address import TCPAddress
 from tlstunnel.config.model import Admin, Config, Log, Mode, Service
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.listing import answer, channel_pair
 from tlstunnel.observe.log import open_log
 from tlstunnel.observe.observer import Observer
@@ -150,8 +150,8 @@ class _Rig:
         self._settings = settings
         self._config = config()
         self._schema = schema_for(self._config)
-        self._board = Board(self._schema.layout, rows=workers + 1)
-        self._own = self._board.row(0)
+        self._counters = Counters(self._schema.layout, rows=workers + 1)
+        self._own = self._counters.row(0)
         self._state_blob = StateBlob()
         self._log = open_log(self._config.log)
         self._channels = {row: channel_pair() for row in range(1, workers + 1)}
@@ -214,7 +214,7 @@ class _Rig:
         elif order["do"] == "kill":
             os.kill(self._pids[row], signal.SIGKILL)
             os.waitpid(self._pids[row], 0)
-            self._board.row(row).clear_gauges()
+            self._counters.row(row).clear_gauges()
             self._own.cells[self._schema.process.worker_restarts] += 1
             self._start_worker(row)
             self._publish()
@@ -239,7 +239,7 @@ class _Rig:
         self._state_blob.publish(self._state)
 
     def _start_worker(self, row: int) -> None:
-        observer = Observer(self._schema, self._board.row(row), self._log)
+        observer = Observer(self._schema, self._counters.row(row), self._log)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._orders[row] = ours
         self._pids[row] = self._fork(_Worker(observer, self._channels[row][1], theirs).run)
@@ -251,7 +251,9 @@ class _Rig:
         from tlstunnel.observe.admin.tls import tls_context
 
         ends = {row: pair[0] for row, pair in self._channels.items()}
-        sources = AdminSources(self._board, self._schema, self._state_blob, ends, self._log, self._state.supervisor_pid)
+        sources = AdminSources(
+            self._counters, self._schema, self._state_blob, ends, self._log, self._state.supervisor_pid
+        )
         run_admin(sources, [self._listener], tls_context(self._settings))
 
     @staticmethod

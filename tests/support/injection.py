@@ -34,7 +34,7 @@ from tlstunnel.config.load import load_file
 from tlstunnel.connection import bridge
 from tlstunnel.connection.ledger import Ledger
 from tlstunnel.daemon.processes import messages, worker
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.series import schema_for
 from tlstunnel.relay import linger, reactor
 from tlstunnel.tls.inventory import Inventory, take
@@ -232,8 +232,8 @@ def running(path: Path) -> Iterator[Running]:
     """A worker for the services of a configuration file, each on a port of its own, until the block is left."""
     config = load_file(path)
     schema = schema_for(config)
-    board = Board(schema.layout, 1)
-    row, ledger = board.row(0), Ledger(board)
+    counters = Counters(schema.layout, 1)
+    row, ledger = counters.row(0), Ledger(counters)
     sink = ListSink()
     log = log_on(sink, form="json")
     sockets = {service.name: (socket.create_server(("127.0.0.1", 0)),) for service in config.services}

@@ -11,7 +11,7 @@ from tlstunnel.address import TCPAddress
 from tlstunnel.config.model import Mode, Rate, Service
 from tlstunnel.connection.admission import Admission, is_in
 from tlstunnel.connection.ledger import Ledger
-from tlstunnel.observe.counters import Board, Layout
+from tlstunnel.observe.counters import Counters, Layout
 from tlstunnel.outcome import CloseReason
 
 ROWS = 8
@@ -19,18 +19,18 @@ ROWS = 8
 
 @pytest.fixture
 def ledger() -> Ledger:
-    board = Board(Layout(1), ROWS)
+    counters = Counters(Layout(1), ROWS)
     for row in range(ROWS):
-        board.row(row)
-    return Ledger(board)
+        counters.row(row)
+    return Ledger(counters)
 
 
 def admission(in_: Ledger | None = None, row: int = 1, number: int = 5, **settings: Any) -> Admission:
     here = (TCPAddress("127.0.0.1", 1),)
     if in_ is None:
-        board = Board(Layout(1), ROWS)
-        board.row(row)
-        in_ = Ledger(board)
+        counters = Counters(Layout(1), ROWS)
+        counters.row(row)
+        in_ = Ledger(counters)
     return Admission(Service(name="x", mode=Mode.SERVER, listen=here, targets=here, **settings), in_, number, row)
 
 

@@ -12,15 +12,15 @@ import pytest
 from tlstunnel.config.model import Rate
 from tlstunnel.connection import ledger as ledgers
 from tlstunnel.connection.ledger import Ledger, key
-from tlstunnel.observe.counters import Board, Layout
+from tlstunnel.observe.counters import Counters, Layout
 
 CELL = 3
 WHO = key(1, 4, 0x7F000001)
 
 
 @pytest.fixture
-def board() -> Board:
-    made = Board(Layout(8, gauges=(CELL,)), rows=16)
+def counters() -> Counters:
+    made = Counters(Layout(8, gauges=(CELL,)), rows=16)
     for row in range(16):
         made.row(row)
     return made
@@ -50,10 +50,10 @@ def forked() -> Iterator[Callable[[Callable[[], None]], int]]:
             continue
 
 
-def test_one_at_a_time_holds_the_lock(board: Board, forked: Callable[[Callable[[], None]], int]) -> None:
+def test_one_at_a_time_holds_the_lock(counters: Counters, forked: Callable[[Callable[[], None]], int]) -> None:
     """Eight processes count to one number together, as nobody could without it."""
-    ledger = Ledger(board)
-    cells = board.row(0).cells
+    ledger = Ledger(counters)
+    cells = counters.row(0).cells
 
     def count() -> None:
         for _ in range(2000):
@@ -67,8 +67,10 @@ def test_one_at_a_time_holds_the_lock(board: Board, forked: Callable[[Callable[[
     assert cells[0] == 16_000
 
 
-def test_the_lock_of_one_that_is_killed_is_free(board: Board, forked: Callable[[Callable[[], None]], int]) -> None:
-    ledger = Ledger(board)
+def test_the_lock_of_one_that_is_killed_is_free(
+    counters: Counters, forked: Callable[[Callable[[], None]], int]
+) -> None:
+    ledger = Ledger(counters)
     inside, tell = os.pipe()
 
     def hold() -> None:
@@ -89,25 +91,25 @@ def test_the_lock_of_one_that_is_killed_is_free(board: Board, forked: Callable[[
 
 
 def test_whoever_is_killed_at_any_moment_leaves_an_exact_count(
-    board: Board, forked: Callable[[Callable[[], None]], int]
+    counters: Counters, forked: Callable[[Callable[[], None]], int]
 ) -> None:
     """Workers that take and give back as fast as they can are killed in the middle of it, again and again."""
-    most, ledger = 7, Ledger(board)
-    high = board.row(15).cells
+    most, ledger = 7, Ledger(counters)
+    high = counters.row(15).cells
 
     def work(row: int) -> None:
-        cells = board.row(row).cells
+        cells = counters.row(row).cells
         held: list[int] = []
         while True:
             while not ledger.enter():
                 pass
             entry = ledger.find(WHO, 0.0)
             assert entry is not None
-            if max(board.total(CELL), ledger.count(entry)) < most:
+            if max(counters.total(CELL), ledger.count(entry)) < most:
                 cells[CELL] += 1
                 ledger.note(entry, row)
                 held.append(entry)
-            if max(board.total(CELL), ledger.count(entry)) > most:
+            if max(counters.total(CELL), ledger.count(entry)) > most:
                 high[0] = 1
             high[1] += 1
             ledger.leave()
@@ -126,24 +128,24 @@ def test_whoever_is_killed_at_any_moment_leaves_an_exact_count(
         row = number % 4 + 1
         os.kill(pids[row], signal.SIGKILL)
         os.waitpid(pids[row], 0)
-        board.row(row).clear_gauges()
+        counters.row(row).clear_gauges()
         ledger.clear(row)
         pids[row] = forked(lambda row=row: work(row))  # type: ignore[misc]
     for row, pid in pids.items():
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        board.row(row).clear_gauges()
+        counters.row(row).clear_gauges()
         ledger.clear(row)
     assert high[0] == 0, "more than the limit"
-    assert board.total(CELL) == 0
+    assert counters.total(CELL) == 0
     entry = ledger.find(WHO, 0.0)
     assert entry is not None
     assert ledger.count(entry) == 0
     assert ledger.enter()
 
 
-def test_a_place_that_is_free_is_told_to_everybody_who_watches(board: Board) -> None:
-    ledger = Ledger(board)
+def test_a_place_that_is_free_is_told_to_everybody_who_watches(counters: Counters) -> None:
+    ledger = Ledger(counters)
     watchers = [select.epoll() for _ in range(3)]
     for each in watchers:
         each.register(ledger.told, select.EPOLLIN | select.EPOLLET)
@@ -160,8 +162,8 @@ def test_a_place_that_is_free_is_told_to_everybody_who_watches(board: Board) -> 
         each.close()
 
 
-def test_the_death_of_a_worker_is_told_to_who_waits(board: Board) -> None:
-    ledger = Ledger(board)
+def test_the_death_of_a_worker_is_told_to_who_waits(counters: Counters) -> None:
+    ledger = Ledger(counters)
     with select.epoll() as watcher:
         watcher.register(ledger.told, select.EPOLLIN | select.EPOLLET)
         ledger.clear(1)
@@ -171,9 +173,11 @@ def test_the_death_of_a_worker_is_told_to_who_waits(board: Board) -> None:
         assert len(watcher.poll(0)) == 1
 
 
-def test_a_full_set_makes_room_only_of_what_counts_for_nothing(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_set_makes_room_only_of_what_counts_for_nothing(
+    counters: Counters, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ledgers, "hash", lambda _: 0, raising=False)
-    ledger = Ledger(board)
+    ledger = Ledger(counters)
     hour = Rate(count=1, per_s=3600, burst=1)
     entries = [ledger.find(key(1, 4, number), 0.0) for number in range(ledgers.WAYS)]
     assert sorted(entry for entry in entries if entry is not None) == list(range(ledgers.WAYS))

@@ -19,7 +19,7 @@ from tlstunnel.cli.cert import render
 from tlstunnel.cli.colours import URGENCY_STYLES
 from tlstunnel.cli.status import problems_of
 from tlstunnel.observe.admin.page import page
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.series import schema_for
 from tlstunnel.observe.state import CertificateState, TunnelState
 from tlstunnel.observe.status import status_document
@@ -66,12 +66,12 @@ def status_of(end: datetime, life: timedelta = 100 * DAY) -> dict[str, object]:
         not_after=end.timestamp(),
         loaded_at=NOW.timestamp(),
     )
-    board = Board(schema.layout, rows=1)
-    board.row(0)
+    counters = Counters(schema.layout, rows=1)
+    counters.row(0)
     state = TunnelState(
         version="0", supervisor_pid=1, started_at=NOW.timestamp() - 60, phase="ready", certificates=(shown,)
     )
-    return status_document(board, schema, state, now=NOW.timestamp())
+    return status_document(counters, schema, state, now=NOW.timestamp())
 
 
 @pytest.mark.parametrize("ahead", [13 * DAY + 23 * HOUR, DAY, 5 * HOUR, -5 * HOUR, -3 * DAY])

@@ -15,7 +15,7 @@ from tests.support.admin_rig import config
 from tests.unit.test_log_lines import record
 from tlstunnel.config.model import Log as LogSettings
 from tlstunnel.daemon.processes.workforce import GRACE_S
-from tlstunnel.observe.counters import Board, Row
+from tlstunnel.observe.counters import Counters, Row
 from tlstunnel.observe.log import ENDING_S, Log
 from tlstunnel.observe.outbox import MAX_PENDING
 from tlstunnel.observe.series import ProcessSeries, schema_for
@@ -60,7 +60,7 @@ class Reader:
 def log_on(sink: Any, clock: Callable[[], float] | None = None) -> tuple[Log, Row, ProcessSeries]:
     """A worker's log, with the row it counts in."""
     schema = schema_for(config())
-    row = Board(schema.layout, rows=1).row(0)
+    row = Counters(schema.layout, rows=1).row(0)
     log = Log(sink, LogSettings(format="json"), **({} if clock is None else {"monotonic": clock}))
     log.begin_in_child(batched=True)
     log.count_on(row, schema.process)

@@ -14,7 +14,7 @@ import pytest
 from tests.support.admin_rig import config
 from tests.support.logs import ListSink, log_on
 from tests.unit.test_log_lines import record
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.log import BURST, INTERVAL_S
 from tlstunnel.observe.outbox import MAX_PENDING
 from tlstunnel.observe.series import schema_for
@@ -121,7 +121,7 @@ def test_a_full_pipe_is_noticed_even_where_proc_cannot_open_it(
 def test_a_sink_that_fails_costs_lines_that_are_counted_not_a_crash(sink: ListSink) -> None:
     log = log_on(sink)
     schema = schema_for(config())
-    row = Board(schema.layout, rows=1).row(0)
+    row = Counters(schema.layout, rows=1).row(0)
     log.count_on(row, schema.process)
     sink.error = OSError(28, "No space left on device")
     for _ in range(3):
@@ -239,7 +239,7 @@ def test_behind_a_proxy_limits_are_as_rare_and_wrong_headers_noise_in_either_for
 
 def test_suppressed_lines_are_counted_on_the_board(sink: ListSink) -> None:
     schema = schema_for(config())
-    row = Board(schema.layout, rows=1).row(0)
+    row = Counters(schema.layout, rows=1).row(0)
     log = log_on(sink)
     log.count_on(row, schema.process)
     for _ in range(BURST + 7):

@@ -14,7 +14,7 @@ from tests.support.admin_rig import begin, config, one_connection
 from tests.unit.test_log_lines import WHEN, record
 from tests.unit.test_observe_observer import ListLog
 from tlstunnel.observe.admin.routes import PATHS
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.lines import LEVEL_OF, JSONLines
 from tlstunnel.observe.listing import describe
 from tlstunnel.observe.log import BURST, INTERVAL_S
@@ -117,8 +117,8 @@ def test_every_path_is_documented() -> None:
 
 def test_every_key_of_the_status_is_documented() -> None:
     schema = schema_for(config())
-    board = Board(schema.layout, rows=2)
-    one_connection(Observer(schema, board.row(1), ListLog()), 0, CloseReason.NOT_TLS)
+    counters = Counters(schema.layout, rows=2)
+    one_connection(Observer(schema, counters.row(1), ListLog()), 0, CloseReason.NOT_TLS)
     state = TunnelState(
         version="1",
         supervisor_pid=1,
@@ -130,7 +130,7 @@ def test_every_key_of_the_status_is_documented() -> None:
         ),
         last_reload=ReloadState(at=0.0, ok=True),
     )
-    document = status_document(board, schema, state)
+    document = status_document(counters, schema, state)
     text = section(page("admin.md"), "/status")
     top, service = text.split("A service:")
     assert [row[0].strip("`") for row in rows(top)] == list(document)
@@ -150,7 +150,7 @@ def test_every_key_of_the_status_is_documented() -> None:
 
 def test_every_key_of_a_listed_connection_is_documented() -> None:
     schema = schema_for(config())
-    observer = Observer(schema, Board(schema.layout, rows=1).row(0), ListLog())
+    observer = Observer(schema, Counters(schema.layout, rows=1).row(0), ListLog())
     shown = describe(begin(observer, 0, 1), time.monotonic())
     table = {row[0].strip("`"): words(row[1]) for row in rows(section(page("admin.md"), "/connections"))}
     assert table["connections"] == ["id", *[word for word in table["connections"][1:] if word != "row"], "row"]

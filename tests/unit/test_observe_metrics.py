@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from tests.support.admin_rig import begin, config, one_connection
 from tests.unit.test_observe_observer import ListLog
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.metrics import FAMILIES, TunnelCollector, exposition
 from tlstunnel.observe.observer import Observer
 from tlstunnel.observe.processes import ProcessUsage, usage
@@ -46,13 +46,13 @@ CONTRACT = {
 
 
 class World:
-    """A board with two workers, and its page."""
+    """A counters with two workers, and its page."""
 
     def __init__(self) -> None:
         self.schema = schema_for(config())
-        self.board = Board(self.schema.layout, rows=3)
-        self.own = self.board.row(0)
-        self.workers = [Observer(self.schema, self.board.row(row), ListLog()) for row in (1, 2)]
+        self.counters = Counters(self.schema.layout, rows=3)
+        self.own = self.counters.row(0)
+        self.workers = [Observer(self.schema, self.counters.row(row), ListLog()) for row in (1, 2)]
         self.blob = StateBlob()
         self.state = TunnelState(
             version="1.0",
@@ -76,7 +76,7 @@ class World:
 
     def page(self, accept: str = "") -> str:
         collector = TunnelCollector(
-            self.board,
+            self.counters,
             self.schema,
             self.blob,
             lambda pid: ProcessUsage(float(pid), 1, 2, 3.0, None if pid == 1 else 5, 6),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.admin_rig import begin, config, one_connection
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.observer import Observer
 from tlstunnel.observe.record import ConnectionRecord, Identifiers
 from tlstunnel.observe.series import schema_for
@@ -35,7 +35,7 @@ def log() -> ListLog:
 @pytest.fixture
 def observer(log: ListLog) -> Observer:
     schema = schema_for(config())
-    return Observer(schema, Board(schema.layout, rows=2).row(1), log)
+    return Observer(schema, Counters(schema.layout, rows=2).row(1), log)
 
 
 @pytest.mark.parametrize("reason", CloseReason, ids=lambda reason: reason.name)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tlstunnel.cli.top import obey
-from tlstunnel.cli.top_view import Wishes, plain_line, screen, talkers_to_show
+from tlstunnel.cli.top_view import ViewState, plain_line, screen, talkers_to_show
 from tlstunnel.tools.top.rates import HISTORY, Totals, Watch, rates_between, sparkline
 
 
@@ -53,10 +53,10 @@ def connection(identifier: str, moved: int, **about: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def draw(watch: Watch, wishes: Wishes, *, width: int = 80, height: int = 24, **more: Any) -> list[str]:
+def draw(watch: Watch, view: ViewState, *, width: int = 80, height: int = 24, **more: Any) -> list[str]:
     console = Console(width=width, height=height, color_system=None, force_terminal=False)
     with console.capture() as captured:
-        console.print(screen(status(), watch, wishes, width=width, height=height, address="127.0.0.1:9464", **more))
+        console.print(screen(status(), watch, view, width=width, height=height, address="127.0.0.1:9464", **more))
     return captured.get().splitlines()
 
 
@@ -119,7 +119,7 @@ def watched() -> Watch:
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (132, 50), (80, 20)])
 def test_the_screen_fits_the_terminal(width: int, height: int) -> None:
-    lines = draw(watched(), Wishes(), width=width, height=height)
+    lines = draw(watched(), ViewState(), width=width, height=height)
     assert len(lines) <= height
     assert max(map(len, lines)) <= width
     for word in ("orders", "192.0.2.7:1", "denied", "days left", "q quit"):
@@ -138,7 +138,7 @@ def test_the_screen_shows_all_it_has_room_for_and_says_what_it_hides(height: int
     watch.look(busy, [connection(f"{number:02}", number, service="s0") for number in range(talkers)], 0.0)
     console = Console(width=120, height=height, color_system=None, force_terminal=False)
     with console.capture() as captured:
-        console.print(screen(busy, watch, Wishes(), width=120, height=height, address="127.0.0.1:9464"))
+        console.print(screen(busy, watch, ViewState(), width=120, height=height, address="127.0.0.1:9464"))
     lines = [line.rstrip() for line in captured.get().splitlines()]
     assert len(lines) <= height
     titles = {
@@ -154,64 +154,65 @@ def test_the_screen_shows_all_it_has_room_for_and_says_what_it_hides(height: int
 
 
 def test_what_peers_chose_cannot_move_the_cursor() -> None:
-    assert not any("\x1b" in line for line in draw(watched(), Wishes()))
+    assert not any("\x1b" in line for line in draw(watched(), ViewState()))
 
 
 def test_the_screen_says_when_the_endpoint_is_gone() -> None:
     assert (
-        "no tunnel's admin endpoint answers" in draw(watched(), Wishes(), note="no tunnel's admin endpoint answers")[0]
+        "no tunnel's admin endpoint answers"
+        in draw(watched(), ViewState(), note="no tunnel's admin endpoint answers")[0]
     )
 
 
 def test_talkers_are_sorted_and_filtered_as_wished() -> None:
     watch = watched()
-    assert talkers_to_show(watch, Wishes(sort="age"))[0].about["id"] == "ff"
-    assert talkers_to_show(watch, Wishes(sort="total"))[0].about["id"] == "39"
-    assert [each.about["id"] for each in talkers_to_show(watch, Wishes(text="billing"))] == ["ff"]
-    assert [each.about["id"] for each in talkers_to_show(watch, Wishes(service="mail"))] == ["ff"]
+    assert talkers_to_show(watch, ViewState(sort="age"))[0].about["id"] == "ff"
+    assert talkers_to_show(watch, ViewState(sort="total"))[0].about["id"] == "39"
+    assert [each.about["id"] for each in talkers_to_show(watch, ViewState(text="billing"))] == ["ff"]
+    assert [each.about["id"] for each in talkers_to_show(watch, ViewState(service="mail"))] == ["ff"]
 
 
 def test_keys_sort_filter_pause_help_and_quit() -> None:
-    wishes, services = Wishes(), ["mail", "orders"]
-    assert obey("s", wishes, services)
-    assert wishes.sort == "total"
-    assert obey("ff", wishes, services)
-    assert wishes.service == "orders"
-    assert obey("f", wishes, services)
-    assert wishes.service is None
-    assert obey("p?", wishes, services)
-    assert (wishes.is_paused, wishes.shows_help) == (True, True)
-    assert not obey("q", wishes, services)
+    view, services = ViewState(), ["mail", "orders"]
+    assert obey("s", view, services)
+    assert view.sort == "total"
+    assert obey("ff", view, services)
+    assert view.service == "orders"
+    assert obey("f", view, services)
+    assert view.service is None
+    assert obey("p?", view, services)
+    assert (view.is_paused, view.shows_help) == (True, True)
+    assert not obey("q", view, services)
 
 
 def test_a_typed_filter_may_hold_the_letters_of_keys() -> None:
-    wishes = Wishes()
+    view = ViewState()
     for key in "/qsx\x7f":
-        assert obey(key, wishes, [])
-    assert (wishes.text, wishes.is_typing) == ("qs", True)
-    obey("\r", wishes, [])
-    assert (wishes.text, wishes.is_typing) == ("qs", False)
-    obey("/", wishes, [])
-    obey("\x1b", wishes, [])
-    assert (wishes.text, wishes.is_typing) == ("", False)
+        assert obey(key, view, [])
+    assert (view.text, view.is_typing) == ("qs", True)
+    obey("\r", view, [])
+    assert (view.text, view.is_typing) == ("qs", False)
+    obey("/", view, [])
+    obey("\x1b", view, [])
+    assert (view.text, view.is_typing) == ("", False)
 
 
 def test_special_keys_are_ignored() -> None:
-    wishes = Wishes()
-    assert obey("\x1b[A", wishes, [])
-    assert wishes == Wishes()
+    view = ViewState()
+    assert obey("\x1b[A", view, [])
+    assert view == ViewState()
 
 
 def test_a_filtered_service_that_is_gone_leads_back_to_the_first() -> None:
-    wishes = Wishes(service="gone")
-    obey("f", wishes, ["mail"])
-    assert wishes.service == "mail"
+    view = ViewState(service="gone")
+    obey("f", view, ["mail"])
+    assert view.service == "mail"
 
 
 def test_help_and_typing_are_shown() -> None:
-    assert any("pause" in line for line in draw(watched(), Wishes(shows_help=True)))
-    assert draw(watched(), Wishes(is_typing=True, text="ab"))[-1].startswith("/ab_")
-    assert "PAUSED" in draw(watched(), Wishes(is_paused=True), width=100)[-1]
+    assert any("pause" in line for line in draw(watched(), ViewState(shows_help=True)))
+    assert draw(watched(), ViewState(is_typing=True, text="ab"))[-1].startswith("/ab_")
+    assert "PAUSED" in draw(watched(), ViewState(is_paused=True), width=100)[-1]
 
 
 def test_a_plain_line_says_it_all() -> None:

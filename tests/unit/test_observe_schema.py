@@ -9,7 +9,7 @@ from tests.support.admin_rig import config
 from tlstunnel.access.policy import Policy, Reason
 from tlstunnel.address import TCPAddress
 from tlstunnel.config.model import ClientAuth, Mode, TargetTLS, TLSSettings
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.series import (
     CIPHERS_12,
     DECISIONS,
@@ -118,15 +118,15 @@ def test_every_reason_of_a_policy_has_its_series_and_only_where_somebody_is_aske
 
 def test_a_reload_keeps_the_counts_of_services_that_stay() -> None:
     before = schema_for(config(("a", "b")))
-    board = Board(before.layout, rows=2)
-    cells = board.row(1).cells
+    counters = Counters(before.layout, rows=2)
+    cells = counters.row(1).cells
     for number, cell in enumerate(cells_of(before.services[1])):
         cells[cell] = number
     changed = config(("new", "b"))
     after = schema_for(changed, before)
-    board.grow(after.layout)
+    counters.grow(after.layout)
     assert cells_of(after.services[1]) == cells_of(before.services[1])
-    assert [board.snapshot().total(cell) for cell in cells_of(after.services[1])] == list(
+    assert [counters.snapshot().total(cell) for cell in cells_of(after.services[1])] == list(
         range(len(cells_of(before.services[1])))
     )
     assert not set(cells_of(after.services[0])) & set(cells_of(before.services[0]))
@@ -151,8 +151,8 @@ def test_a_new_target_gets_a_gauge_and_the_old_ones_keep_theirs() -> None:
 
 
 def test_a_value_on_a_bound_belongs_to_the_bucket_of_that_bound() -> None:
-    board = Board(schema_for(config()).layout, rows=1)
-    row = board.row(0)
+    counters = Counters(schema_for(config()).layout, rows=1)
+    row = counters.row(0)
     histogram = Histogram((0.1, 1.0), first=0, sum=3)
     for value in (0.05, 0.1, 0.5, 1.0, 5.0):
         histogram.observe(row.cells, row.floats, value)

@@ -258,8 +258,8 @@ def test_an_error_tells_the_machine_from_the_name(fifo: Path) -> None:
 
 OPENS_BY_ITSELF = {
     # The kernel's files.
-    "tools.bench.actors", "tools.bench.machine", "tools.bench.process", "observe.processes", "daemon.processes.launch",
-    "daemon.system.limits",
+    "tools.bench.processes", "tools.bench.machine", "tools.bench.process", "observe.processes",
+    "daemon.processes.launch", "daemon.system.limits",
     "daemon.processes.liveness", "daemon.system.privileges", "daemon.listen.bind_errors", "daemon.system.trim",
     # /dev/null, what we are installed with, our own units, locks, and files of our own making.
     "cli.app", "cli.entry", "cli.files", "cli.systemd", "tools.pki.files", "daemon.ocsp.stapling",

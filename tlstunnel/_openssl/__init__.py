@@ -19,8 +19,8 @@ from tlstunnel._openssl.contexts import (
     tell_errors_to,
 )
 from tlstunnel._openssl.engine import (
+    BULK_MIN,
     CHUNK,
-    FAT,
     RECORD,
     Engine,
     Scratch,
@@ -29,8 +29,8 @@ from tlstunnel._openssl.keys import read_key
 from tlstunnel._openssl.verify import PURPOSE_CLIENT, PURPOSE_SERVER, ChainVerdict, is_for_host, verify_chain
 
 __all__ = [
+    "BULK_MIN",
     "CHUNK",
-    "FAT",
     "PURPOSE_CLIENT",
     "PURPOSE_SERVER",
     "RECORD",

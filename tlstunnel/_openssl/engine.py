@@ -24,7 +24,7 @@ OUT = RECORD
 """What is copied out of an output at most: one record, which stays in the first-level cache."""
 _SMALL = 4096
 """Up to here copying into the session's own BIO is cheaper than making a BIO over the scratch."""
-FAT = 32 * 1024
+BULK_MIN = 32 * 1024
 """An output that ever held this much is worth giving back when the session is quiet."""
 _ONE_RECORD = 16 * 1024
 UNFINISHED_RECORD = b"\x17\x03\x03\x41\x00" + bytes(RECORD - 1)

@@ -16,7 +16,7 @@ import typer
 from tlstunnel.cli.status import ADMIN_OPTION, CA_OPTION, CERT_OPTION, KEY_OPTION, parse_admin
 
 if TYPE_CHECKING:
-    from tlstunnel.cli.top_view import Wishes
+    from tlstunnel.cli.top_view import ViewState
     from tlstunnel.tools.top.client import AdminClient
     from tlstunnel.tools.top.rates import Watch
 
@@ -80,12 +80,12 @@ def _run_screen(client: AdminClient, interval: float, count: int) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from tlstunnel.cli.top_view import Wishes, screen
+    from tlstunnel.cli.top_view import ViewState, screen
     from tlstunnel.errors import StartupError
     from tlstunnel.tools.top.rates import Watch
 
     console = Console(highlight=False)
-    watch, wishes = Watch(), Wishes()
+    watch, view = Watch(), ViewState()
     status = _look(client, watch)
     note, looks, due = "", 0, time.monotonic() + interval
     with _keys_at_once(sys.stdin.fileno()), Live(console=console, screen=True, auto_refresh=False) as live:
@@ -94,7 +94,7 @@ def _run_screen(client: AdminClient, interval: float, count: int) -> None:
                 screen(
                     status,
                     watch,
-                    wishes,
+                    view,
                     width=console.width,
                     height=console.height,
                     address=str(client.address),
@@ -104,11 +104,11 @@ def _run_screen(client: AdminClient, interval: float, count: int) -> None:
             )
             if select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
                 typed = os.read(sys.stdin.fileno(), 256).decode("utf-8", "ignore")
-                if not typed or not obey(typed, wishes, sorted(watch.services)):
+                if not typed or not obey(typed, view, sorted(watch.services)):
                     return
                 continue
             due = time.monotonic() + interval
-            if not wishes.is_paused:
+            if not view.is_paused:
                 try:
                     status, note = _look(client, watch), ""
                 except StartupError as exc:
@@ -119,54 +119,54 @@ def _run_screen(client: AdminClient, interval: float, count: int) -> None:
                 return
 
 
-def obey(typed: str, wishes: Wishes, services: list[str]) -> bool:
-    """Apply keys to the wishes. Returns whether to go on.
+def obey(typed: str, view: ViewState, services: list[str]) -> bool:
+    """Apply keys to the view. Returns whether to go on.
 
     Args:
         typed: what the terminal sent at once: a key, or an escape sequence of a special key, which is ignored.
-        wishes: changed in place.
+        view: changed in place.
         services: the names that `f` goes through.
     """
     if typed.startswith(_ESCAPE) and len(typed) > 1:
         return True
     for key in typed:
-        if wishes.is_typing:
-            _type(key, wishes)
+        if view.is_typing:
+            _type(key, view)
         elif key in ("q", "\x03", "\x04"):
             return False
         else:
-            _press(key, wishes, services)
+            _press(key, view, services)
     return True
 
 
-def _type(key: str, wishes: Wishes) -> None:
+def _type(key: str, view: ViewState) -> None:
     if key in ("\r", "\n"):
-        wishes.is_typing = False
+        view.is_typing = False
     elif key == _ESCAPE:
-        wishes.is_typing, wishes.text = False, ""
+        view.is_typing, view.text = False, ""
     elif key in ("\x7f", "\b"):
-        wishes.text = wishes.text[:-1]
+        view.text = view.text[:-1]
     elif key.isprintable():
-        wishes.text += key
+        view.text += key
 
 
-def _press(key: str, wishes: Wishes, services: list[str]) -> None:
+def _press(key: str, view: ViewState, services: list[str]) -> None:
     from tlstunnel.cli.top_view import SORTS
 
     if key == "s":
-        wishes.sort = SORTS[(SORTS.index(wishes.sort) + 1) % len(SORTS)]
+        view.sort = SORTS[(SORTS.index(view.sort) + 1) % len(SORTS)]
     elif key == "f":
         choices: list[str | None] = [None, *services]
-        place = choices.index(wishes.service) if wishes.service in choices else 0
-        wishes.service = choices[(place + 1) % len(choices)]
+        place = choices.index(view.service) if view.service in choices else 0
+        view.service = choices[(place + 1) % len(choices)]
     elif key == "/":
-        wishes.is_typing = True
+        view.is_typing = True
     elif key in ("p", " "):
-        wishes.is_paused = not wishes.is_paused
+        view.is_paused = not view.is_paused
     elif key == "?":
-        wishes.shows_help = not wishes.shows_help
+        view.shows_help = not view.shows_help
     elif key == _ESCAPE:
-        wishes.shows_help, wishes.text, wishes.service = False, "", None
+        view.shows_help, view.text, view.service = False, "", None
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ _FIXED_LINES = 9
 
 
 @dataclass(slots=True)
-class Wishes:
+class ViewState:
     """What the keys have set."""
 
     sort: str = "rate"
@@ -43,32 +43,32 @@ p space  pause
 
 
 def screen(
-    status: dict[str, Any], watch: Watch, wishes: Wishes, *, width: int, height: int, address: str, note: str = ""
+    status: dict[str, Any], watch: Watch, view: ViewState, *, width: int, height: int, address: str, note: str = ""
 ) -> Group:
     """The whole screen.
 
     Args:
         status: the last status document.
         watch: rates and talkers.
-        wishes: what the keys have set.
+        view: what the keys have set.
         width: columns of the terminal.
         height: its lines.
         address: the endpoint.
         note: what is wrong with the connection to it; empty if nothing.
     """
     parts: list[Any] = [_head(status, address, note, width), _sparklines(watch, width)]
-    if wishes.shows_help:
+    if view.shows_help:
         parts.append(Text("\n" + HELP))
         return Group(*parts)
-    services, talkers = _services(watch, wishes), talkers_to_show(watch, wishes)
-    trouble, certificates = _trouble(watch, wishes), _certificates(status, wishes)
+    services, talkers = _services(watch, view), talkers_to_show(watch, view)
+    trouble, certificates = _trouble(watch, view), _certificates(status, view)
     rooms = _share(max(4, height - _FIXED_LINES), len(services), len(talkers), len(trouble), len(certificates))
     parts += [
         _service_table(services, rooms[0]),
-        _talker_table(talkers, rooms[1], _open(watch, wishes, len(talkers)), width),
+        _talker_table(talkers, rooms[1], _open(watch, view, len(talkers)), width),
         _trouble_table(trouble, rooms[2]),
         _certificate_table(status, certificates, rooms[3]),
-        _keys(wishes),
+        _keys(view),
     ]
     return Group(*parts)
 
@@ -89,11 +89,11 @@ def _share(room: int, services: int, talkers: int, trouble: int, certificates: i
     return found[0], max(found[1], min(talkers, 1)), found[2], found[3]
 
 
-def _open(watch: Watch, wishes: Wishes, found: int) -> int:
+def _open(watch: Watch, view: ViewState, found: int) -> int:
     """How many talkers there are in truth: not every open connection is listed, and what is not cannot be searched."""
-    if wishes.text:
+    if view.text:
         return found
-    rates = watch.current if wishes.service is None else watch.services.get(wishes.service)
+    rates = watch.current if view.service is None else watch.services.get(view.service)
     return max(found, rates.open if rates is not None else 0)
 
 
@@ -111,17 +111,17 @@ def plain_line(status: dict[str, Any], watch: Watch, clock: str) -> str:
     )
 
 
-def talkers_to_show(watch: Watch, wishes: Wishes) -> list[Talker]:
-    """The talkers that the wishes let through, in the order they ask for."""
-    needle = wishes.text.lower()
+def talkers_to_show(watch: Watch, view: ViewState) -> list[Talker]:
+    """The talkers that the view let through, in the order they ask for."""
+    needle = view.text.lower()
     found = [
         talker
         for talker in watch.talkers
-        if wishes.service in (None, talker.about["service"]) and needle in _searched(talker.about)
+        if view.service in (None, talker.about["service"]) and needle in _searched(talker.about)
     ]
-    if wishes.sort == "age":
+    if view.sort == "age":
         return sorted(found, key=lambda talker: float(talker.about["age_s"]), reverse=True)
-    if wishes.sort == "total":
+    if view.sort == "total":
         return sorted(found, key=lambda talker: talker.total, reverse=True)
     return sorted(found, key=lambda talker: (talker.rate, talker.total), reverse=True)
 
@@ -183,10 +183,10 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _services(watch: Watch, wishes: Wishes) -> list[tuple[str, Rates]]:
+def _services(watch: Watch, view: ViewState) -> list[tuple[str, Rates]]:
     """Those to show, the busiest first."""
     busiest = sorted(watch.services.items(), key=lambda item: item[1].forward + item[1].reverse, reverse=True)
-    return [(name, rates) for name, rates in busiest if wishes.service in (None, name)]
+    return [(name, rates) for name, rates in busiest if view.service in (None, name)]
 
 
 def _service_table(found: list[tuple[str, Rates]], room: int) -> Table:
@@ -232,10 +232,10 @@ def _talker_table(found: list[Talker], room: int, count: int, width: int) -> Tab
 Trouble = tuple[tuple[str, str], tuple[int, float]]
 
 
-def _trouble(watch: Watch, wishes: Wishes) -> list[Trouble]:
+def _trouble(watch: Watch, view: ViewState) -> list[Trouble]:
     """What to show of it, the most frequent first."""
     worst = sorted(watch.trouble.items(), key=lambda item: (item[1][1], item[1][0]), reverse=True)
-    return [(key, found) for key, found in worst if wishes.service in (None, key[0])]
+    return [(key, found) for key, found in worst if view.service in (None, key[0])]
 
 
 def _trouble_table(found: list[Trouble], room: int) -> Table:
@@ -245,10 +245,10 @@ def _trouble_table(found: list[Trouble], room: int) -> Table:
     return table
 
 
-def _certificates(status: dict[str, Any], wishes: Wishes) -> list[dict[str, Any]]:
+def _certificates(status: dict[str, Any], view: ViewState) -> list[dict[str, Any]]:
     """Those to show, what ends first first."""
     soonest = sorted(status["certificates"], key=lambda each: str(each["not_after"]))
-    return [each for each in soonest if wishes.service in (None, each["service"])]
+    return [each for each in soonest if view.service in (None, each["service"])]
 
 
 def _certificate_table(status: dict[str, Any], found: list[dict[str, Any]], room: int) -> Table:
@@ -260,16 +260,16 @@ def _certificate_table(status: dict[str, Any], found: list[dict[str, Any]], room
     return table
 
 
-def _keys(wishes: Wishes) -> Text:
-    if wishes.is_typing:
-        return Text.assemble(("/", "bold"), wishes.text, ("_", "blink"), ("   Enter keeps it, Escape drops it", "dim"))
+def _keys(view: ViewState) -> Text:
+    if view.is_typing:
+        return Text.assemble(("/", "bold"), view.text, ("_", "blink"), ("   Enter keeps it, Escape drops it", "dim"))
     keys = Text("q quit  s sort: ", "dim")
-    keys.append(wishes.sort, "bold")
+    keys.append(view.sort, "bold")
     keys.append("  f service: ", "dim")
-    keys.append(wishes.service or "all", "bold")
+    keys.append(view.service or "all", "bold")
     keys.append("  / filter: ", "dim")
-    keys.append(wishes.text or "none", "bold")
+    keys.append(view.text or "none", "bold")
     keys.append("  p pause  ? help", "dim")
-    if wishes.is_paused:
+    if view.is_paused:
         keys.append("  PAUSED", "bold yellow")
     return keys

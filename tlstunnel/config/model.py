@@ -221,7 +221,7 @@ class Service:
 
 
 MAX_WORKERS = 240
-"""Worker processes of one configuration: those of two must fit on the board, while one drains (`observe.counters`)."""
+"""Worker processes of one configuration: those of two must have room in `observe.counters`, while one drains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ A limit is a promise of the daemon, not of a process, so it is asked about over 
 drains included. What must hold, whatever dies when: never more than the limit, and nobody refused or kept waiting while
 there is room.
 
-Connections are counted on the board, in gauges of the worker's own row (`taken`). Only the owner writes a row, and the
+Connections are counted in gauges of the worker's own row (`taken`). Only the owner writes a row, and the
 supervisor clears it when the owner has died; the kernel had closed its connections by then. To find room and to take it
 must be one step, so whoever wants some holds the lock: a record lock on a file without a name, which the kernel
 releases when its holder dies, at whatever instruction. Giving a place back is a store and needs no lock.
@@ -34,7 +34,7 @@ import time
 
 from tlstunnel.config.model import Rate
 from tlstunnel.errors import StartupError, words_of
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 
 PER_CONNECTION = 2
 """Descriptors: the client's and the backend's."""
@@ -62,19 +62,19 @@ class Ledger:
     """Made by the supervisor before it forks.
 
     Args:
-        board: where connections are counted.
+        counters: where connections are counted.
 
     Raises:
         StartupError: the machine has no room for it.
     """
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         try:
             self._lock = os.memfd_create("tlstunnel-lock")
             self.told = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             """Watched with EPOLLET by everybody, read by nobody."""
-            self._memory = _map(mmap.PAGESIZE + _ENTRIES * (_KEY.size + 8) + board.rows * _ENTRIES * _COUNT_BYTES)
+            self._memory = _map(mmap.PAGESIZE + _ENTRIES * (_KEY.size + 8) + counters.rows * _ENTRIES * _COUNT_BYTES)
         except OSError as exc:
             raise StartupError(f"cannot count connections: {words_of(exc)}") from exc
         view = memoryview(self._memory)
@@ -107,8 +107,8 @@ class Ledger:
         fcntl.lockf(self._lock, fcntl.LOCK_UN)
 
     def total(self, cell: int) -> int:
-        """A cell of the board, added up over all rows."""
-        return self._board.total(cell)
+        """A cell of the counters, added up over all rows."""
+        return self._counters.total(cell)
 
     # Who waits.
 
@@ -153,7 +153,7 @@ class Ledger:
 
     def count(self, entry: int) -> int:
         """How many connections an entry has open, over all workers."""
-        return sum(self._counts[entry : self._board.rows_used * _ENTRIES : _ENTRIES])
+        return sum(self._counts[entry : self._counters.rows_used * _ENTRIES : _ENTRIES])
 
     def note(self, entry: int, row: int) -> None:
         """One more, in this row."""

@@ -1,6 +1,6 @@
-"""The board: counters in shared memory, one row for each process that counts.
+"""The counters: cells in shared memory, one row for each process that counts.
 
-The supervisor makes a `Board` before it forks. The memory is an anonymous file (memfd), so it needs no name and no
+The supervisor makes a `Counters` before it forks. The memory is an anonymous file (memfd), so it needs no name and no
 permission, and it outlives any worker: a counter is only lost together with the whole daemon. Workers inherit it; the
 admin process, which may not be forked from a memory with keys in it, is handed its descriptor.
 
@@ -41,7 +41,7 @@ services that a reload removed keep their cells."""
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the board must know of a schema: how many cells a row has and which of them are gauges."""
+    """What the counters must know of a schema: how many cells a row has and which of them are gauges."""
 
     cells: int
     gauges: tuple[int, ...] = ()
@@ -50,17 +50,17 @@ class Layout:
 class Row:
     """One process's counters. `cells` and `floats` are the same memory as int64 and as float64."""
 
-    __slots__ = ("_board", "cells", "floats", "index")
+    __slots__ = ("_counters", "cells", "floats", "index")
 
-    def __init__(self, board: Board, index: int, view: memoryview) -> None:
-        self._board = board
+    def __init__(self, counters: Counters, index: int, view: memoryview) -> None:
+        self._counters = counters
         self.index = index
         self.cells = view.cast("q")
         self.floats = view.cast("d")
 
     def clear_gauges(self) -> None:
         """Set this row's gauges to zero: its process is gone and has nothing open any more."""
-        for gauge in self._board.layout.gauges:
+        for gauge in self._counters.layout.gauges:
             self.cells[gauge] = 0
 
 
@@ -88,13 +88,13 @@ class Snapshot:
         return sum(row[cell] for row in self._floats)
 
 
-class Board:
+class Counters:
     """Rows of cells in memory shared with every process forked after this was made.
 
     Args:
         layout: the cells of the first configuration.
         rows: the supervisor's and one for each worker that may live at the same time, drained generations included.
-        file: in a process that shows another's board: its `fd` there.
+        file: in a process that shows another's counters: its `fd` there.
     """
 
     __slots__ = ("_capacity", "_cells", "_header", "_memory", "_stride", "_view", "fd", "layout", "rows")
@@ -105,7 +105,7 @@ class Board:
         self.rows = rows
         if file is None:
             self._stride = -(-max(layout.cells * SPARE, MIN_CELLS) * CELL_BYTES // page) * page
-            file = os.memfd_create("tlstunnel-board", os.MFD_CLOEXEC)
+            file = os.memfd_create("tlstunnel-counters", os.MFD_CLOEXEC)
             os.ftruncate(file, page + rows * self._stride)
         else:
             self._stride = (os.fstat(file).st_size - page) // rows

@@ -19,7 +19,7 @@ What is left out, and how one learns of it:
                             has a record for every connection that came past admission, so that records can be counted.
     no room to write        one line with the number of lines lost, as soon as there is room again
     no room until the end   `finish` waits for the reader for ENDING_S. What it did not take by then is counted, and
-                            whoever survives the process says so: its row of the board holds how many lines no line
+                            whoever survives the process says so: its row of the counters holds how many lines no line
                             has told of (`ProcessSeries.log_unsaid`, `.log_waiting`), also after it was killed
 """
 
@@ -109,7 +109,7 @@ class Log:
         self._shown = (0, 0)
 
     def count_on(self, row: Row, series: ProcessSeries) -> None:
-        """Count lines lost and suppressed in this row of the board, and show there how many nobody was told of."""
+        """Count lines lost and suppressed in this row of the counters, and show there how many nobody was told of."""
         self._row, self._series = row, series
 
     @property

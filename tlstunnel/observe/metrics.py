@@ -1,6 +1,6 @@
-"""Metrics for Prometheus: the board and the state, in the names of the contract.
+"""Metrics for Prometheus: the counters and the state, in the names of the contract.
 
-A custom collector reads one snapshot of the board per scrape. Nothing is counted here and nothing is kept between
+A custom collector reads one snapshot of the counters per scrape. Nothing is counted here and nothing is kept between
 scrapes, so this runs in the admin process and never costs the relay anything.
 
 Series that a configuration makes possible exist at 0 from the start, so that `rate()` sees the first event. Two
@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.samples import Sample
 
-from tlstunnel.observe.counters import SUPERVISOR_ROW, Board, Snapshot
+from tlstunnel.observe.counters import SUPERVISOR_ROW, Counters, Snapshot
 from tlstunnel.observe.processes import ProcessUsage, usage
 from tlstunnel.observe.series import Histogram, Schema, ServiceSeries
 from tlstunnel.observe.state import CertificateState, StateBlob, TunnelState
@@ -150,7 +150,7 @@ class TunnelCollector(Collector):
     """Every metric, read when asked for.
 
     Args:
-        board: the counters.
+        counters: the counters.
         schema: what they mean.
         state: the rest.
         processes: how a pid's usage is found.
@@ -158,18 +158,18 @@ class TunnelCollector(Collector):
 
     def __init__(
         self,
-        board: Board,
+        counters: Counters,
         schema: Schema,
         state: StateBlob,
         processes: Callable[[int], ProcessUsage | None] = usage,
     ) -> None:
-        self._board = board
+        self._counters = counters
         self._schema = schema
         self._state = state
         self._processes = processes
 
     def collect(self) -> Iterator[Metric]:
-        snapshot = self._board.snapshot()
+        snapshot = self._counters.snapshot()
         state = self._state.read()
         services = list(self._services(snapshot))
         yield from _service_metrics(snapshot, services, self._schema)

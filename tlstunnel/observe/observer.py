@@ -1,8 +1,8 @@
-"""What a worker tells of its connections: counted on the board, written to the log.
+"""What a worker tells of its connections: it counts them, and writes them to the log.
 
 One owner of the counting rules (`outcome.py` states them): whoever sets connections up reports what happened, and this
 module decides what that counts as. Every method is called at most once per connection, together about three
-microseconds; bytes are not reported here, the relay adds them to the board itself while they move.
+microseconds; bytes are not reported here, the relay adds them to the counters itself while they move.
 
     accepted ---- opened ---- [handshake_done] ---- [judged] ---- [dialed] ---- closed
           \\---- rejected (not worth a record: refused before anything was set up)
@@ -40,7 +40,7 @@ class Observer:
 
     Args:
         schema: the series of the worker's configuration.
-        row: the worker's row of the board.
+        row: the worker's row of the counters.
         log: where records are written.
     """
 

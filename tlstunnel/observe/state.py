@@ -1,7 +1,7 @@
 """What the supervisor tells the admin process: a JSON document in shared memory, replaced as a whole.
 
-Counters are on the board; this is the rest (names, addresses, processes, certificates, the last reload), which changes
-a few times an hour. The supervisor writes, whoever has its descriptor reads; nobody waits for anybody.
+`counters` has what is counted; this is the rest (names, addresses, processes, certificates, the last reload), which
+changes a few times an hour. The supervisor writes, whoever has its descriptor reads; nobody waits for anybody.
 
 The mapping holds two places and says which of them is current. A writer fills the other place and then switches, so a
 reader sees the old document or the new one. Only a reader that is overtaken twice while it copies could see a mixture;
@@ -45,7 +45,7 @@ class WorkerState:
 
     pid: int
     row: int
-    """Its row of the board, never 0."""
+    """Its row of the counters, never 0."""
     generation: int
     """Which configuration it runs; counts from 1."""
     started_at: float

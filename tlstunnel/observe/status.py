@@ -1,4 +1,4 @@
-"""The status document: what `/status` answers, made from the board and the state. docs/reference/admin.md explains it.
+"""The status document that `/status` answers, from counters and state. docs/reference/admin.md tells of it.
 
 Times are RFC 3339 in UTC; durations are seconds; days are whole ones, negative once the moment is past.
 """
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tlstunnel import lifetime
-from tlstunnel.observe.counters import SUPERVISOR_ROW, Board, Snapshot
+from tlstunnel.observe.counters import SUPERVISOR_ROW, Counters, Snapshot
 from tlstunnel.observe.processes import ProcessUsage, usage
 from tlstunnel.observe.series import Schema, ServiceSeries
 from tlstunnel.observe.state import CertificateState, ServiceState, TunnelState, WorkerState
@@ -19,7 +19,7 @@ from tlstunnel.outcome import CloseReason, Stage
 
 
 def status_document(
-    board: Board,
+    counters: Counters,
     schema: Schema,
     state: TunnelState,
     *,
@@ -28,7 +28,7 @@ def status_document(
 ) -> dict[str, Any]:
     """Everything a person wants to know first, as JSON-ready values."""
     now = time.time() if now is None else now
-    snapshot = board.snapshot()
+    snapshot = counters.snapshot()
     series = {each.name: each for each in schema.services}
     cells = schema.process
     last = state.last_reload

@@ -30,7 +30,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tlstunnel._openssl import CHUNK, FAT, Scratch, TLSError
+from tlstunnel._openssl import BULK_MIN, CHUNK, Scratch, TLSError
 from tlstunnel.outcome import OUR_ERRORS, CloseReason, of_session, of_socket
 from tlstunnel.relay.ends import PlainEnd
 from tlstunnel.relay.halfclose import OVER, Direction, Event, after
@@ -81,7 +81,7 @@ class Flow:
             if size:
                 active = self.sink
                 link.stamp = link.reactor.now
-                if size > FAT:
+                if size > BULK_MIN:
                     link.note_bulk(self)
                 size = active.send(size)
                 self.moved += size

@@ -224,7 +224,7 @@ class Stapling:
             by_service.append(staples)
         if any(staples is not None for staples in by_service):
             self._workforce.tell(StapleOrder(tuple(by_service)), list(generation.workers.values()))
-        daemon.showing.fetched = {der: each.staple for der, each in self._subjects.items() if each.staple is not None}
+        daemon.publisher.fetched = {der: each.staple for der, each in self._subjects.items() if each.staple is not None}
         daemon.show()
 
     def _remember(self, subject: _Subject) -> None:

@@ -25,7 +25,7 @@ from tlstunnel.errors import TunnelError
 from tlstunnel.observe.admin.process import run_admin
 from tlstunnel.observe.admin.routes import AdminSources
 from tlstunnel.observe.admin.tls import tls_context
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.log import open_log
 from tlstunnel.observe.series import Schema
 from tlstunnel.observe.state import StateBlob
@@ -36,7 +36,7 @@ _AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminPlan:
-    """What an admin process is to show, and where. The descriptors that go with it: board, state, its listening
+    """What an admin process is to show, and where. The descriptors that go with it: counters, state, its listening
     sockets, then its ends of the listing channels."""
 
     admin: Admin
@@ -45,7 +45,7 @@ class AdminPlan:
     board_rows: int
     sockets: int
     channels: tuple[int, ...]
-    """Rows of the board whose channels these are."""
+    """Rows of the counters whose channels these are."""
     identity: Identity | None
     supervisor_pid: int
 
@@ -85,9 +85,9 @@ def live(channel: socket.socket) -> int:
         file.seek(0)
         plan = pickle.load(file)  # noqa: S301 - from the supervisor
     assert isinstance(plan, AdminPlan)  # noqa: S101
-    board, state, *ends = fds[1:]
+    counters, state, *ends = fds[1:]
     sources = AdminSources(
-        board=Board(plan.schema.layout, plan.board_rows, board),
+        counters=Counters(plan.schema.layout, plan.board_rows, counters),
         schema=plan.schema,
         state=StateBlob(state),
         channels={row: socket.socket(fileno=fd) for row, fd in zip(plan.channels, ends[plan.sockets :], strict=True)},

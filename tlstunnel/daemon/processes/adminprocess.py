@@ -13,7 +13,7 @@ from tlstunnel.config.model import Config
 from tlstunnel.daemon.processes.children import fork, signal_process
 from tlstunnel.daemon.processes.state import Daemon
 from tlstunnel.errors import StartupError, words_of
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 
 _AGAIN_S = 1.0
 """Between its death and the next one: nobody loses more than a scrape by it, and a crash loop costs little."""
@@ -87,9 +87,9 @@ def _forked(body: Callable[[], int], ours: socket.socket, theirs: socket.socket)
 class AdminProcess:
     """Keeps one admin process alive while the configuration has an admin endpoint."""
 
-    def __init__(self, daemon: Daemon, board: Board, waiting: Waiting | None) -> None:
+    def __init__(self, daemon: Daemon, counters: Counters, waiting: Waiting | None) -> None:
         self._daemon = daemon
-        self._board = board
+        self._counters = counters
         self._waiting = waiting
         self._leaving: set[int] = set()
         self._on_settled: Callable[[], None] | None = None
@@ -120,7 +120,7 @@ class AdminProcess:
             admin=generation.config.admin,
             log=generation.config.log,
             schema=generation.schema,
-            board_rows=self._board.rows,
+            board_rows=self._counters.rows,
             sockets=len(sockets),
             channels=tuple(ends),
             identity=daemon.identity,
@@ -128,7 +128,7 @@ class AdminProcess:
         )
         daemon.admin_pid = waiting.pid
         try:
-            fds = [self._board.fd, daemon.showing.blob.fd, *sockets, *(end.fileno() for end in ends.values())]
+            fds = [self._counters.fd, daemon.publisher.blob.fd, *sockets, *(end.fileno() for end in ends.values())]
             send_plan(waiting.channel, plan, fds)
         except ConnectionError:
             pass  # it is dead: reaping follows
@@ -153,7 +153,7 @@ class AdminProcess:
     def look(self, hung: int) -> None:
         """Once a second: end one whose loop has not turned in so many looks. Another one follows."""
         daemon = self._daemon
-        beats = daemon.showing.blob.beats
+        beats = daemon.publisher.blob.beats
         has_turned, self._beats = beats != self._beats, beats
         self._missed = 0 if has_turned or daemon.admin_pid is None else self._missed + 1
         if self._missed > hung and daemon.admin_pid is not None:

@@ -1,7 +1,7 @@
 """What is said at an end, of a worker or of the daemon: that the log lost lines there must never stay unsaid.
 
 A worker waits for the log's reader before it ends (`Log.finish`); what the reader did not take is in the worker's row
-of the board, also where the worker was killed. The supervisor says how much that was. Its own lines go to the same
+of the counters, also where the worker was killed. The supervisor says how much that was. Its own lines go to the same
 reader, so when the daemon ends and that one still takes nothing, the places left are the metrics (for as long as
 somebody asks), the service manager's status, and stderr where the log goes elsewhere.
 """

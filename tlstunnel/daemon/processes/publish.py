@@ -31,7 +31,7 @@ _MAX_CERTIFICATES = 4000
 """How many are shown: the state has room for so many, and nobody reads more."""
 
 
-class Showing:
+class Publisher:
     """Publishes. `last_reload` is set by whoever reloads, `fetched` by whoever fetches."""
 
     def __init__(self, row: Row) -> None:
@@ -79,7 +79,7 @@ class Showing:
 
 
 def open_now(generation: Generation, workers: Collection[Child]) -> int:
-    """How many connections these workers have open, by what they count on the board."""
+    """How many connections these workers have open, by what they count."""
     every = (*generation.schema.services, *generation.schema.retired)
     return sum(child.row.cells[series.active] for child in workers for series in every)
 

@@ -39,7 +39,7 @@ from tlstunnel.daemon.processes.workforce import Workforce
 from tlstunnel.daemon.system.limits import descriptor_budget, raise_descriptor_limit, usable_cores
 from tlstunnel.daemon.system.trim import slim
 from tlstunnel.errors import StartupError, TunnelError
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.log import open_log
 from tlstunnel.observe.series import schema_for
 
@@ -69,10 +69,10 @@ class Reloads:
         workforce: Workforce,
         admin: AdminProcess,
         stapling: Stapling,
-        board: Board,
+        counters: Counters,
         poll: Poll,
     ) -> None:
-        self._daemon, self._workforce, self._admin, self._board = daemon, workforce, admin, board
+        self._daemon, self._workforce, self._admin, self._counters = daemon, workforce, admin, counters
         self._stapling = stapling
         self._poll = self._arriving_poll = poll
         self._outcome = ReloadOutcome(daemon)
@@ -188,7 +188,7 @@ class Reloads:
             count = len(list(listeners))
             budget = descriptor_budget(config, limit=raise_descriptor_limit(), listeners=count, workers=slots)
             schema = schema_for(config, extends=old.schema)
-            self._board.grow(schema.layout)
+            self._counters.grow(schema.layout)
             log = old.log if config.log == old.config.log else open_log(config.log)
         except TunnelError:
             old.listeners.retire(listeners)

@@ -21,7 +21,7 @@ class ReloadOutcome:
         process = daemon.generation.schema.process
         daemon.row.cells[process.reloads_ok] += 1
         daemon.row.floats[process.last_reload_success] = time.time()
-        daemon.showing.last_reload = ReloadState(at=time.time(), ok=True)
+        daemon.publisher.last_reload = ReloadState(at=time.time(), ok=True)
 
     def tell_success(self, what: str) -> None:
         """In the log and to the manager, whose reload is over now."""
@@ -32,7 +32,7 @@ class ReloadOutcome:
         """Nothing has changed."""
         daemon = self._daemon
         daemon.row.cells[daemon.generation.schema.process.reloads_failed] += 1
-        daemon.showing.last_reload = ReloadState(at=time.time(), ok=False, errors=tuple(str(error).splitlines()))
+        daemon.publisher.last_reload = ReloadState(at=time.time(), ok=False, errors=tuple(str(error).splitlines()))
 
     def tell_failure(self, error: TunnelError) -> None:
         """Every problem in the log. The manager has no word for it: its reload is over, and the status says how."""

@@ -1,4 +1,4 @@
-"""Who counts where: the board's rows, handed out to living workers and taken back.
+"""Who counts where: the counters's rows, handed out to living workers and taken back.
 
 Two workers must never share a row, so the replacement of a slot whose old worker still drains gets another. With a row
 goes a channel on which the admin process asks its worker for open connections.
@@ -11,22 +11,22 @@ import socket
 from tlstunnel.connection.ledger import Ledger
 from tlstunnel.errors import StartupError, words_of
 from tlstunnel.observe import listing
-from tlstunnel.observe.counters import Board, Row
+from tlstunnel.observe.counters import Counters, Row
 
 MAX_ROWS = 512
 """Workers that may live at the same time, those of old generations included. Rows nobody used cost no memory."""
 
 
 class Rows:
-    """Hands out the rows of a board; row 0 is the supervisor's own.
+    """Hands out the rows of a counters; row 0 is the supervisor's own.
 
     Raises:
         StartupError: the machine has no room for what connections are counted by.
     """
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
-        self.ledger = Ledger(board)
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self.ledger = Ledger(counters)
         self._free: list[int] = []
         self._next = 1
         self.admin_ends: dict[int, socket.socket] = {}
@@ -41,15 +41,15 @@ class Rows:
         if self._free:
             index = min(self._free)
             self._free.remove(index)
-        elif self._next == self._board.rows:
+        elif self._next == self._counters.rows:
             raise StartupError(
-                f"{self._board.rows - 1} workers live, most of them draining; wait until some have ended, "
+                f"{self._counters.rows - 1} workers live, most of them draining; wait until some have ended, "
                 "or lower drain_timeout"
             )
         else:
             index = self._next
             self._next += 1
-        return self._board.row(index)
+        return self._counters.row(index)
 
     def give_back(self, row: Row) -> None:
         """Its worker has ended: its counters stay, its gauges describe nothing any more."""
@@ -63,7 +63,7 @@ class Rows:
         Raises:
             StartupError: there are no descriptors for them.
         """
-        for index in range(1, min(self._next + more, self._board.rows)):
+        for index in range(1, min(self._next + more, self._counters.rows)):
             if index not in self.admin_ends:
                 try:
                     self.admin_ends[index], self.worker_ends[index] = listing.channel_pair()

@@ -9,7 +9,7 @@ from tlstunnel.daemon.listen.activation import Inherited
 from tlstunnel.daemon.listen.listeners import Listeners
 from tlstunnel.daemon.processes.children import Child
 from tlstunnel.daemon.processes.generation import Generation
-from tlstunnel.daemon.processes.publish import Showing
+from tlstunnel.daemon.processes.publish import Publisher
 from tlstunnel.daemon.processes.rows import Rows
 from tlstunnel.daemon.processes.signals import Signals
 from tlstunnel.daemon.processes.timers import Timers
@@ -43,7 +43,7 @@ class Daemon:
     rows: Rows
     row: Row
     """The supervisor's own counters."""
-    showing: Showing
+    publisher: Publisher
     notifier: Notifier
     signals: Signals
     timers: Timers = field(default_factory=Timers)
@@ -60,11 +60,11 @@ class Daemon:
 
     def show(self) -> None:
         """Publish how things stand, for the admin process and the metrics."""
-        self.showing.show(self.generation, self.children.values(), phase=self.phase, admin_pid=self.admin_pid)
+        self.publisher.show(self.generation, self.children.values(), phase=self.phase, admin_pid=self.admin_pid)
 
     def status_text(self) -> str:
         """One line for the service manager."""
-        return self.showing.status_text(self.generation, self.children.values())
+        return self.publisher.status_text(self.generation, self.children.values())
 
     def other_listeners(self, generation: Generation) -> Listeners | None:
         """Those of the generation that is coming or going beside this one: none of its children may keep them."""

@@ -38,7 +38,7 @@ from tlstunnel.daemon.processes.generation import Generation
 from tlstunnel.daemon.processes.heartbeat import Heartbeat
 from tlstunnel.daemon.processes.liveness import Liveness
 from tlstunnel.daemon.processes.messages import Reopen, Report
-from tlstunnel.daemon.processes.publish import Showing, cut_text
+from tlstunnel.daemon.processes.publish import Publisher, cut_text
 from tlstunnel.daemon.processes.reload import ANSWER_S, Reloads
 from tlstunnel.daemon.processes.reload_source import load_material
 from tlstunnel.daemon.processes.rows import MAX_ROWS, Rows
@@ -50,7 +50,7 @@ from tlstunnel.daemon.system.limits import descriptor_budget, raise_descriptor_l
 from tlstunnel.daemon.system.sdnotify import Notifier
 from tlstunnel.daemon.system.trim import slim
 from tlstunnel.errors import StartupError, TunnelError
-from tlstunnel.observe.counters import SUPERVISOR_ROW, Board
+from tlstunnel.observe.counters import SUPERVISOR_ROW, Counters
 from tlstunnel.observe.log import open_log
 from tlstunnel.observe.series import schema_for
 from tlstunnel.tls.context import check_settings
@@ -125,8 +125,8 @@ class _Supervisor:
             listeners.close()
             raise
         schema = schema_for(config)
-        board = Board(schema.layout, MAX_ROWS)
-        row = board.row(SUPERVISOR_ROW)
+        counters = Counters(schema.layout, MAX_ROWS)
+        row = counters.row(SUPERVISOR_ROW)
         generation = Generation(
             1,
             config,
@@ -142,16 +142,16 @@ class _Supervisor:
             inherited=inherited,
             identity=identity,
             passphrases=passphrases,
-            rows=Rows(board),
+            rows=Rows(counters),
             row=row,
-            showing=Showing(row),
+            publisher=Publisher(row),
             notifier=notifier,
             signals=signals,
         )
         self._workforce = Workforce(self._daemon, self._on_report, self._on_worker_end)
-        self._admin = AdminProcess(self._daemon, board, waiting)
+        self._admin = AdminProcess(self._daemon, counters, waiting)
         self._stapling = Stapling(self._daemon, self._workforce)
-        self._reloads = Reloads(self._daemon, self._workforce, self._admin, self._stapling, board, loaded.poll)
+        self._reloads = Reloads(self._daemon, self._workforce, self._admin, self._stapling, counters, loaded.poll)
         self._heartbeat = Heartbeat(self._daemon, self._workforce)
         self._liveness = Liveness(self._daemon, self._workforce, self._admin)
         self._failure: StartupError | None = None

@@ -20,7 +20,7 @@ class Channels:
     """The admin's ends of the workers' channels.
 
     Args:
-        ends: by row of the board.
+        ends: by row of the counters.
     """
 
     def __init__(self, ends: dict[int, socket.socket]) -> None:

@@ -16,7 +16,7 @@ from tlstunnel.address import TCPAddress
 from tlstunnel.observe.admin.channels import Channels
 from tlstunnel.observe.admin.http import Request, Response, json_response, text_response
 from tlstunnel.observe.admin.page import page
-from tlstunnel.observe.counters import Board
+from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.listing import DEFAULT_LIMIT, MAX_LIMIT, SORTS, ListingRequest
 from tlstunnel.observe.log import Log
 from tlstunnel.observe.metrics import TunnelCollector, exposition
@@ -38,11 +38,11 @@ PATHS = {
 class AdminSources:
     """What the admin process reads from. Everything here was made by the supervisor before it forked."""
 
-    board: Board
+    counters: Counters
     schema: Schema
     state: StateBlob
     channels: dict[int, socket.socket]
-    """The admin's ends of the workers' listing channels, by row of the board."""
+    """The admin's ends of the workers' listing channels, by row of the counters."""
     log: Log
     supervisor_pid: int
     """Our parent; once it is not any more, nothing is alive."""
@@ -57,7 +57,7 @@ class Routes:
 
     def __init__(self, sources: AdminSources) -> None:
         self._sources = sources
-        self._collector = TunnelCollector(sources.board, sources.schema, sources.state)
+        self._collector = TunnelCollector(sources.counters, sources.schema, sources.state)
         self._channels = Channels(sources.channels)
         self._handlers: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/": self._page,
@@ -127,7 +127,7 @@ class Routes:
 
     def _document(self) -> dict[str, Any] | None:
         state: TunnelState | None = self._sources.state.read()
-        return status_document(self._sources.board, self._sources.schema, state) if state is not None else None
+        return status_document(self._sources.counters, self._sources.schema, state) if state is not None else None
 
 
 def listing_request(query: dict[str, str]) -> ListingRequest:

@@ -21,9 +21,9 @@ from enum import StrEnum
 from typing import Any
 
 from tlstunnel.config.model import TLSSettings
-from tlstunnel.tools.bench.actors import ask, ask_all, daemon, hear, line, load, program, say
 from tlstunnel.tools.bench.load import BATCH
 from tlstunnel.tools.bench.process import cpu_at_rest_s, cpu_s
+from tlstunnel.tools.bench.processes import ask, ask_all, daemon, hear, line, load, program, say
 from tlstunnel.tools.bench.stats import Spread, percentile, spread
 
 GIB, MIB = 1 << 30, 1 << 20
