@@ -10,7 +10,7 @@ admin process, which may not be forked from a memory with keys in it, is handed 
 
 Every cell is eight bytes, aligned, and is written by exactly one process (the one that owns the row), so an increment
 is a plain load and store (about 65 ns from Python) and needs no lock. Readers in other processes add the rows up; they
-see each cell either before or after an increment. Which cell means what is `schema.py`'s business. Most cells are
+see each cell either before or after an increment. `series` says which cell means what. Most cells are
 int64; a few are float64 (sums of seconds), and the same memory is offered under both types.
 
 Counters only grow. Gauges (open connections) describe a living process, so when one dies its gauges must be cleared by
