@@ -21,6 +21,7 @@ from typing import ClassVar
 
 import pytest
 
+from tests.support import certificates
 from tests.support.admin_rig import Rig, running
 from tlstunnel.address import UnixAddress, parse_target
 from tlstunnel.connection.hint import HTTP_ANSWER
@@ -248,6 +249,42 @@ def test_texts_of_an_endpoint_cannot_steer_the_terminal(rig: Rig) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
     assert done.stdout.count("\\x1b[31mevil") == 2
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("certificates", "x"), ("services", [1]), ("workers", {}), ("version", None), ("last_reload", 3)],
+)
+def test_a_document_of_other_types_is_somebody_elses(rig: Rig, part: str, value: object) -> None:
+    client = AdminClient(parse_target(f"127.0.0.1:{rig.address}"))
+    document = client.document("/status")
+    client.close()
+    with stranger(http_answer(200, json.dumps({**document, part: value}).encode())) as port:
+        done = run("status", "--admin", f"127.0.0.1:{port}")
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
+
+
+def test_a_server_that_hangs_up_is_said_to_be_there() -> None:
+    with stranger(b"") as port:
+        done = run("status", "--admin", f"127.0.0.1:{port}")
+    assert done.stderr.startswith(f"tlstunnel: 127.0.0.1:{port}: somebody is there, and closes without an answer")
+
+
+def test_tls_asked_of_a_port_without_it_is_said(rig: Rig) -> None:
+    ca = certificates.ca().certificate
+    done = run("status", "--admin", f"127.0.0.1:{rig.address}", "--ca", str(ca))
+    assert done.stderr == (
+        f"tlstunnel: 127.0.0.1:{rig.address}: this port speaks no TLS; leave out --ca, --cert and --key, or name "
+        "another with --admin\n"
+    )
+
+
+@pytest.mark.parametrize("words", [("top", "--interval"), ("status", "--warn-days")], ids=" ".join)
+def test_a_number_that_is_none_is_refused(words: tuple[str, str]) -> None:
+    done = run(*words, "nan")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert words[1] in done.stderr
 
 
 def test_top_without_a_terminal_prints_plain_lines(rig: Rig) -> None:

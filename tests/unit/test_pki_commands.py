@@ -219,6 +219,7 @@ WRONG = {
         '--email: "foo" is not a mail',
     ),
     "bad uri of a server": (("issue", "--ca", "ca", "--server", "a", "--uri", "foo"), 2, '--uri: "foo" is not a URI'),
+    "address of an interface": (("issue", "--ca", "ca", "--server", "fe80::1%lo"), 2, "knows no interfaces"),
     "bad name of a server": (("issue", "--ca", "ca", "--server", "a", "--dns", "a@b"), 2, '--dns: "a@b" is neither'),
     "second ca": (("ca", "--out", "ca"), 2, "exists already"),
     "parent without flag": (("ca", "--out", "x", "--ca", "ca"), 2, "add --intermediate"),

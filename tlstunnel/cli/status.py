@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import typer
+
+from tlstunnel.errors import UsageError
 
 app = typer.Typer(add_completion=False)
 
@@ -45,17 +48,22 @@ def status(
     Exit code 0: it accepts connections, no certificate is about to expire, and what is on disk is in use. 1: one of the
     first two is not so, or nobody answers. 2: the last reload failed.
     """
-    from tlstunnel.tools.top.client import AdminClient, cleaned, client_context
+    from tlstunnel.tools.top.client import AdminClient, cleaned, client_context, understood
+
+    if warn_days is not None and math.isnan(warn_days):
+        raise UsageError("--warn-days", "this is no number; write a number of days")
 
     client = AdminClient(parse_admin(admin), client_context(ca, cert, key))
     document = client.document("/status")
     client.close()
     document = document if as_json else cleaned(document)
-    problems, stale = problems_of(document, warn_days), stale_configuration(document)
+    with understood(client):
+        problems, stale = problems_of(document, warn_days), stale_configuration(document)
     if as_json:
         print(json.dumps(document, indent=2))
     else:
-        _print_tables(document, [*problems, *stale], warn_days)
+        with understood(client):
+            _print_tables(document, [*problems, *stale], warn_days)
     if problems or stale:
         raise typer.Exit(1 if problems else 2)
 

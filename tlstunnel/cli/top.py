@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tlstunnel.cli.status import ADMIN_OPTION, CA_OPTION, CERT_OPTION, KEY_OPTION, parse_admin
+from tlstunnel.errors import UsageError
 
 if TYPE_CHECKING:
     from tlstunnel.cli.top_view import ViewState
@@ -42,6 +44,8 @@ def top(
     """
     from tlstunnel.tools.top.client import AdminClient, client_context
 
+    if math.isnan(interval):
+        raise UsageError("--interval", "this is no number; write seconds, from 0.2 to 60")
     client = AdminClient(parse_admin(admin), client_context(ca, cert, key))
     try:
         with contextlib.suppress(KeyboardInterrupt):
@@ -54,16 +58,18 @@ def top(
 
 
 def _look(client: AdminClient, watch: Watch) -> dict[str, Any]:
-    from tlstunnel.tools.top.client import cleaned
+    from tlstunnel.tools.top.client import cleaned, understood
 
     status: dict[str, Any] = cleaned(client.document("/status"))
     listing = cleaned(client.document(f"/connections?sort=bytes&limit={TALKERS}"))
-    watch.look(status, listing["connections"], time.monotonic())
+    with understood(client):
+        watch.look(status, listing["connections"], time.monotonic())
     return status
 
 
 def _run_lines(client: AdminClient, interval: float, count: int) -> None:
     from tlstunnel.cli.top_view import plain_line
+    from tlstunnel.tools.top.client import understood
     from tlstunnel.tools.top.rates import Watch
 
     watch = Watch()
@@ -72,7 +78,9 @@ def _run_lines(client: AdminClient, interval: float, count: int) -> None:
     while not count or number < count:
         time.sleep(interval)
         status = _look(client, watch)
-        print(plain_line(status, watch, time.strftime("%H:%M:%S")), flush=True)
+        with understood(client):
+            line = plain_line(status, watch, time.strftime("%H:%M:%S"))
+        print(line, flush=True)
         number += 1
 
 

@@ -44,9 +44,13 @@ def parse_one(text: str, *, where: str) -> x509.GeneralName:
     """
     bare = text.strip().removeprefix("[").removesuffix("]") if text.strip().startswith("[") else text.strip()
     try:
-        return x509.IPAddress(ipaddress.ip_address(bare))
+        address = ipaddress.ip_address(bare)
     except ValueError:
         pass
+    else:
+        if getattr(address, "scope_id", None) is not None:
+            raise UsageError(where, f'"{bare}": a certificate knows no interfaces; leave out what follows the %')
+        return x509.IPAddress(address)
     if "://" in bare or bare.startswith("urn:"):
         return uri(bare, where=where)
     if "@" in bare:

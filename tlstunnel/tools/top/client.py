@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +92,15 @@ class AdminClient:
         if isinstance(exc, http.client.BadStatusLine) and str(exc).startswith(_TLS_ALERT):
             return _SPEAKS_TLS
         if isinstance(exc, ssl.SSLCertVerificationError):
-            said = f"its certificate is not trusted: {exc.verify_message.lower()}"
-        elif isinstance(exc, OSError):
+            why = exc.verify_message.rstrip(".").lower()
+            return (
+                f"its certificate is not trusted: {why}; name the CA with --ca, and the endpoint as it is called there"
+            )
+        if isinstance(exc, ssl.SSLError) and exc.reason == "WRONG_VERSION_NUMBER":
+            return "this port speaks no TLS; leave out --ca, --cert and --key, or name another with --admin"
+        if isinstance(exc, http.client.RemoteDisconnected):
+            return f"somebody is there, and closes without an answer: TLS (then --ca names its CA), or {_OTHER}"
+        if isinstance(exc, OSError):
             said = words_of(exc)
         else:  # what it holds are the peer's own bytes
             return f"answers, but not in HTTP; {_OTHER}"
@@ -113,6 +122,21 @@ class AdminClient:
         self._connection.request("GET", path, headers={"Accept": "application/json"})
         response = self._connection.getresponse()
         return response.status, response.read(MAX_ANSWER)
+
+
+@contextlib.contextmanager
+def understood(client: AdminClient) -> Iterator[None]:
+    """Here a tunnel's document is made use of: what is not as it should be in it makes it somebody else's.
+
+    Raises:
+        StartupError: it does.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
+        raise StartupError(
+            f"{client.address}: the answer is not a tunnel's; name its admin endpoint with --admin"
+        ) from exc
 
 
 def cleaned(value: Any) -> Any:
