@@ -335,3 +335,16 @@ ETyjgiqrJGbx2XJALagwartg1qNxCaEHyoPHT59RtLjQK0IBZIQh9Pc3jxT9FeQY
 5d7wLaK+pr3gZ0o=
 -----END DSA PARAMETERS-----
 """
+
+
+def test_of_two_keys_in_one_pkcs12_the_first_is_used_and_that_is_said(tmp_path: Path) -> None:
+    """keytool puts as many in as it is told; `cryptography` hands out one, with its certificate."""
+    for name in ("first", "second"):
+        run(
+            "keytool", "-genkeypair", "-alias", name, "-keyalg", "EC", "-dname", f"CN={name}", "-storepass", SECRET,
+            "-storetype", "PKCS12", "-keystore", tmp_path / "two.p12",
+        )  # fmt: skip
+    credential = load(SECRET, p12=tmp_path / "two.p12")
+    assert b"first" in credential.certificate_der
+    (remark,) = [each for each in credential.remarks if "not in the chain" in each]
+    assert "CN=second is not in the chain of CN=first; it is not sent" in remark

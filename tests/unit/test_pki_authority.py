@@ -259,7 +259,7 @@ def test_a_damaged_index_is_named_with_its_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"V\tnonsense\n")
     with pytest.raises(UsageError, match=r"index\.txt: line 2: not an entry \(2 fields instead of 6\)"):
         issue.server(ca, ["localhost"], tmp_path / "other")
-    assert not list((tmp_path / "other").iterdir()), "nothing is handed out that the index does not know"
+    assert not (tmp_path / "other").exists(), "nothing is handed out that the index does not know"
 
 
 def test_an_index_line_survives_odd_subjects(tmp_path: Path) -> None:

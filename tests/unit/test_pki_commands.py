@@ -285,6 +285,22 @@ def test_what_is_refused_leaves_no_folder_behind(ca: str, words: tuple[str, ...]
     assert (Path("narrow/index.txt").read_text(), Path("ca/index.txt").read_text()) == before
 
 
+@pytest.mark.parametrize("command", ["self-signed", "request"])
+def test_what_cannot_be_written_whole_is_not_left_by_halves(command: str, tmp_path: Path) -> None:
+    """A disk that takes the key and no more."""
+    program = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300));"
+        "sys.argv = ['tlstunnel', *sys.argv[1:]]; runpy.run_module('tlstunnel', run_name='__main__')"
+    )
+    words = ["cert", command, "--server", "localhost", "--out", "new/folder"]
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert "cannot be written" in done.stderr or "too large" in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_is_light() -> None:
     program = "import sys, tlstunnel.cli.cert; assert not {'cryptography', 'OpenSSL', 'trio'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

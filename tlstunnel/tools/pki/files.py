@@ -104,6 +104,32 @@ def make_directory(path: Path) -> None:
         raise unwritable(path, exc) from exc
 
 
+@contextlib.contextmanager
+def delivering(*paths: Path) -> Iterator[None]:
+    """Make the folder of files that are written in this block; if not all of them are, none is left, and no new folder.
+
+    A file that was there before stays, as it was or as it is then.
+
+    Raises:
+        StartupError: the folder cannot be made.
+        UsageError: there is a file of that name.
+    """
+    folder = paths[0].parent
+    new = [path for path in paths if not os.path.lexists(path)]
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        make_directory(folder)
+        yield
+    except BaseException:
+        for path in new:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        for each in missing:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+        raise
+
+
 def _make_one(folder: Path) -> None:
     with contextlib.suppress(FileExistsError):  # somebody was faster
         folder.mkdir(mode=0o700)  # not open to anybody before its mode is what it shall be

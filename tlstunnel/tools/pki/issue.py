@@ -111,7 +111,6 @@ def issue(
         dates = profile.validity(days, issuer=opened.certificate)
     leaf = opened.permitted(leaf)
     key = keys.generate(kind)
-    files.make_directory(certificate.parent)
 
     def deliver(made: x509.Certificate) -> None:
         # Whoever watches these files sees the key first; until the certificate follows the two do not match, which
@@ -119,7 +118,8 @@ def issue(
         keys.write(key_path, key, passphrase, replace=force)
         files.write(certificate, authority.to_pem(made, *opened.chain), secret=False, replace=force)
 
-    made = opened.sign(leaf, key.public_key(), dates, deliver=deliver)
+    with files.delivering(certificate, key_path):
+        made = opened.sign(leaf, key.public_key(), dates, deliver=deliver)
     return Issued(certificate, key_path, opened.anchor, made)
 
 
@@ -144,9 +144,9 @@ def self_signed(
     files.refuse_existing(certificate, key_path, force=force)
     key = keys.generate(kind)
     made = profile.build_leaf(leaf, key.public_key(), profile.validity(days), issuer=None, issuer_key=key)
-    files.make_directory(certificate.parent)
-    keys.write(key_path, key, passphrase, replace=force)
-    files.write(certificate, authority.to_pem(made), secret=False, replace=force)
+    with files.delivering(certificate, key_path):
+        keys.write(key_path, key, passphrase, replace=force)
+        files.write(certificate, authority.to_pem(made), secret=False, replace=force)
     return Issued(certificate, key_path, certificate, made)
 
 

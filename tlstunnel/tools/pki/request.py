@@ -67,10 +67,10 @@ def make(
         .add_extension(x509.ExtendedKeyUsage([leaf.use.oid]), critical=False)
     )
     made = builder.sign(key, keys.signature_hash(key))
-    files.make_directory(request_path.parent)
-    if existing is None:
-        keys.write(new_key_path, key, passphrase, replace=force)
-    files.write(request_path, made.public_bytes(Encoding.PEM), secret=False, replace=force)
+    with files.delivering(request_path, *(() if existing else (new_key_path,))):
+        if existing is None:
+            keys.write(new_key_path, key, passphrase, replace=force)
+        files.write(request_path, made.public_bytes(Encoding.PEM), secret=False, replace=force)
     return Requested(request_path, key_path)
 
 
@@ -106,12 +106,12 @@ def sign(
     files.refuse_existing(certificate, force=force)
     dates = profile.validity(days, issuer=ca.certificate)
     leaf = ca.permitted(leaf)
-    files.make_directory(certificate.parent)
 
     def deliver(made: x509.Certificate) -> None:
         files.write(certificate, authority.to_pem(made, *ca.chain), secret=False, replace=force)
 
-    made = ca.sign(leaf, public_key, dates, deliver=deliver)
+    with files.delivering(certificate):
+        made = ca.sign(leaf, public_key, dates, deliver=deliver)
     return issue.Issued(certificate, None, ca.anchor, made)
 
 
