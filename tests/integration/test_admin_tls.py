@@ -41,7 +41,7 @@ def test_it_serves_those_who_show_a_certificate_and_nobody_else(files: Path) -> 
         assert status(files, rig.address, "--ca", "ca.pem", "--cert", "client.pem").returncode == 0
         without = status(files, rig.address, "--ca", "ca.pem")
         assert without.returncode == 1
-        assert "no tunnel's admin endpoint answers" in without.stderr
+        assert "it may want a certificate (--cert, --key)" in without.stderr
         assert status(files, rig.address).returncode == 1
         assert status(files, rig.address, "--ca", "ca.pem", "--cert", "client.pem").returncode == 0
 

@@ -99,7 +99,10 @@ class AdminClient:
         if isinstance(exc, ssl.SSLError) and exc.reason == "WRONG_VERSION_NUMBER":
             return "this port speaks no TLS; leave out --ca, --cert and --key, or name another with --admin"
         if isinstance(exc, http.client.RemoteDisconnected):
-            return f"somebody is there, and closes without an answer: TLS (then --ca names its CA), or {_OTHER}"
+            may = (
+                "TLS (then --ca names its CA)" if self._tls is None else "it may ask for a certificate (--cert, --key)"
+            )
+            return f"somebody is there, and closes without an answer: {may}, or {_OTHER}"
         if isinstance(exc, OSError):
             said = words_of(exc)
         else:  # what it holds are the peer's own bytes
