@@ -99,9 +99,7 @@ class AdminClient:
         if isinstance(exc, ssl.SSLError) and exc.reason == "WRONG_VERSION_NUMBER":
             return "this port speaks no TLS; leave out --ca, --cert and --key, or name another with --admin"
         if isinstance(exc, http.client.RemoteDisconnected):
-            may = (
-                "TLS (then --ca names its CA)" if self._tls is None else "it may ask for a certificate (--cert, --key)"
-            )
+            may = "TLS (then --ca names its CA)" if self._tls is None else "it may want a certificate (--cert, --key)"
             return f"somebody is there, and closes without an answer: {may}, or {_OTHER}"
         if isinstance(exc, OSError):
             said = words_of(exc)
