@@ -127,7 +127,7 @@ def _command_page(words: tuple[str, ...], command: Any) -> str:
 
 def _option(option: Any) -> Iterator[str]:
     names = [*option.opts, *option.secondary_opts]
-    value = "" if option.is_flag else f"\\~\\fI{_text(option.metavar or option.type.name.upper())}\\fR"
+    value = "" if option.is_flag else f"\\~\\fI{_text(_metavar(option))}\\fR"
     yield ".TP"
     yield ", ".join(f"\\fB{_text(each)}\\fR{value}" for each in names)
     text = " ".join((option.help or "").split())
@@ -136,6 +136,15 @@ def _option(option: Any) -> Iterator[str]:
     elif option.show_default and not option.is_flag and option.default not in (None, "", (), []):
         text += f" Default: **{option.default}**."
     yield _text(text) if text else "\\&"
+
+
+def _metavar(option: Any) -> str:
+    """What stands for the value. Of its own typer has another word in each of its versions."""
+    if option.metavar:
+        return str(option.metavar)
+    if choices := getattr(option.type, "choices", None):
+        return "|".join(str(getattr(choice, "value", choice)) for choice in choices)
+    return "NUMBER" if option.type.name.split()[0] in ("int", "integer", "float") else "TEXT"
 
 
 def _file_page() -> str:
