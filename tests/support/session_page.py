@@ -37,6 +37,7 @@ VARYING = [
     (r"\bbytes_(\w+)=[1-9]\d*", r"bytes_\1=<bytes>"),  # they depend on the versions of curl and Python
     (r"\bresumed=(yes|no)\b", "resumed=<either>"),  # a worker resumes its own sessions only
     (r"\bja4=\w+", "ja4=<fingerprint>"),
+    (r"^Created symlink '?(\S+?)'? → '?(\S+?)'?\.$", r"Created symlink \1 → \2."),  # systemd 257 puts quotes
     (r"\bclient_versions=[\d.,]+", "client_versions=<versions>"),  # curl 7 offers 1.1 and 1.0 as well
     (r"(?<=: )(\d+ descriptors per worker, room for \d+ connections over )?\d+ workers?( \(not limited\))?$", "<room>"),
     (r"^.* info +at most \d+ connections can be open at once: .*\n", ""),  # where this machine has little room
