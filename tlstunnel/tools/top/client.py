@@ -98,7 +98,8 @@ class AdminClient:
             )
         if isinstance(exc, ssl.SSLError) and exc.reason == "WRONG_VERSION_NUMBER":
             return "this port speaks no TLS; leave out --ca, --cert and --key, or name another with --admin"
-        if isinstance(exc, http.client.RemoteDisconnected):
+        wants = isinstance(exc, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (exc.reason or "")
+        if wants or isinstance(exc, BrokenPipeError | ConnectionResetError):  # depends on who was faster
             may = "TLS (then --ca names its CA)" if self._tls is None else "it may want a certificate (--cert, --key)"
             return f"somebody is there, and closes without an answer: {may}, or {_OTHER}"
         if isinstance(exc, OSError):
