@@ -21,7 +21,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The same commit gives the same bytes, whenever and wherever it is built.
+# The same clone gives the same bytes, whenever it is built.
 wheel: $(VENV)/bin/python
 	rm -rf build
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(PIP) wheel --no-deps --wheel-dir dist .

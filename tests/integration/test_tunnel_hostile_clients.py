@@ -191,6 +191,8 @@ def test_truncation_at_every_byte_of_a_handshake_is_named_eof_and_disturbs_nobod
                 _, was_reset = clients.read_to_end(sock)
                 assert not was_reset, size
             count += 1
+            if count % 100 == 0:
+                daemon.until(lambda count=count: len(daemon.records) == count, f"{count} records")  # type: ignore[misc]
             size += 1
             if size == len(flight):
                 break

@@ -112,7 +112,7 @@ def plain_line(status: dict[str, Any], watch: Watch, clock: str) -> str:
 
 
 def talkers_to_show(watch: Watch, view: ViewState) -> list[Talker]:
-    """The talkers that the view let through, in the order they ask for."""
+    """The talkers that the view lets through, in the order that it asks for."""
     needle = view.text.lower()
     found = [
         talker
