@@ -1,0 +1,14 @@
+"""What holds for every run of the tests."""
+
+import os
+
+import pytest
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a failure and its reason at once: a run that is cut short, by a limit of CI for one, never prints its summary."""
+    if not report.failed or "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    crash = getattr(report.longrepr, "reprcrash", None)
+    reason = report.longreprtext if crash is None else f"{crash.path}:{crash.lineno}: {crash.message}"
+    print(f"\n{report.nodeid} failed ({report.when}):\n{reason[:2000]}", flush=True)
