@@ -6,7 +6,7 @@ import pytest
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Name a failure and its reason at once: a run that is cut short, by a limit of CI for one, never prints its summary."""
+    """Name a failure and its reason at once: a run that is cut short, say by CI's limit, never prints its summary."""
     if not report.failed or "PYTEST_XDIST_WORKER" in os.environ:
         return
     crash = getattr(report.longrepr, "reprcrash", None)
