@@ -225,8 +225,8 @@ WRONG = {
     "parent without flag": (("ca", "--out", "x", "--ca", "ca"), 2, "add --intermediate"),
     "flag without parent": (("ca", "--out", "x", "--intermediate"), 2, "add --ca DIR"),
     "bad permit": (("ca", "--out", "x", "--permit", "10.0.0.1/8"), 2, "--permit"),
-    "missing file": (("show", "missing.pem"), 1, "missing.pem: no such file"),
-    "missing request": (("sign", "missing.csr", "--ca", "ca"), 1, "missing.csr: no such file"),
+    "missing file": (("show", "missing.pem"), 1, "missing.pem: does not exist"),
+    "missing request": (("sign", "missing.csr", "--ca", "ca"), 1, "missing.csr: does not exist"),
     "not a request": (
         ("sign", "ca/ca.pem", "--ca", "ca"),
         2,
@@ -242,10 +242,10 @@ WRONG = {
         "holds a private key but no certificate; a CA needs no key here",
     ),
     "revoke a stranger": (("revoke", "AABB", "--ca", "ca"), 2, "issued no certificate with serial AABB"),
-    "revoke nothing": (("revoke", "missing.pem", "--ca", "ca"), 1, "missing.pem: no such file"),
+    "revoke nothing": (("revoke", "missing.pem", "--ca", "ca"), 1, "missing.pem: does not exist"),
     "bad reason": (("revoke", "AABB", "--ca", "ca", "--reason", "why"), 2, "write one of"),
-    "renew a root without its key": (("renew", "ca/ca.pem", "--key", "none.key"), 1, "none.key: no such file"),
-    "renew nothing": (("renew", "missing.pem", "--ca", "ca"), 1, "missing.pem: no such file"),
+    "renew a root without its key": (("renew", "ca/ca.pem", "--key", "none.key"), 1, "none.key: does not exist"),
+    "renew nothing": (("renew", "missing.pem", "--ca", "ca"), 1, "missing.pem: does not exist"),
     "new key without flag": (("renew", "x.pem", "--ca", "ca", "--encrypt"), 2, "without it the key stays as it is"),
     "bundle of nothing": (("bundle", "--out", "x.p12"), 2, "give one of them: what to read"),
     "legacy pem": (("bundle", "--cert", "x", "--out", "x.pem", "--legacy"), 2, "end it in .p12"),
@@ -311,4 +311,4 @@ def test_the_whole_command_prints_one_line_and_its_exit_code(tmp_path: Path) -> 
     command = [sys.executable, "-m", "tlstunnel", "cert", "show", "missing.pem"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "tlstunnel: missing.pem: no such file; check the path\n"
+    assert done.stderr == "tlstunnel: missing.pem: does not exist; check the path\n"

@@ -166,7 +166,7 @@ def load(folder: Path | str, passphrase: Passphrase | None = None) -> Authority:
     """Open a CA to sign with it.
 
     Raises:
-        StartupError: a file cannot be read.
+        MaterialError: a file cannot be read.
         UsageError: the folder holds no CA, its key does not open or does not belong to it.
     """
     folder = Path(folder)
@@ -191,7 +191,7 @@ def load_certificates(folder: Path) -> tuple[x509.Certificate, ...]:
     """The CA's certificate and those above it, without touching its key.
 
     Raises:
-        StartupError: a file cannot be read.
+        MaterialError: a file cannot be read.
         UsageError: the folder holds no CA.
     """
     if not folder.is_dir():

@@ -49,7 +49,7 @@ def from_pem(
         passphrase: Opens the key.
 
     Raises:
-        StartupError: a file cannot be read.
+        MaterialError: a file cannot be read.
         UsageError: a file is damaged, there is no key, or it is another certificate's.
     """
     data = files.read(certificate)

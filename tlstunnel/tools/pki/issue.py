@@ -52,7 +52,7 @@ def server(
 
     Raises:
         UsageError: a name is wrong, forbidden by the CA, or its file exists.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     leaf = profile.server(tuple(hosts), crl_url=crl_url)
     return issue(

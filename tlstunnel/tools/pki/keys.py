@@ -153,7 +153,7 @@ def load(path: Path, passphrase: Passphrase | None = None) -> PrivateKey:
     """Read a private key, PEM or DER.
 
     Raises:
-        StartupError: the file cannot be read.
+        MaterialError: a file cannot be read.
         UsageError: it holds no private key, one we cannot use, or one the passphrase does not open.
     """
     return parse(files.read(path), where=str(path), passphrase=passphrase)

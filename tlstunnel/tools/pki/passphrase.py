@@ -41,7 +41,7 @@ def from_file(path: Path) -> Passphrase:
     """The first line of a file, without its line ending.
 
     Raises:
-        StartupError: the file cannot be read.
+        MaterialError: a file cannot be read.
         UsageError: the line is empty or too long.
     """
     line = files.read(path, limit=64 << 10).split(b"\n", 1)[0].removesuffix(b"\r")

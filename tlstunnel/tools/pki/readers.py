@@ -65,7 +65,7 @@ def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
     """Every certificate in a PEM file, in order, or the one in a DER file.
 
     Raises:
-        StartupError: the file cannot be read.
+        MaterialError: a file cannot be read.
         UsageError: it holds no certificate, or a damaged one.
     """
     return certificates(files.read(path), where=str(path))

@@ -55,7 +55,7 @@ def make(
 
     Raises:
         UsageError: a file exists, or the key cannot be used.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     request_path, new_key_path = issue.paths(out_dir, stem=stem, first=first, ending=".csr")
     files.refuse_existing(request_path, *(() if existing else (new_key_path,)), force=force)
@@ -94,7 +94,7 @@ def sign(
 
     Raises:
         UsageError: the request is damaged, its signature is wrong, or it asks for what may not be signed.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     asked = readers.request(files.read(path), where=str(path))
     public_key = _checked_key(asked, where=str(path))
