@@ -56,7 +56,7 @@ def damage_the_certificate(site: Site, _: int) -> str:
 
 def remove_the_configuration(site: Site, _: int) -> str:
     site.config.unlink()
-    return "tunnel.toml: cannot be read"
+    return "tunnel.toml: does not exist; check the path"
 
 
 def listen_where_somebody_is(site: Site, taken: int) -> str:

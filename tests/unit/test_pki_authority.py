@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from tests.support.material_files import opening
 from tlstunnel.errors import StartupError, UsageError
 from tlstunnel.tools.pki import authority, constraints, files, index, issue, keys, profile, readers
-from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.passphrase import Passphrase
 
 CRASH_EVERYWHERE = """
 import os, sys
@@ -221,13 +222,13 @@ def test_an_intermediate_does_not_outlive_its_parent(tmp_path: Path) -> None:
 
 
 def test_an_encrypted_ca_opens_with_its_passphrase_only(tmp_path: Path) -> None:
-    authority.create(tmp_path, passphrase=Passphrase("right"))
+    authority.create(tmp_path, passphrase=Passphrase(b"right"))
     assert b"ENCRYPTED" in (tmp_path / "ca.key").read_bytes()
-    authority.load(tmp_path, Passphrase("right"))
-    with pytest.raises(UsageError, match="the key is encrypted; give its passphrase"):
+    authority.load(tmp_path, opening("right"))
+    with pytest.raises(UsageError, match="is encrypted; give its passphrase"):
         authority.load(tmp_path)
-    with pytest.raises(UsageError, match="the passphrase does not open it"):
-        authority.load(tmp_path, Passphrase("wrong"))
+    with pytest.raises(UsageError, match="does not open it"):
+        authority.load(tmp_path, opening("wrong"))
 
 
 def test_another_cas_key_is_noticed(tmp_path: Path) -> None:

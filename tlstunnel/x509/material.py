@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,14 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tlstunnel.config.model import CertificateFiles
-from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.reading import is_pipe
 from tlstunnel.x509 import certificate as facts
-from tlstunnel.x509.key import decrypt, key_block, key_type, load_private_key, pkcs8, spki, unfit_for_tls
+from tlstunnel.x509.key import key_block, key_type, load_private_key, pkcs8, spki, unfit_for_tls
 from tlstunnel.x509.passphrase import PassphraseSource, read_passphrase_file
 from tlstunnel.x509.pem import (
     Block,
@@ -38,13 +35,11 @@ from tlstunnel.x509.pem import (
     add_to_digest,
     digest,
     hold_pipe,
-    identify,
-    is_cut_short,
-    is_p12,
     parse_pem,
     read_file,
 )
 from tlstunnel.x509.permissions import is_open_to_others
+from tlstunnel.x509.pkcs12 import open_p12
 from tlstunnel.x509.trust import CRL, CABundle, files_of_ca, load_ca, load_crls, load_system_ca, system_ca_file
 
 __all__ = [
@@ -155,37 +150,12 @@ def contents_digest(paths: Sequence[Path], limit: int = 64 << 20) -> str:
 
 
 def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: PassphraseSource) -> Credential:
-    if b"-----BEGIN " in file.data:
-        raise file.error("is PEM, not PKCS#12; name it with certificate and key instead of p12")
-    if not is_p12(file.data):
-        raise file.error(identify(file.data, "PKCS#12"))
-    if is_cut_short(file.data):
-        raise file.error("is PKCS#12 that is cut short; copy it anew")
-    exposed = _exposed(secret, "the passphrase")
-    try:
-        # Many are made without a passphrase; asking for one would be a riddle.
-        opened = _open_p12(file.data, None)
-        exposed += _exposed(file, "the private key")
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        opened = decrypt(file, secret, passphrases, lambda word: _open_p12(file.data, word))
-    if opened.key is None:
+    found = open_p12(file, secret, passphrases)
+    if found.key is None:
         raise file.error("holds no private key; export it with its key (openssl pkcs12 -export -inkey ...)")
-    bags = ([opened.cert] if opened.cert else []) + list(opened.additional_certs)
-    if not bags:
-        raise file.error("holds a private key but no certificate; export it with its certificate")
-    try:
-        certificates = [facts.load_certificate(bag.certificate.public_bytes(Encoding.DER)) for bag in bags]
-    except PARSE_ERRORS as exc:
-        raise file.error(f"a certificate in it {facts.reason(exc)}") from exc
+    exposed = _exposed(secret, "the passphrase") + ([] if found.is_encrypted else _exposed(file, "the private key"))
     read = [file] if secret is None else [file, secret]
-    return _Parts(file, file, certificates, opened.key, pkcs8(opened.key), False, exposed, read).assemble()
-
-
-def _open_p12(data: bytes, passphrase: bytes | None) -> pkcs12.PKCS12KeyAndCertificates:
-    with warnings.catch_warnings():
-        # Browsers and Java write BER, which cryptography reads with a sigh.
-        warnings.simplefilter("ignore")
-        return pkcs12.load_pkcs12(data, passphrase)
+    return _Parts(file, file, found.certificates, found.key, pkcs8(found.key), False, exposed, read).assemble()
 
 
 def _certificates(file: SourceFile, blocks: list[Block]) -> list[x509.Certificate]:

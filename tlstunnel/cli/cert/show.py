@@ -99,27 +99,15 @@ def _read(path: Path, source: Source) -> tuple[tuple[Certificate, ...], list[Fac
     where = str(path)
     kind = readers.guess(data)
     if kind == "bundle":
-        encrypted = not source.is_given and bundle.needs_passphrase(data, where=where)
-        opened = options.open_with(
-            source,
-            where,
-            encrypted=encrypted,
-            load=lambda secret: bundle.parse_pkcs12(data, where=where, passphrase=secret),
-        )
+        opened = bundle.parse_pkcs12(data, where=where, passphrases=source.opening())
         return (opened.certificate, *opened.chain), None
     if kind == "request":
         return (), [describe.request(readers.request(data, where=where))]
     if kind == "crl":
         return (), [describe.revocation_list(readers.revocation_list(data, where=where))]
     if kind == "key":
-        encrypted = keys.is_encrypted(data)
-        opened_key = options.open_with(
-            source,
-            where,
-            encrypted=encrypted,
-            load=lambda secret: keys.parse(data, where=where, passphrase=secret),
-        )
-        return (), [describe.private_key(opened_key, encrypted=encrypted)]
+        opened_key = keys.parse(data, where=where, passphrases=source.opening())
+        return (), [describe.private_key(opened_key, encrypted=keys.is_encrypted(data))]
     return readers.certificates(data, where=where), None
 
 

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import constraints, files, index, keys, names, profile, readers
-from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.passphrase import Passphrase, PassphraseSource
 
 DEFAULT_NAME = "tlstunnel CA"
 RESERVED = ("ca.pem", "ca.key", "root.pem", "index.txt", "index.txt.attr", "crl.pem", "lock", "unfinished")
@@ -162,7 +162,7 @@ def create(
     return Authority(folder, made, chain, made if parent is None else parent.root, key)
 
 
-def load(folder: Path | str, passphrase: Passphrase | None = None) -> Authority:
+def load(folder: Path | str, passphrases: PassphraseSource | None = None) -> Authority:
     """Open a CA to sign with it.
 
     Raises:
@@ -173,7 +173,7 @@ def load(folder: Path | str, passphrase: Passphrase | None = None) -> Authority:
     certificates = load_certificates(folder)
     made = certificates[0]
     key_path = folder / "ca.key"
-    key = keys.load(key_path, passphrase)
+    key = keys.load(key_path, passphrases)
     if keys.public_bytes(key) != keys.public_bytes(made.public_key()):
         raise UsageError(str(key_path), f"not the key of {folder / 'ca.pem'}; restore both from the same backup")
     if (folder / "root.pem").exists():

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from tlstunnel.errors import UsageError
 from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tools.pki import files
 from tlstunnel.x509 import certificate as facts
-from tlstunnel.x509.pem import CERTIFICATE_LABELS, SourceFile, is_encrypted_der, parse_pem
+from tlstunnel.x509.pem import CERTIFICATE_LABELS, SourceFile, is_encrypted_der, is_p12, parse_pem
 
 Certificate: TypeAlias = x509.Certificate
 """For callers that hand certificates on without looking into them."""
@@ -43,8 +42,8 @@ def guess(data: bytes) -> str:
         return "key"
     if data[:1] != b"\x30":
         return "certificate"
-    if b"\x02\x01\x03\x30" in data[2:12]:
-        return "bundle"  # PFX begins with its version, 3 (RFC 7292 section 4)
+    if is_p12(data):
+        return "bundle"
     if b"\x02\x01\x00\x30" in data[2:12] or b"\x02\x01\x01\x04" in data[2:12]:
         return "key"  # PrivateKeyInfo, ECPrivateKey
     if is_encrypted_der(data):
@@ -111,18 +110,6 @@ def _bodies(data: bytes, ending: str, what: str, where: str) -> list[bytes]:
     if not found:
         raise file.error(f"holds {blocks[0].label} but no {what}; name another file")
     return found
-
-
-def check(certificate: x509.Certificate, *, where: str) -> None:
-    """Look at every part of a certificate that came out of another container.
-
-    Raises:
-        UsageError: a part is damaged.
-    """
-    try:
-        facts.load_certificate(certificate.public_bytes(Encoding.DER), is_key_needed=False)
-    except PARSE_ERRORS as exc:
-        raise UsageError(where, f"a certificate in it {facts.reason(exc)}") from exc
 
 
 def _parse(

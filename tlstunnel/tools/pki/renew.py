@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, index, issue, keys, profile, readers
 from tlstunnel.tools.pki.authority import Authority
-from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.passphrase import Passphrase
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,7 @@ from cryptography.x509.oid import NameOID
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, issue, keys, names, profile, readers
 from tlstunnel.tools.pki.authority import Authority
-from tlstunnel.tools.pki.passphrase import Passphrase
-from tlstunnel.x509.key import MIN_RSA_BITS
+from tlstunnel.x509.passphrase import Passphrase
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
@@ -119,7 +118,7 @@ def _checked_key(asked: x509.CertificateSigningRequest, *, where: str) -> keys.P
     public_key = asked.public_key()
     weakness = keys.weakness(public_key)
     if weakness is not None:
-        raise UsageError(where, f"{weakness}; ask for an ECDSA P-256 key, or RSA with {MIN_RSA_BITS} bits or more")
+        raise UsageError(where, weakness)
     try:
         valid = asked.is_signature_valid
     except (UnsupportedAlgorithm, ValueError, TypeError) as exc:
