@@ -279,9 +279,9 @@ def test_certificate_and_key_are_found_in_one_file_in_any_order(sub: Authority, 
 
 def test_a_key_of_another_certificate_is_noticed(root: Authority, tmp_path: Path) -> None:
     one, other = pair(root, tmp_path / "a"), pair(root, tmp_path / "b")
-    with pytest.raises(UsageError, match='not the key of "CN=localhost"'):
+    with pytest.raises(UsageError, match="the private key does not belong to the certificate CN=localhost"):
         bundle.from_pem(one.certificate, other.key)
-    with pytest.raises(UsageError, match="holds no private key; name its file with --key"):
+    with pytest.raises(UsageError, match="holds no private key; name the key's file with key, or append the key"):
         bundle.from_pem(one.certificate)
 
 

@@ -109,7 +109,8 @@ def look(data: bytes) -> None:
         describe.request(readers.request(data, where=where))
         return
     elif kind == "crl":
-        describe.revocation_list(readers.revocation_list(data, where=where))
+        for found_list in readers.revocation_lists(data, where=where):
+            describe.revocation_list(found_list)
         return
     elif kind == "key":
         key = keys.parse(data, where=where, passphrases=opening("open sesame"))
@@ -156,7 +157,7 @@ def test_a_damaged_file_of_any_kind_is_no_surprise_to_any_reader(data: bytes) ->
     for read in (
         lambda: readers.certificates(data, where="f"),
         lambda: readers.request(data, where="f"),
-        lambda: readers.revocation_list(data, where="f"),
+        lambda: readers.revocation_lists(data, where="f"),
         lambda: keys.parse(data, where="f"),
         lambda: keys.parse(data, where="f", passphrases=opening("open sesame")),
         lambda: bundle.parse_pkcs12(data, where="f"),

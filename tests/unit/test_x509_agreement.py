@@ -353,7 +353,7 @@ def test_a_link_that_leads_nowhere_is_called_that_by_every_command(tmp_path: Pat
 
 
 def test_a_request_or_a_list_that_is_damaged_is_told_without_the_words_of_a_library() -> None:
-    for label, read in (("CERTIFICATE REQUEST", readers.request), ("X509 CRL", readers.revocation_list)):
+    for label, read in (("CERTIFICATE REQUEST", readers.request), ("X509 CRL", readers.revocation_lists)):
         for body in (b"MIIB", b"!!!!", b""):
             data = b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (label.encode(), body, label.encode())
             with pytest.raises(TunnelError) as caught:

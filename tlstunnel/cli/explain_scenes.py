@@ -25,7 +25,6 @@ from tlstunnel.tools.tls13.narrate import Narrator, TaggedNote
 from tlstunnel.tools.tls13.server_config import ClientAuth, ServerConfig
 from tlstunnel.tools.tls13.signature import Credential, make_credential
 from tlstunnel.tools.tls13.story import Story
-from tlstunnel.x509.certificate import load_certificate
 from tlstunnel.x509.key import parse_private_key
 from tlstunnel.x509.material import load_credential
 from tlstunnel.x509.passphrase import PassphraseSource
@@ -182,8 +181,8 @@ def _credential(visit: Visit) -> Credential | None:
         raise UsageError(missing, f"missing; {given} needs the other half of the pair")
     files = CertificateFiles(certificate=visit.cert, key=visit.key, key_passphrase_file=visit.key_passphrase_file)
     read = load_credential(files, PassphraseSource.of_this_process())
-    chain = [load_certificate(der) for der in (read.certificate_der, *read.chain_der)]
-    return make_credential(chain, parse_private_key(read.key_der, None), str(visit.key))
+    key = parse_private_key(read.key_der, None)
+    return make_credential((read.certificate_der, *read.chain_der), key, str(visit.key))
 
 
 def _verifier(anchors: Any, host: str | None, use: Use = Use.SERVER) -> ChainVerifier:

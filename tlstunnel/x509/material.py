@@ -158,6 +158,30 @@ def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: Passphra
     return _Parts(file, file, found.certificates, found.key, pkcs8(found.key), False, exposed, read).assemble()
 
 
+def certificate_of(
+    key: Any, certificates: Sequence[x509.Certificate], file: SourceFile, key_file: SourceFile
+) -> x509.Certificate:
+    """The certificate the key belongs to. Loading a key checks that its halves fit, so the public one decides.
+
+    Raises:
+        MaterialError: it is none of those in `file`.
+    """
+    public_key = key.public_key()
+    wanted = spki(public_key)
+    for certificate in certificates:
+        if spki(certificate.public_key()) == wanted:
+            return certificate
+    first = certificates[0]
+    kinds = key_type(public_key), key_type(first.public_key())
+    of_kind = f" ({kinds[0]}; the certificate's is {kinds[1]})" if kinds[0] != kinds[1] else ""
+    if len(certificates) == 1:
+        what = f"the certificate {facts.label(first)}"
+    else:
+        what = f"any of the {len(certificates)} certificates, the first of which is {facts.label(first)}"
+    inside = f" in {file.where}" if file.path != key_file.path else ""
+    raise key_file.error(f"the private key{of_kind} does not belong to {what}{inside}; name the key it was made with")
+
+
 def _certificates(file: SourceFile, blocks: list[Block]) -> list[x509.Certificate]:
     count = sum(block.is_certificate for block in blocks)
     if count > facts.MAX_CHAIN:
@@ -185,7 +209,7 @@ class _Parts:
         """Prove that the parts fit, and put the chain in order."""
         if (why := unfit_for_tls(self.key.public_key())) is not None:
             raise self.key_file.error(why)
-        leaf = self._leaf()
+        leaf = certificate_of(self.key, self.certificates, self.file, self.key_file)
         if leaf.public_key_algorithm_oid == _RSASSA_PSS and self.key_der == pkcs8(self.key):
             raise self.key_file.error(
                 "the certificate is for RSASSA-PSS; its key is read only from unencrypted PKCS#8 PEM"
@@ -213,25 +237,6 @@ class _Parts:
             source=self.file.where,
             remarks=(*self.remarks, *self._repairs(leaf, chain, strangers)),
             digest=digest(self.read),
-        )
-
-    def _leaf(self) -> x509.Certificate:
-        """The certificate the key belongs to. Loading a key checks that its halves fit, so the public one decides."""
-        public_key = self.key.public_key()
-        wanted = spki(public_key)
-        for certificate in self.certificates:
-            if spki(certificate.public_key()) == wanted:
-                return certificate
-        first = self.certificates[0]
-        kinds = key_type(public_key), key_type(first.public_key())
-        of_kind = f" ({kinds[0]}; the certificate's is {kinds[1]})" if kinds[0] != kinds[1] else ""
-        if len(self.certificates) == 1:
-            what = f"the certificate {facts.label(first)}"
-        else:
-            what = f"any of the {len(self.certificates)} certificates, the first of which is {facts.label(first)}"
-        inside = f" in {self.file.where}" if self.file is not self.key_file else ""
-        raise self.key_file.error(
-            f"the private key{of_kind} does not belong to {what}{inside}; name the key it was made with"
         )
 
     def _repairs(

@@ -94,8 +94,9 @@ def _fetch(address: TCPAddress, server_name: str | None) -> tuple[Certificate, .
 def _read(path: Path, source: Source) -> tuple[tuple[Certificate, ...], list[Facts] | None]:
     """The certificates in a file; or none, and what else it holds."""
     from tlstunnel.tools.pki import bundle, describe, files, keys, readers
+    from tlstunnel.x509.pem import MAX_CRL_BYTES
 
-    data = files.read(path)
+    data = files.read(path, limit=MAX_CRL_BYTES)  # the largest of all that can be shown
     where = str(path)
     kind = readers.guess(data)
     if kind == "bundle":
@@ -104,7 +105,7 @@ def _read(path: Path, source: Source) -> tuple[tuple[Certificate, ...], list[Fac
     if kind == "request":
         return (), [describe.request(readers.request(data, where=where))]
     if kind == "crl":
-        return (), [describe.revocation_list(readers.revocation_list(data, where=where))]
+        return (), [describe.revocation_list(found) for found in readers.revocation_lists(data, where=where)]
     if kind == "key":
         opened_key = keys.parse(data, where=where, passphrases=source.opening())
         return (), [describe.private_key(opened_key, encrypted=keys.is_encrypted(data))]

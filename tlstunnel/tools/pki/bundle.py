@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from tlstunnel.errors import UsageError, printable
-from tlstunnel.tools.pki import authority, chain, files, keys, names, readers
-from tlstunnel.x509.certificate import order_chain
+from tlstunnel.tools.pki import authority, files, keys, names
+from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509.key import key_type
+from tlstunnel.x509.material import certificate_of
 from tlstunnel.x509.passphrase import Passphrase, PassphraseSource
 from tlstunnel.x509.pem import SourceFile
 from tlstunnel.x509.pkcs12 import open_p12
@@ -54,20 +55,11 @@ def from_pem(
         MaterialError: a file cannot be read.
         UsageError: a file is damaged, there is no key, or it is another certificate's.
     """
-    data = files.read(certificate)
-    found = list(readers.certificates(data, where=str(certificate)))
-    for path in others:
-        found += readers.load_certificates(path)
-    if key is None and b"PRIVATE KEY-----" not in data:
-        raise UsageError(str(certificate), "holds no private key; name its file with --key")
-    if key is None:
-        opened = keys.parse(data, where=str(certificate), passphrases=passphrases)
-    else:
-        opened = keys.load(key, passphrases)
-    where = str(certificate) if key is None else str(key)
-    leaf = next((candidate for candidate in found if chain.same_key(candidate, opened)), None)
-    if leaf is None:
-        raise UsageError(where, f'not the key of "{names.text_of(found[0].subject)}"; give the one it was made with')
+    read = [SourceFile(path, files.read(path), 0) for path in (certificate, *others)]
+    found = [each for file in read for each in facts.read_certificates(file)[0]]
+    holder = read[0] if key is None else SourceFile(key, files.read(key), 0)
+    opened = keys.parse(holder.data, where=holder.where, passphrases=passphrases, is_sought=key is None)
+    leaf = certificate_of(opened, found, read[0], holder)
     return Bundle(leaf, _ordered(leaf, found), opened)
 
 
@@ -130,5 +122,5 @@ def to_pem(bundle: Bundle, passphrase: Passphrase | None, *, with_key: bool = Tr
 
 def _ordered(leaf: x509.Certificate, found: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
     others = tuple(other for other in dict.fromkeys(found) if other != leaf)
-    above, strangers = order_chain(leaf, others)
+    above, strangers = facts.order_chain(leaf, others)
     return (*above, *strangers)

@@ -28,7 +28,7 @@ from cryptography.x509 import verification
 from tlstunnel import _openssl
 from tlstunnel.errors import printable
 from tlstunnel.tls.reasons import VERDICT_WORDS
-from tlstunnel.tools.pki import authority, constraints, keys, names
+from tlstunnel.tools.pki import authority, constraints, names
 from tlstunnel.tools.pki.profile import Use
 from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509 import trust
@@ -266,11 +266,3 @@ def _server_name(leaf: x509.Certificate, host: str | None) -> x509.DNSName | x50
 
 def _texts(certificate: x509.Certificate) -> list[str]:
     return [names.short(name) for name in alternative_names(certificate)]
-
-
-def same_key(certificate: x509.Certificate, key: keys.PrivateKey) -> bool:
-    """Whether a key belongs to a certificate."""
-    try:
-        return keys.public_bytes(certificate.public_key()) == keys.public_bytes(key)
-    except UnsupportedAlgorithm:
-        return False

@@ -158,15 +158,20 @@ def load(path: Path, passphrases: PassphraseSource | None = None) -> PrivateKey:
     return parse(files.read(path), where=str(path), passphrases=passphrases)
 
 
-def parse(data: bytes, *, where: str, passphrases: PassphraseSource | None = None) -> PrivateKey:
+def parse(
+    data: bytes, *, where: str, passphrases: PassphraseSource | None = None, is_sought: bool = False
+) -> PrivateKey:
     """The private key in these bytes, PEM or DER; certificates beside it are ignored.
+
+    Args:
+        is_sought: whether the key may be in another file that is not named.
 
     Raises:
         UsageError: see `load`.
     """
     file, passphrases = SourceFile(Path(where), data, 0), passphrases or PassphraseSource()
     if data[:1] != b"0":
-        return usable(load_private_key(file, key_block(file, parse_pem(file)), None, passphrases), where)
+        return usable(load_private_key(file, key_block(file, parse_pem(file), is_sought), None, passphrases), where)
     if is_encrypted_der(data):
         check_cost(file, data)
         return usable(decrypt(file, None, passphrases, lambda secret: parse_private_key(data, secret)), where)

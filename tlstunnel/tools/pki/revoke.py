@@ -115,7 +115,7 @@ def _next_number(path: Path) -> int:
     if not path.exists():
         return number
     try:
-        last = readers.revocation_list(files.read(path, limit=index.MAX_INDEX_BYTES), where=str(path))
+        last = readers.revocation_lists(files.read(path, limit=index.MAX_INDEX_BYTES), where=str(path))[0]
         return max(number, last.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number + 1)
     except (UsageError, x509.ExtensionNotFound):
         return number  # damaged, or made by another tool without a number: it is about to be replaced
