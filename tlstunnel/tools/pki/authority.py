@@ -74,13 +74,12 @@ class Authority:
             UsageError: they forbid one of its names.
         """
         issuers = (self.certificate, *self.chain, self.root)
-        constraints.check(leaf.names, issuers, where=str(self.folder))
-        wanted = constraints.names_to_check(leaf.names, leaf.subject)
-        if any(constraints.violation(wanted, issuer) for issuer in issuers):
-            if leaf.use is profile.Use.CLIENT:
-                constraints.check(wanted, issuers, where=str(self.folder))
+        if leaf.use is profile.Use.SERVER and any(
+            constraints.violation(leaf.names, leaf.subject, issuer) for issuer in issuers
+        ):
             # A server's common name only repeats an address: better without it than refused because of it.
             leaf = dataclasses.replace(leaf, subject=x509.Name([]))
+        constraints.check(leaf.names, leaf.subject, issuers, where=str(self.folder))
         return leaf
 
     def record(self, made: x509.Certificate, *, deliver: Deliver) -> None:
