@@ -53,7 +53,7 @@ ROOMS: dict[str, Room] = {
     "address": Room("errors", "os pathlib socket"),
     "proxy_protocol": Room("errors", "socket"),
     "clock": Room("patience", "trio"),
-    "reading": Room("", "os pathlib select stat"),
+    "reading": Room("errors", "os pathlib select stat"),
     "access": Room("errors outcome parse_errors", "cryptography"),
     "config": Room("errors address reading access", "os pathlib stat"),
     # Data: OpenSSL and bytes.

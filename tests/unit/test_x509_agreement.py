@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tests.support import certificates as made
-from tests.support.material_files import Place
+from tests.support.material_files import Place, opening
 from tests.support.mldsa_keys import elements, encrypted, tlv
 from tlstunnel.access.peer import identity
 from tlstunnel.cli.cert import show
@@ -30,11 +30,11 @@ from tlstunnel.errors import TunnelError
 from tlstunnel.observe.admin.tls import tls_context
 from tlstunnel.tools.pki import bundle, chain, describe, keys, readers
 from tlstunnel.tools.pki.encryption import to_pem
-from tlstunnel.tools.pki.passphrase import Passphrase, from_file
 from tlstunnel.tools.top.client import client_context
 from tlstunnel.x509.key import key_type
 from tlstunnel.x509.material import contents_digest, load_credential
 from tlstunnel.x509.passphrase import PassphraseSource
+from tlstunnel.x509.pem import read_file
 from tlstunnel.x509.trust import load_ca, load_system_ca
 
 PAIR, CA = made.server("localhost"), made.ca()
@@ -130,14 +130,14 @@ def test_tunnel_and_cert_agree_about_a_file_with_a_key(content: bytes, tmp_path:
     verdicts = []
     for read in (
         lambda: load_credential(files, PassphraseSource()),
-        lambda: keys.load(files.key, from_file(secret)),
-        lambda: bundle.from_pem(PAIR.certificate, files.key, passphrase=from_file(secret)),
+        lambda: keys.load(files.key, PassphraseSource(file=read_file(secret))),
+        lambda: bundle.from_pem(PAIR.certificate, files.key, passphrases=PassphraseSource(file=read_file(secret))),
     ):
         try:
             read()  # type: ignore[no-untyped-call]
             verdicts.append("good")
         except TunnelError as exc:
-            verdicts.append(str(exc).replace(f" in {secret}", ""))
+            verdicts.append(str(exc))
     assert len(set(verdicts)) == 1, verdicts
 
 
@@ -248,7 +248,7 @@ def test_pkcs12_that_is_cut_short_is_not_called_a_wrong_passphrase(tmp_path: Pat
     with pytest.raises(TunnelError, match="cut short"):
         load_credential(Place(tmp_path).p12(content, b"secret"), PassphraseSource())
     with pytest.raises(TunnelError, match="cut short"):
-        bundle.parse_pkcs12(content, where="x.p12", passphrase=Passphrase("secret"))
+        bundle.parse_pkcs12(content, where="x.p12", passphrases=opening("secret"))
 
 
 def test_an_encrypted_key_in_der_is_not_called_a_certificate(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_an_encrypted_key_in_der_is_not_called_a_certificate(tmp_path: Path) -> 
             read(path)
     assert readers.guess(der) == "key"
     assert keys.is_encrypted(der)
-    assert keys.public_bytes(keys.load(path, Passphrase("secret"))) == keys.public_bytes(PAIR.private_key)
+    assert keys.public_bytes(keys.load(path, opening("secret"))) == keys.public_bytes(PAIR.private_key)
     plain = PAIR.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     assert not keys.is_encrypted(plain)
 
@@ -321,10 +321,10 @@ def test_a_passphrase_that_opens_nothing_is_looked_at_for_what_its_owner_does_no
         load_credential(replace(files, key_passphrase_file=secret), PassphraseSource())
     assert "secret" not in str(caught.value)
     with pytest.raises(TunnelError, match=said):
-        keys.load(tmp_path / "server.key", from_file(secret))
+        keys.load(tmp_path / "server.key", PassphraseSource(file=read_file(secret)))
     content = made.p12(pair, "secret").read_bytes()
     with pytest.raises(TunnelError, match=said):
-        bundle.parse_pkcs12(content, where="x.p12", passphrase=from_file(secret))
+        bundle.parse_pkcs12(content, where="x.p12", passphrases=PassphraseSource(file=read_file(secret)))
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_a_link_that_leads_nowhere_is_called_that_by_every_command(tmp_path: Pat
 
 
 def test_a_request_or_a_list_that_is_damaged_is_told_without_the_words_of_a_library() -> None:
-    for label, read in (("CERTIFICATE REQUEST", readers.request), ("X509 CRL", readers.revocation_list)):
+    for label, read in (("CERTIFICATE REQUEST", readers.request), ("X509 CRL", readers.revocation_lists)):
         for body in (b"MIIB", b"!!!!", b""):
             data = b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (label.encode(), body, label.encode())
             with pytest.raises(TunnelError) as caught:

@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from tlstunnel.x509.cost import check_cost
 from tlstunnel.x509.passphrase import PassphraseSource
-from tlstunnel.x509.pem import Block, MaterialError, SourceFile
+from tlstunnel.x509.pem import Block, SourceFile
 
 MIN_RSA_BITS = 2048
 """OpenSSL's security level 2, its default, refuses less (112 bits of security), and no public CA signs it."""
@@ -52,7 +53,9 @@ _OTHER_KINDS = {
 _EC_VERSION = b"\x02\x01\x01\x04"
 _MISENCODED = "not encoded properly"
 _WRITE_AGAIN = "its EC key is not encoded as RFC 5915 wants it (GnuTLS 3.7 does that); write it again with openssl"
-_ENCRYPTED_BADLY = "is encrypted in a way that is not supported; write it again with openssl pkcs8 -topk8"
+_ENCRYPTED_BADLY = (
+    "is encrypted in a way that is not supported; write it again with openssl pkcs8 -topk8 or openssl pkcs12"
+)
 
 
 def key_type(key: Any) -> str:
@@ -134,6 +137,7 @@ def load_private_key(
     """
     if not block.is_encrypted:
         return load_plain_key(file, block)
+    check_cost(file, block.der)
     return decrypt(file, passphrase_file, passphrases, lambda secret: parse_private_key(block.text, secret))
 
 
@@ -168,18 +172,14 @@ def decrypt(file: SourceFile, passphrase_file: SourceFile | None, passphrases: P
     origin = ""
     for attempt in passphrases.attempts(file.path, passphrase_file):
         origin = attempt.origin
-        if (opened := open_with(file, attempt.value, load)) is not None:
+        if (opened := _open_with(file, attempt.value, load)) is not None:
             passphrases.remember(file.path, attempt)
             return opened
-    raise does_not_open(file, origin)
+    raise file.error(f"is encrypted, and {origin} does not open it; correct the passphrase")
 
 
-def open_with(file: SourceFile, secret: bytes, load: Any) -> Any:
-    """What `load` makes of a passphrase; None where that is wrong.
-
-    Raises:
-        MaterialError: it may be right, but the encryption or what is encrypted is not supported.
-    """
+def _open_with(file: SourceFile, secret: bytes, load: Any) -> Any:
+    """What `load` makes of a passphrase; None where that is wrong."""
     try:
         return load(secret)
     except UnsupportedAlgorithm:
@@ -191,11 +191,6 @@ def open_with(file: SourceFile, secret: bytes, load: Any) -> Any:
         if _MISENCODED in str(exc):
             raise file.error(_WRITE_AGAIN) from None
         return None
-
-
-def does_not_open(file: SourceFile, origin: str) -> MaterialError:
-    """That a passphrase is wrong, and where it came from."""
-    return file.error(f"is encrypted, and {origin} does not open it; correct the passphrase")
 
 
 def _without_sign_byte(block: Block) -> bytes:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import binascii
 import contextlib
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tlstunnel import errors, reading
-from tlstunnel.errors import UsageError, words_of
+from tlstunnel.errors import UsageError
 from tlstunnel.reading import UnfitFileError, read_whole, show_whole
 
 MAX_CREDENTIAL_BYTES = 1 << 20
@@ -111,7 +110,7 @@ def shown(path: Path) -> str:
     return errors.printable(str(path))
 
 
-def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES) -> SourceFile:
+def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES, *, may_be_empty: bool = False) -> SourceFile:
     """Read a file, or what a pipe gives, of at most `limit` bytes; see `reading.read_whole`.
 
     Raises:
@@ -119,7 +118,7 @@ def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES) -> SourceFile:
     """
     with _refusals(path):
         found = read_whole(path, limit)
-    if not found.data.strip():
+    if not may_be_empty and not found.data.strip():
         raise MaterialError(shown(path), "is empty; write it anew")
     return SourceFile(path, found.data, found.mode)
 
@@ -140,8 +139,6 @@ def _refusals(path: Path) -> Iterator[None]:
         yield
     except UnfitFileError as exc:
         raise MaterialError(shown(path), str(exc), exc.is_machine) from exc
-    except (OSError, ValueError) as exc:
-        raise MaterialError(shown(path), _refusal(exc, path), True) from exc
 
 
 def digest(files: Iterable[SourceFile]) -> str:
@@ -320,25 +317,3 @@ def _headers(body: bytes) -> bytes:
 
 def _folded(encoded: bytes) -> bytes:
     return b"".join(encoded[at : at + 64] + b"\n" for at in range(0, len(encoded), 64))
-
-
-def _refusal(exc: OSError | ValueError, path: Path) -> str:
-    if isinstance(exc, ValueError):
-        return "is not a path; it has a NUL character in it"
-    if isinstance(exc, FileNotFoundError):
-        if path.is_symlink():
-            return "is a symbolic link to a file that does not exist; link it to another"
-        folder = path.parent
-        return "does not exist" + ("" if folder.exists() else f", nor does {shown(folder)}") + "; check the path"
-    if isinstance(exc, PermissionError):
-        return f"permission denied for user {_user()}; let its group read it (chgrp, chmod 640)"
-    return f"cannot be read: {words_of(exc)}; check the path"
-
-
-def _user() -> str:
-    import pwd  # noqa: PLC0415  only here, when something is wrong
-
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())

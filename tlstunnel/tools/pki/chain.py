@@ -12,6 +12,7 @@ out.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import warnings
@@ -27,8 +28,9 @@ from cryptography.x509 import verification
 
 from tlstunnel import _openssl
 from tlstunnel.errors import printable
+from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tls.reasons import VERDICT_WORDS
-from tlstunnel.tools.pki import authority, constraints, keys, names
+from tlstunnel.tools.pki import authority, constraints, names
 from tlstunnel.tools.pki.profile import Use
 from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509 import trust
@@ -182,10 +184,10 @@ def _words_for(found: _openssl.ChainVerdict, path: Sequence[x509.Certificate], u
             if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension)
         ]
     elif found.code in _NAMES_FORBIDDEN:
-        wanted = constraints.names_to_check(alternative_names(path[0]), path[0].subject)
         for above, issuer in enumerate(path[1:], 1):
-            if (reason := constraints.violation(wanted, issuer)) is not None:
-                said.append(f"{_who(issuer, above)}: {reason.partition(';')[0]}")
+            with contextlib.suppress(*PARSE_ERRORS):  # a stranger's names, written anew
+                if reason := constraints.violation(alternative_names(path[0]), path[0].subject, issuer):
+                    said.append(f"{_who(issuer, above)}: {reason.partition(';')[0]}")
     words = VERDICT_WORDS.get(found.code) or f"OpenSSL's verdict is {found.code}"
     return said or [f"{who} is refused: {words}"]
 
@@ -266,11 +268,3 @@ def _server_name(leaf: x509.Certificate, host: str | None) -> x509.DNSName | x50
 
 def _texts(certificate: x509.Certificate) -> list[str]:
     return [names.short(name) for name in alternative_names(certificate)]
-
-
-def same_key(certificate: x509.Certificate, key: keys.PrivateKey) -> bool:
-    """Whether a key belongs to a certificate."""
-    try:
-        return keys.public_bytes(certificate.public_key()) == keys.public_bytes(key)
-    except UnsupportedAlgorithm:
-        return False

@@ -186,9 +186,9 @@ def remarks(found: x509.Certificate, when: datetime.datetime) -> list[str]:
     try:
         weakness = keys.weakness(found.public_key())
     except UnsupportedAlgorithm:
-        weakness = "a kind of key this build cannot use"
+        weakness = "a kind of key this build cannot use; use ECDSA P-256"
     if weakness is not None:
-        said.append(f"its key: {weakness}; replace it")
+        said.append(f"its key: {weakness}")
     if found.subject != found.issuer and _signature_hash(found) in ("sha1", "md5"):
         said.append("signed with a broken hash; have it issued again")
     return said

@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, index, issue, keys, profile, readers
 from tlstunnel.tools.pki.authority import Authority
-from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.passphrase import Passphrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def by_authority(
 
     Raises:
         UsageError: the CA did not issue it, or has revoked it, or a file exists.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     old = readers.load_certificates(path)[0]
     _check_issued(ca, old, where=str(path))
@@ -79,7 +79,7 @@ def self_signed(
 
     Raises:
         UsageError: it is not self-signed, the key is another's, or a file exists.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     old = readers.load_certificates(path)[0]
     if old.issuer != old.subject:

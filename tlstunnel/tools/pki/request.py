@@ -20,8 +20,7 @@ from cryptography.x509.oid import NameOID
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, issue, keys, names, profile, readers
 from tlstunnel.tools.pki.authority import Authority
-from tlstunnel.tools.pki.passphrase import Passphrase
-from tlstunnel.x509.key import MIN_RSA_BITS
+from tlstunnel.x509.passphrase import Passphrase
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
@@ -55,7 +54,7 @@ def make(
 
     Raises:
         UsageError: a file exists, or the key cannot be used.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     request_path, new_key_path = issue.paths(out_dir, stem=stem, first=first, ending=".csr")
     files.refuse_existing(request_path, *(() if existing else (new_key_path,)), force=force)
@@ -94,7 +93,7 @@ def sign(
 
     Raises:
         UsageError: the request is damaged, its signature is wrong, or it asks for what may not be signed.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     asked = readers.request(files.read(path), where=str(path))
     public_key = _checked_key(asked, where=str(path))
@@ -119,7 +118,7 @@ def _checked_key(asked: x509.CertificateSigningRequest, *, where: str) -> keys.P
     public_key = asked.public_key()
     weakness = keys.weakness(public_key)
     if weakness is not None:
-        raise UsageError(where, f"{weakness}; ask for an ECDSA P-256 key, or RSA with {MIN_RSA_BITS} bits or more")
+        raise UsageError(where, weakness)
     try:
         valid = asked.is_signature_valid
     except (UnsupportedAlgorithm, ValueError, TypeError) as exc:

@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tlstunnel.errors import StartupError, UsageError
+from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, index, keys, profile, readers
 from tlstunnel.tools.pki.authority import Authority
 
@@ -25,7 +25,7 @@ def revoke(ca: Authority, serial: int, *, reason: str = "unspecified", days: int
 
     Raises:
         UsageError: the CA did not issue it, it is revoked already, or the reason is unknown.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     if reason not in index.REASONS:
         known = ", ".join(sorted(index.REASONS))
@@ -53,7 +53,7 @@ def publish(ca: Authority, *, days: int = CRL_DAYS) -> tuple[Path, int]:
 
     Raises:
         UsageError: the lifetime is not sane, or the index is damaged.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     with authority.locked(ca.folder):
         entries = index.load(ca.folder / "index.txt")
@@ -64,11 +64,10 @@ def serial_of(text: str, ca: Authority) -> int:
     """The serial number meant by a certificate's file or by hexadecimal digits, with or without colons.
 
     Raises:
-        StartupError: it is a file that cannot be read.
-        UsageError: it is neither, or another CA issued the certificate in the file.
+        UsageError: it is neither, a file that cannot be read, or another CA issued the certificate in the file.
     """
     path = Path(text)
-    if text and os.path.exists(path):
+    if "." in text or "/" in text or (text and os.path.exists(path)):
         certificate = readers.load_certificates(path)[0]
         if certificate.issuer != ca.certificate.subject:
             raise UsageError(text, f"not issued by the CA in {ca.folder}; name the folder of the CA that issued it")
@@ -81,8 +80,6 @@ def serial_of(text: str, ca: Authority) -> int:
 
 
 def _neither(text: str) -> int:
-    if "." in text or "/" in text:
-        raise StartupError(f"{text}: no such file; check the path")
     raise UsageError(text, "neither a file nor a serial number; write the path of a certificate, or its serial in hex")
 
 
@@ -118,7 +115,7 @@ def _next_number(path: Path) -> int:
     if not path.exists():
         return number
     try:
-        last = readers.revocation_list(files.read(path, limit=index.MAX_INDEX_BYTES), where=str(path))
+        last = readers.revocation_lists(files.read(path, limit=index.MAX_INDEX_BYTES), where=str(path))[0]
         return max(number, last.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number + 1)
     except (UsageError, x509.ExtensionNotFound):
         return number  # damaged, or made by another tool without a number: it is about to be replaced
