@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tlstunnel.connection.starttls.conversation import Conversation, Incoming, StartTLSError, shown
+from tlstunnel.connection.starttls.conversation import Conversation, Incoming, StartTLSError, heard, shown
 
 
 def client() -> Conversation:
@@ -26,3 +26,4 @@ def client() -> Conversation:
     if not answer.startswith("382"):
         raise StartTLSError(f"the news server answers STARTTLS with {shown(answer)}; it has no TLS here")
     incoming.end()
+    return heard([greeting])

@@ -19,6 +19,7 @@ def client() -> Conversation:
     yield b"STARTTLS\r\n"
     yield from _response(incoming, "answers STARTTLS with")
     incoming.end()
+    return b""  # it says again what it can do, within TLS (section 2.2)
 
 
 def _response(incoming: Incoming, what: str) -> Generator[bytes, bytes, list[str]]:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from tlstunnel.connection.starttls.conversation import Conversation, Incoming, StartTLSError, shown
+from tlstunnel.connection.starttls.conversation import Conversation, Incoming, StartTLSError, heard, shown
 
 
 def client() -> Conversation:
     """Ask an SMTP server for TLS."""
-    yield from _ask("SMTP", "EHLO", "it may on another port, such as 587")
+    return (yield from _ask("SMTP", "EHLO", "it may on another port, such as 587"))
 
 
 def lmtp_client() -> Conversation:
     """Ask an LMTP server for TLS."""
-    yield from _ask("LMTP", "LHLO", "it may have no certificate")
+    return (yield from _ask("LMTP", "LHLO", "it may have no certificate"))
 
 
 def _ask(protocol: str, hello: str, hint: str) -> Conversation:
     incoming = Incoming()
-    yield from _expect(incoming, protocol, "220", "greeting")
+    greeting = yield from _expect(incoming, protocol, "220", "greeting")
     yield f"{hello} localhost\r\n".encode("ascii")
     offered = yield from _expect(incoming, protocol, "250", f"answer to {hello}")
     if not any(line[4:].strip().upper() == "STARTTLS" for line in offered):
@@ -27,6 +27,7 @@ def _ask(protocol: str, hello: str, hint: str) -> Conversation:
     yield b"STARTTLS\r\n"
     yield from _expect(incoming, protocol, "220", "answer to STARTTLS")
     incoming.end()
+    return heard(greeting)
 
 
 def _expect(incoming: Incoming, protocol: str, code: str, what: str) -> Generator[bytes, bytes, list[str]]:
