@@ -9,11 +9,11 @@ import contextlib
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support import certificates, tls_servers
+from tests.support import certificates, dovecot, tls_servers
 from tests.support.interop import require
 from tlstunnel.address import TCPAddress
 from tlstunnel.tools.probe.survey import Request, probe
@@ -34,12 +34,16 @@ def line(connection: socket.socket) -> bytes:
     return read
 
 
-def smtp(connection: socket.socket) -> None:
-    connection.sendall(b"220 mail.example.org ESMTP\r\n")
-    assert line(connection).startswith(b"EHLO ")
+def smtp(connection: socket.socket, hello: bytes = b"EHLO ") -> None:
+    connection.sendall(b"220 mail.example.org ready\r\n")
+    assert line(connection).startswith(hello)
     connection.sendall(b"250-mail.example.org\r\n250-PIPELINING\r\n250 STARTTLS\r\n")
     assert line(connection) == b"STARTTLS\r\n"
     connection.sendall(b"220 2.0.0 go ahead\r\n")
+
+
+def lmtp(connection: socket.socket) -> None:
+    smtp(connection, b"LHLO ")
 
 
 def imap(connection: socket.socket) -> None:
@@ -56,6 +60,20 @@ def pop3(connection: socket.socket) -> None:
     connection.sendall(b"+OK ready\r\n")
     assert line(connection) == b"STLS\r\n"
     connection.sendall(b"+OK begin\r\n")
+
+
+def sieve(connection: socket.socket) -> None:
+    connection.sendall(b'"IMPLEMENTATION" "example"\r\n"SIEVE" "fileinto"\r\n"STARTTLS"\r\nOK\r\n')
+    assert line(connection) == b"STARTTLS\r\n"
+    connection.sendall(b'OK "begin"\r\n')
+
+
+def nntp(connection: socket.socket) -> None:
+    connection.sendall(b"200 news.example.org ready\r\n")
+    assert line(connection) == b"CAPABILITIES\r\n"
+    connection.sendall(b"101 list follows\r\nVERSION 2\r\nSTARTTLS\r\n.\r\n")
+    assert line(connection) == b"STARTTLS\r\n"
+    connection.sendall(b"382 go ahead\r\n")
 
 
 def ldap(connection: socket.socket) -> None:
@@ -77,7 +95,7 @@ def mysql(connection: socket.socket) -> None:
 
 
 SCRIPTS: dict[str, Callable[[socket.socket], None]] = {
-    "smtp": smtp, "imap": imap, "pop3": pop3, "ldap": ldap, "mysql": mysql,
+    "smtp": smtp, "lmtp": lmtp, "imap": imap, "pop3": pop3, "sieve": sieve, "nntp": nntp, "ldap": ldap, "mysql": mysql,
 }  # fmt: skip
 
 
@@ -103,3 +121,19 @@ def test_what_openssl_takes_for_the_protocol_we_do_too(protocol: str) -> None:
     assert {each.name for each in found.versions if each.offered} == {"TLS 1.3", "TLS 1.2"}
     assert found.chains[0].verifies
     assert found.timings_ms.starttls is not None
+
+
+@pytest.fixture(scope="module")
+def mail() -> Iterator[dict[str, int]]:
+    with dovecot.running(tls_servers.default_pair()) as ports:
+        yield ports
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("protocol", ["imap", "pop3", "lmtp", "sieve"])
+def test_dovecot_is_probed_behind_each_of_its_protocols(mail: dict[str, int], protocol: str) -> None:
+    target = TCPAddress("localhost", mail[protocol])
+    found = probe(Request(target=target, ca=certificates.ca().certificate, starttls=protocol))
+    assert not found.incomplete
+    assert {each.name for each in found.versions if each.offered} == {"TLS 1.3", "TLS 1.2"}
+    assert found.chains[0].verifies

@@ -37,8 +37,11 @@ class Protocol(str, Enum):  # noqa: UP042 - typer wants the members to be string
     """Protocols that go on to TLS when asked."""
 
     SMTP = "smtp"
+    LMTP = "lmtp"
     IMAP = "imap"
     POP3 = "pop3"
+    SIEVE = "sieve"
+    NNTP = "nntp"
     POSTGRES = "postgres"
     LDAP = "ldap"
     MYSQL = "mysql"

@@ -1,8 +1,9 @@
 """What the protocols share: how a conversation runs, how lines are read, what a refusal is.
 
 A conversation is a generator. It yields what is to be sent, or nothing when it waits for more, and is then given what
-came; when it returns, the next byte of either side belongs to TLS. Bytes that the server sends behind its go-ahead are
-refused: they came unprotected and would be taken for protected ones later (CVE-2011-0411).
+came; when it returns, the next byte of either side belongs to TLS. It returns how the server greeted, for a client that
+has not heard it yet; nothing where the server greets again within TLS, or never does. Bytes that come from it behind
+its go-ahead are refused: they came unprotected and would be taken for protected ones later (CVE-2011-0411).
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ from collections.abc import Generator
 
 from tlstunnel.errors import TunnelError, printable
 
-Conversation = Generator[bytes, bytes, None]
+Conversation = Generator[bytes, bytes, bytes]
 MAX_PLAINTEXT = 1 << 16
 """More than any greeting; a server that talks on is not one of the protocol."""
+_TLS_ALERT = b"\x15"
 
 
 class StartTLSError(TunnelError):
     """The server does not go on to TLS. The text is one line, and says what the server said."""
+
+
+class InjectedError(StartTLSError):
+    """The server, or somebody on the way, said something where TLS had to begin."""
 
 
 class Incoming:
@@ -44,14 +50,21 @@ class Incoming:
     def end(self) -> None:
         """Refuse what came behind the go-ahead."""
         if self._data:
-            raise StartTLSError("the server sent plaintext behind its go-ahead for TLS; someone may have added it")
+            raise InjectedError("the server sent plaintext behind its go-ahead for TLS; someone may have added it")
 
     def _more(self) -> Generator[bytes, bytes, None]:
         data = yield b""
         self._total += len(data)
+        if self._total == len(data) and data[:1] == _TLS_ALERT:
+            raise StartTLSError("the server speaks TLS from the first byte; it has not to be asked for it")
         if self._total > MAX_PLAINTEXT:
             raise StartTLSError(f"the server sent over {MAX_PLAINTEXT >> 10} KiB before TLS; give the right protocol")
         self._data += data
+
+
+def heard(lines: list[str]) -> bytes:
+    """A greeting, to be said once more; nothing in it steers a terminal."""
+    return "".join(f"{printable(line)}\r\n" for line in lines).encode("ascii", "backslashreplace")
 
 
 def shown(text: str) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 
-from tlstunnel.connection.starttls.conversation import Conversation, Incoming, StartTLSError, shown
+from tlstunnel.connection.starttls.conversation import Conversation, Incoming, StartTLSError, heard, shown
+
+_CAPABILITIES = re.compile(r"\[CAPABILITY [^\]]*\] ?", re.IGNORECASE)
 
 
 def client() -> Conversation:
@@ -20,6 +23,7 @@ def client() -> Conversation:
     yield b"a2 STARTTLS\r\n"
     yield from _reply(incoming, "a2")
     incoming.end()
+    return heard([_CAPABILITIES.sub("", greeting)])  # others hold within TLS (section 6.2.1)
 
 
 def _reply(incoming: Incoming, tag: str) -> Generator[bytes, bytes, list[str]]:

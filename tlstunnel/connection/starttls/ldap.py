@@ -27,6 +27,7 @@ def client() -> Conversation:
         said = _RESULTS.get(code, f"result {code}")
         raise StartTLSError(f"the LDAP server refuses StartTLS: {said}; it may have no certificate")
     incoming.end()
+    return b""
 
 
 def request() -> bytes:

@@ -23,6 +23,7 @@ def client() -> Conversation:
         raise StartTLSError("the MySQL server does not offer TLS; give it ssl_cert and ssl_key")
     incoming.end()
     yield ssl_request(sequence + 1)
+    return b""
 
 
 def ssl_request(sequence: int) -> bytes:

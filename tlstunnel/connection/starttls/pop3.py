@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tlstunnel.connection.starttls.conversation import Conversation, Incoming, StartTLSError, shown
+from tlstunnel.connection.starttls.conversation import Conversation, Incoming, StartTLSError, heard, shown
 
 
 def client() -> Conversation:
@@ -16,3 +16,4 @@ def client() -> Conversation:
     if not answer.startswith("+OK"):
         raise StartTLSError(f"the POP3 server answers STLS with {shown(answer)}; it has no TLS here")
     incoming.end()
+    return heard([greeting])
