@@ -188,21 +188,21 @@ class _Run:
     async def _drain(self) -> int:
         """Wait until nothing is open or time is up, service by service; how many connections had to be cut."""
         worker, reactor, hastened = self._worker, self._reactor, self._is_hastened
+        counters, number = self._plan.row.counters, self._plan.series.process.cut
         begun = trio.current_time()
         ends = {runtime: begun + runtime.service.timeouts.drain_s for runtime in self._runtimes}
-        cut = 0
         while worker.open_connections:
             now = trio.current_time()
             late = {runtime for runtime, end in ends.items() if now >= end or hastened.is_set()}
             if late:
                 for connection in [each for each in worker.open_connections if each.runtime in late]:
                     reactor.guard(connection, connection.drain)
-                    cut += 1
+                    counters[number] += 1
             await trio.sleep(_DRAIN_LOOK_S)
         with trio.move_on_after(LINGER_S + 0.5):
             while reactor.held:
                 await trio.sleep(_DRAIN_LOOK_S)
-        return cut
+        return counters[number]
 
     async def _tick(self) -> None:
         while True:

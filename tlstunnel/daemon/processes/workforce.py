@@ -157,8 +157,9 @@ class Workforce:
             self._handle_reports(child)
             child.channel.close()
             if child.cut is None:
-                # It was killed without a report: all its open connections were cut.
-                child.cut = open_now(daemon.generation, [child])
+                # It was killed without a report: what it had not cut itself was cut by that.
+                cut = child.row.counters[daemon.generation.series.process.cut]
+                child.cut = cut + open_now(daemon.generation, [child])
             lost_lines.report_worker(daemon, child)
             daemon.rows.release(child.row)
             self._on_end(child, child.failure or how_it_ended(status))
