@@ -30,11 +30,11 @@ from tlstunnel import _openssl
 from tlstunnel.errors import printable
 from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tls.reasons import VERDICT_WORDS
-from tlstunnel.tools.pki import authority, constraints, names
+from tlstunnel.tools.pki import constraints, names
 from tlstunnel.tools.pki.profile import Use
 from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509 import trust
-from tlstunnel.x509.checks import covers
+from tlstunnel.x509.checks import is_for
 from tlstunnel.x509.key import unfit_for_tls
 
 MAX_NAMESAKES = 100
@@ -121,7 +121,7 @@ def verify(
         problems += _why_untrusted(path[-1], known.values(), anchors)
     elif found.code:
         problems += _words_for(found, path, use)
-    if host is not None and not matches(leaf, host):
+    if host is not None and not is_for(leaf, host):
         problems.append(f'not for "{printable(host)}": its names are {", ".join(_texts(leaf)) or "none"}')
     return Verdict(path, is_trusted, tuple(dict.fromkeys(problems)))
 
@@ -195,7 +195,7 @@ def _words_for(found: _openssl.ChainVerdict, path: Sequence[x509.Certificate], u
 def _problems_as_issuer(path: Sequence[x509.Certificate], place: int) -> list[str]:
     issuer, found = path[place], []
     who = _who(issuer, place)
-    if not authority.is_ca(issuer):
+    if not facts.is_ca(issuer):
         found.append(f"{who} is not a CA")
     else:
         limit = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
@@ -216,17 +216,6 @@ def alternative_names(certificate: x509.Certificate) -> tuple[x509.GeneralName, 
         return tuple(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
         return ()
-
-
-def matches(certificate: x509.Certificate, host: str) -> bool:
-    """Whether a certificate is for a host name or IP address, as OpenSSL decides (RFC 9525 section 6)."""
-    bare = host.strip("[]").lower().removesuffix(".")
-    if bare.startswith("*."):  # a name to be issued for, which nobody connects to
-        return covers(facts.names(certificate).dns, bare)
-    try:
-        return _openssl.is_for_host(_der(certificate), bare)
-    except _openssl.TLSError:
-        return False
 
 
 def strict_opinion(verdict: Verdict, use: Use, host: str | None = None) -> str | None:

@@ -15,7 +15,8 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from tlstunnel import lifetime
 from tlstunnel.parse_errors import PARSE_ERRORS
-from tlstunnel.tools.pki import authority, chain, index, keys, names, profile, readers
+from tlstunnel.tools.pki import chain, index, keys, names, profile
+from tlstunnel.x509.certificate import is_ca, serial, signature_digest, weak_digest
 from tlstunnel.x509.key import key_type
 
 _USES = {
@@ -55,11 +56,11 @@ def certificate(found: x509.Certificate, *, now: datetime.datetime | None = None
         "signature": signature_name(found),
         "key_usage": _key_usage(found),
         "uses": _uses(found),
-        "ca": authority.is_ca(found),
+        "ca": is_ca(found),
         "path_length": _path_length(found),
         "permitted": [],
         "excluded": [],
-        "serial": index.serial_text(readers.serial(found)),
+        "serial": index.serial_text(serial(found)),
         "sha256": found.fingerprint(hashes.SHA256()).hex(":").upper(),
         "sha1": found.fingerprint(hashes.SHA1()).hex(":").upper(),  # noqa: S303 - many tools still show this one
         "spki_pin": spki_pin(found),
@@ -168,8 +169,8 @@ def signature_name(found: x509.Certificate) -> str:
     }
     dotted = found.signature_algorithm_oid.dotted_string
     kind = next((name for prefix, name in kinds.items() if (dotted + ".").startswith(prefix + ".")), dotted)
-    used = _signature_hash(found)
-    return kind if used is None else f"{kind} with {used.upper().replace('SHA', 'SHA-')}"
+    used = signature_digest(found)
+    return kind if used in ("", "?") else f"{kind} with {used.upper().replace('SHA', 'SHA-')}"
 
 
 def remarks(found: x509.Certificate, when: datetime.datetime) -> list[str]:
@@ -181,7 +182,7 @@ def remarks(found: x509.Certificate, when: datetime.datetime) -> list[str]:
         said.append(f"expires in {lifetime.span(found.not_valid_after_utc - when)}; renew it")
     if when < found.not_valid_before_utc:
         said.append("not valid yet; check the clock here and where it was made")
-    if not authority.is_ca(found) and not chain.alternative_names(found):
+    if not is_ca(found) and not chain.alternative_names(found):
         said.append("no alternative names; clients ignore the common name and refuse it")
     try:
         weakness = keys.weakness(found.public_key())
@@ -189,17 +190,9 @@ def remarks(found: x509.Certificate, when: datetime.datetime) -> list[str]:
         weakness = "a kind of key this build cannot use; use ECDSA P-256"
     if weakness is not None:
         said.append(f"its key: {weakness}")
-    if found.subject != found.issuer and _signature_hash(found) in ("sha1", "md5"):
+    if weak_digest(found) is not None:
         said.append("signed with a broken hash; have it issued again")
     return said
-
-
-def _signature_hash(found: x509.Certificate) -> str | None:
-    try:
-        algorithm = found.signature_hash_algorithm
-    except (UnsupportedAlgorithm, ValueError):
-        return None
-    return None if algorithm is None else algorithm.name
 
 
 def _extension(found: x509.Certificate | x509.CertificateSigningRequest, kind: type[Any]) -> Any:
