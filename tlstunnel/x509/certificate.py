@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from tlstunnel.parse_errors import PARSE_ERRORS
-from tlstunnel.x509.pem import Block, SourceFile, identify, is_cut_short, parse_pem, printable
+from tlstunnel.x509.pem import Block, SourceFile, identify, parse_pem, printable
 
 MAX_CHAIN = 32
 """More certificates than any chain has; a file with more is a CA bundle in the wrong place."""
@@ -94,9 +94,7 @@ def read_certificates(file: SourceFile, *, is_key_needed: bool = True) -> tuple[
             return [load_certificate(file.data, is_key_needed=is_key_needed)], []
         except PARSE_ERRORS as exc:
             what = identify(file.data)
-            if is_cut_short(file.data):
-                what = "is DER that is cut short; copy it anew"
-            elif what.startswith("is a certificate in DER"):
+            if what.startswith("is a certificate in DER"):
                 what = f"is a certificate in DER that {reason(exc)}"
             raise file.error(what) from exc
     blocks = parse_pem(file)
@@ -206,7 +204,7 @@ def signature_digest(certificate: x509.Certificate) -> str:
     """The digest under the certificate's signature, `""` where the algorithm has its own, `"?"` if it is unknown."""
     try:
         algorithm = certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
+    except (UnsupportedAlgorithm, ValueError):
         return "?"
     return algorithm.name if algorithm is not None else ""
 

@@ -194,7 +194,8 @@ def identify(data: bytes, wanted: str = "PEM") -> str:
     if head[:15].lower().startswith((b"<!doctype html", b"<html")):
         return f"is an HTML page, not {wanted}; a download must have failed"
     # A text may begin with 0 too; DER goes on with a sequence, a number or an identifier.
-    if data[:1] == b"0" and _der_body(data)[:1] in (b"\x30", b"\x02", b"\x06"):
+    first = _der_body(data)[:1]
+    if data[:1] == b"0" and (first in (b"\x30", b"\x02", b"\x06") or (not first and data[1:2] >= b"\x80")):
         return _identify_der(data, wanted)
     if wanted != "PEM":
         return f"is not {wanted}; a file that ends in .p12 or .pfx is meant"
@@ -231,6 +232,8 @@ _ENCRYPTION = (bytes.fromhex("06092a864886f70d0105"), bytes.fromhex("060a2a86488
 
 def _identify_der(data: bytes, wanted: str) -> str:
     body = _der_body(data)
+    if is_cut_short(data):
+        return f"is {'PKCS#12' if is_p12(data) else 'DER'} that is cut short; copy it anew"
     if body.startswith(_P12_VERSION):
         return f"is PKCS#12, not {wanted}; name it with p12 instead of certificate and key"
     if body.startswith(b"\x02\x01"):
