@@ -179,16 +179,10 @@ def _dates(who: str, begin: datetime, end: datetime, now: datetime) -> list[str]
 def _purpose(leaf: x509.Certificate, use: Use) -> list[str]:
     found = []
     oid, who = _PURPOSES[use]
-    try:
-        purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        purposes = None
+    purposes = facts.extension(leaf, x509.ExtendedKeyUsage)
     if purposes is not None and oid not in purposes and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in purposes:
         found.append(f"its extended key usage is not for {who}; peers will refuse it")
-    try:
-        usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
-        usage = None
+    usage = facts.extension(leaf, x509.KeyUsage)
     if usage is not None and not usage.digital_signature:
         found.append("its key usage has no digitalSignature, which every handshake needs; peers will refuse it")
     if facts.is_ca(leaf):

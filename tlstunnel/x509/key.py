@@ -9,6 +9,7 @@ that one stays as it is: OpenSSL signs with it in TLS, and `ExpandedKey` stands 
 from __future__ import annotations
 
 import base64
+import hashlib
 import warnings
 from typing import Any
 
@@ -98,6 +99,11 @@ def spki(public_key: Any) -> bytes:
     """SubjectPublicKeyInfo in DER: equal for equal keys."""
     der: bytes = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return der
+
+
+def pin(public_key: Any) -> str:
+    """What `--allow-spki-pin` takes: `sha256:` and the hash of the SubjectPublicKeyInfo (RFC 7469 section 2.4)."""
+    return f"sha256:{base64.b64encode(hashlib.sha256(spki(public_key)).digest()).decode()}"
 
 
 def pkcs8(key: Any) -> bytes:

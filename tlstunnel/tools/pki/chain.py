@@ -195,27 +195,21 @@ def _words_for(found: _openssl.ChainVerdict, path: Sequence[x509.Certificate], u
 def _problems_as_issuer(path: Sequence[x509.Certificate], place: int) -> list[str]:
     issuer, found = path[place], []
     who = _who(issuer, place)
-    if not facts.is_ca(issuer):
+    basic = facts.extension(issuer, x509.BasicConstraints)
+    between = sum(not facts.is_self_issued(below) for below in path[1:place])
+    if basic is None or not basic.ca:
         found.append(f"{who} is not a CA")
-    else:
-        limit = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
-        between = sum(not facts.is_self_issued(below) for below in path[1:place])
-        if limit is not None and between > limit:
-            found.append(f"{who} allows {limit} CAs below it and has {between}")
-    try:
-        if not issuer.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
-            found.append(f"{who} may not sign certificates")
-    except x509.ExtensionNotFound:
-        pass  # section 4.2.1.3: then the key is good for everything
+    elif basic.path_length is not None and between > basic.path_length:
+        found.append(f"{who} allows {basic.path_length} CAs below it and has {between}")
+    usage = facts.extension(issuer, x509.KeyUsage)  # section 4.2.1.3: without one the key is good for everything
+    if usage is not None and not usage.key_cert_sign:
+        found.append(f"{who} may not sign certificates")
     return found
 
 
 def alternative_names(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:
     """The names a certificate is for; empty if it has none."""
-    try:
-        return tuple(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    except x509.ExtensionNotFound:
-        return ()
+    return tuple(facts.extension(certificate, x509.SubjectAlternativeName) or ())
 
 
 def strict_opinion(verdict: Verdict, use: Use, host: str | None = None) -> str | None:

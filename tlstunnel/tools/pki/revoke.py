@@ -117,9 +117,10 @@ def _next_number(path: Path) -> int:
         return number
     try:
         last = readers.revocation_lists(files.read(path, limit=index.MAX_INDEX_BYTES), where=str(path))[0]
-        return max(number, last.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number + 1)
-    except (UsageError, x509.ExtensionNotFound):
-        return number  # damaged, or made by another tool without a number: it is about to be replaced
+    except UsageError:
+        return number  # damaged: it is about to be replaced
+    before = facts.extension(last, x509.CRLNumber)
+    return number if before is None else max(number, before.crl_number + 1)
 
 
 def _now() -> datetime.datetime:

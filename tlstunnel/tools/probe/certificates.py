@@ -17,7 +17,7 @@ from tlstunnel.tools.pki import chain, describe, readers
 from tlstunnel.tools.pki.profile import Use
 from tlstunnel.tools.probe.findings import Chain
 from tlstunnel.tools.probe.groups import CURVE_OF_KEY
-from tlstunnel.x509.certificate import is_ca, serial
+from tlstunnel.x509.certificate import is_ca, is_must_staple, serial
 from tlstunnel.x509.checks import is_for
 
 
@@ -67,7 +67,7 @@ def judge(
         problems=list(verdict.problems),
         strict=strict,
         staple=None if staple is None else staple_facts(staple, leaf),
-        wants_staple=_wants_staple(leaf),
+        wants_staple=is_must_staple(leaf),
     )
 
 
@@ -89,14 +89,6 @@ def staple_facts(staple: bytes, leaf: x509.Certificate) -> dict[str, Any]:
     except (*PARSE_ERRORS, StopIteration):
         return facts
     return facts
-
-
-def _wants_staple(leaf: x509.Certificate) -> bool:
-    try:
-        features = leaf.extensions.get_extension_for_class(x509.TLSFeature).value
-    except (x509.ExtensionNotFound, *PARSE_ERRORS):
-        return False
-    return x509.TLSFeatureType.status_request in features
 
 
 def _time(when: datetime.datetime | None) -> str | None:
