@@ -34,13 +34,12 @@ from tlstunnel.config.model import Admin
 from tlstunnel.errors import TunnelError
 from tlstunnel.observe.admin.tls import tls_context
 from tlstunnel.tools.pki import bundle, chain, describe, keys, readers
-from tlstunnel.tools.pki.encryption import to_pem
 from tlstunnel.tools.top.client import client_context
 from tlstunnel.x509.checks import covers, is_for
 from tlstunnel.x509.key import key_type
 from tlstunnel.x509.material import contents_digest, load_credential
 from tlstunnel.x509.passphrase import PassphraseSource
-from tlstunnel.x509.pem import read_file
+from tlstunnel.x509.pem import read_file, write_pem
 from tlstunnel.x509.trust import load_ca, load_system_ca
 
 PAIR, CA = made.server("localhost"), made.ca()
@@ -55,7 +54,7 @@ def relabel(label: str, pem: bytes = PEM) -> bytes:
 
 
 def trusted(der: bytes, aux: bytes) -> bytes:
-    return to_pem("TRUSTED CERTIFICATE", der + aux)
+    return write_pem("TRUSTED CERTIFICATE", der + aux)
 
 
 FILES = {
@@ -457,7 +456,7 @@ def test_a_serial_number_of_zero_is_no_reason_for_a_warning_of_the_library(tmp_p
     whole = tlv(0x30, tlv(0x30, fields) + b"".join(tlv(tag, content) for tag, content in signature))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        files = Place(tmp_path).pair(to_pem("CERTIFICATE", whole), PAIR.key)
+        files = Place(tmp_path).pair(write_pem("CERTIFICATE", whole), PAIR.key)
         credential = load_credential(files, PassphraseSource())
         assert credential.serial == 0
         assert identity(credential.certificate_der).serial == 0
@@ -475,14 +474,14 @@ def test_a_leaf_signed_with_sha_1_keeps_its_intermediate_and_verifies_nowhere(tm
     fields = tlv(0x30, fields + algorithm + b"".join(tlv(tag, content) for tag, content in rest))
     signature = parent.private_key.sign(fields, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
     leaf = tlv(0x30, fields + algorithm + tlv(0x03, b"\0" + signature))
-    files = Place(tmp_path).pair([to_pem("CERTIFICATE", leaf), parent.certificate], pair.key)
+    files = Place(tmp_path).pair([write_pem("CERTIFICATE", leaf), parent.certificate], pair.key)
     assert load_credential(files, PassphraseSource()).chain_der == (parent.leaf_der,)
     found = readers.load_certificates(tmp_path / "server.pem")
     verdict = chain.verify(found[0], found[1:], [CA.leaf], now=made.NOW)
     assert len(verdict.path) == 3
     assert verdict.problems == ("the certificate is signed with SHA-1, which can be forged",)
     forged = leaf[:-1] + bytes([leaf[-1] ^ 1])
-    files = Place(tmp_path).pair([to_pem("CERTIFICATE", forged), parent.certificate], pair.key)
+    files = Place(tmp_path).pair([write_pem("CERTIFICATE", forged), parent.certificate], pair.key)
     assert load_credential(files, PassphraseSource()).chain_der == ()
 
 

@@ -300,7 +300,7 @@ def _parse_block(file: SourceFile, begin: re.Match[bytes]) -> tuple[Block, int]:
     if not der:
         raise file.error(f"line {line}: {label} is empty; copy it anew")
     lines = b"\n".join(part.strip(_BLANKS) for part in headers.strip(_BLANKS).splitlines())
-    text = b"".join((begin.group(), b"\n", lines + b"\n\n" if lines else b"", _folded(encoded), end, b"\n"))
+    text = _framed(label, encoded, lines + b"\n\n" if lines else b"")
     is_limited = False
     if label == TRUSTED:
         der, rest = _split(der)
@@ -318,5 +318,11 @@ def _headers(body: bytes) -> bytes:
     return body[: body.find(b":") + blank.end()] if blank else b""
 
 
-def _folded(encoded: bytes) -> bytes:
-    return b"".join(encoded[at : at + 64] + b"\n" for at in range(0, len(encoded), 64))
+def write_pem(label: str, der: bytes) -> bytes:
+    """One block, with lines of 64 characters (RFC 7468 section 2)."""
+    return _framed(label, binascii.b2a_base64(der, newline=False))
+
+
+def _framed(label: str, encoded: bytes, headers: bytes = b"") -> bytes:
+    lines = [encoded[at : at + 64] + b"\n" for at in range(0, len(encoded), 64)]
+    return b"".join((f"-----BEGIN {label}-----\n".encode(), headers, *lines, f"-----END {label}-----\n".encode()))

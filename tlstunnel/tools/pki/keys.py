@@ -32,7 +32,7 @@ from tlstunnel.x509.key import (
     unfit_for_tls,
 )
 from tlstunnel.x509.passphrase import Passphrase, PassphraseSource
-from tlstunnel.x509.pem import SourceFile, is_encrypted_der, parse_pem
+from tlstunnel.x509.pem import SourceFile, is_encrypted_der, parse_pem, write_pem
 
 PrivateKey: TypeAlias = CertificateIssuerPrivateKeyTypes
 """A key that can sign certificates."""
@@ -129,7 +129,7 @@ def to_pem(key: PrivateKey, passphrase: Passphrase | None = None) -> bytes:
     if passphrase is None:
         return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
     der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, plain)
-    return encryption.to_pem("ENCRYPTED PRIVATE KEY", encryption.encrypt_pkcs8(der, passphrase))
+    return write_pem("ENCRYPTED PRIVATE KEY", encryption.encrypt_pkcs8(der, passphrase))
 
 
 def write(path: Path, key: PrivateKey, passphrase: Passphrase | None = None, *, replace: bool = False) -> None:
