@@ -183,12 +183,18 @@ BAD: dict[str, tuple[bytes | None, int, str | None, str | None]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_check_and_cert_show_say_the_same_of_a_certificates_file(
+def test_every_command_says_the_same_of_a_certificates_file(
     name: str, tmp_path: Path, command: Callable[..., Said]
 ) -> None:
     content, code, what, _ = BAD[name]
     path = make(tmp_path / name, content)
-    for words in (("check", written(tmp_path, certificate=path, key=PAIR.key)), ("cert", "show", path)):
+    commands: list[tuple[str | Path, ...]] = [
+        ("check", written(tmp_path, certificate=path, key=PAIR.key)), ("cert", "show", path)
+    ]  # fmt: skip
+    if what is not None:  # else these go on to the network
+        pair = ("--cert", path, "--key", PAIR.key)
+        commands += [("status", *pair), *((tool, "localhost:1", *pair) for tool in ("connect", "explain"))]
+    for words in commands:
         found = command(path, *words)
         assert found[0] == code, words
         assert found[1].startswith(f"{path}: {what}" if what else ""), words
