@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -199,6 +200,18 @@ def test_every_command_says_the_same_of_a_certificates_file(
         assert found[0] == code, words
         assert found[1].startswith(f"{path}: {what}" if what else ""), words
         assert found[1].count("\n") == (what is not None)
+
+
+def test_a_name_that_would_steer_the_terminal_is_written_the_same_way_by_every_command(
+    tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    path = tmp_path / "a\n\x1b[31m\u202e"
+    written_as = Path(f"{tmp_path}/a\\n\\x1b[31m\\u202e")
+    config = tmp_path / "tunnel.toml"
+    config.write_text(written(tmp_path, ca=Path("PATH")).read_text().replace('"PATH"', json.dumps(str(path))))
+    commands = [("check", config), *((tool, "localhost:1", "--ca", path) for tool in ("probe", "connect", "explain"))]
+    said = {command(written_as, *words) for words in commands}
+    assert said == {(1, f"{written_as}: does not exist; check the path\n")}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -584,6 +597,14 @@ def known_primes() -> tuple[int, int]:
     return tuple(  # type: ignore[return-value]
         frame + ((number >> 138) + more << 64) for number, more in ((pi, 4743158), (euler, 10965728))
     )
+
+
+def test_a_key_with_the_exponent_3_is_read_as_a_tunnel_reads_it(tmp_path: Path) -> None:
+    key = rsa.generate_private_key(3, 2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    builder = x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), 1, made.NOW, made.NOW)
+    files = Place(tmp_path).pair(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), pem)
+    assert load_credential(files, PassphraseSource()).key_type == key_type(keys.parse(pem, where="k")) == "RSA 2048"
 
 
 def test_an_rsa_key_whose_halves_do_not_fit_is_refused() -> None:
