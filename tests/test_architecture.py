@@ -85,7 +85,7 @@ ROOMS: dict[str, Room] = {
     "tools": Room(),
     "tools.tls13": Room("errors parse_errors", "cryptography os"),
     "tools.pki": Room(
-        "errors lifetime parse_errors reading _openssl tls.reasons x509", "cryptography fcntl os pathlib ssl stat"
+        "errors lifetime address parse_errors _openssl tls.reasons x509", "cryptography fcntl os pathlib ssl stat"
     ),
     "tools.probe": Room(
         "errors lifetime address parse_errors x509 connection.starttls tools.tls13 tools.pki",
