@@ -29,7 +29,7 @@ from tlstunnel.tools.pki import (
 )
 from tlstunnel.x509.cost import check_cost
 from tlstunnel.x509.passphrase import Passphrase
-from tlstunnel.x509.pem import SourceFile
+from tlstunnel.x509.pem import SourceFile, write_pem
 
 PASSPHRASE = Passphrase(b"open sesame")
 EXAMPLES = settings(
@@ -67,7 +67,7 @@ def corpus() -> dict[str, bytes]:
         "pem": authority.to_pem(leaf, root) + keys.to_pem(key),
         "key": key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
         "key pem": keys.to_pem(key),
-        "encrypted key": encryption.to_pem(
+        "encrypted key": write_pem(
             "ENCRYPTED PRIVATE KEY",
             encryption.encrypt_pkcs8(
                 key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()), PASSPHRASE, rounds=10

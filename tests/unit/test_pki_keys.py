@@ -21,7 +21,7 @@ from tlstunnel.tools.pki import encryption, keys
 from tlstunnel.tools.pki.keys import KeyKind
 from tlstunnel.x509.key import key_type
 from tlstunnel.x509.passphrase import Passphrase
-from tlstunnel.x509.pem import SourceFile
+from tlstunnel.x509.pem import SourceFile, write_pem
 
 QUICK = [kind for kind in KeyKind if kind not in (KeyKind.RSA3072, KeyKind.RSA4096)]
 
@@ -138,7 +138,7 @@ def costly(rounds: int) -> bytes:
 @pytest.mark.parametrize("rounds", [1 << 32, 20_000_000])
 def test_a_key_that_would_keep_us_busy_for_hours_is_refused_at_once(rounds: int) -> None:
     hostile = costly(rounds)
-    for data in (hostile, encryption.to_pem("ENCRYPTED PRIVATE KEY", hostile)):
+    for data in (hostile, write_pem("ENCRYPTED PRIVATE KEY", hostile)):
         with pytest.raises(UsageError, match="asks for more than 10000000 rounds"):
             keys.parse(data, where="k", passphrases=opening("p"))
 

@@ -265,6 +265,7 @@ OPENS_BY_ITSELF = {
     "cli.app", "cli.entry", "cli.files", "cli.systemd", "tools.pki.files", "daemon.ocsp.stapling",
     "config.files",  # looks whether a file can be opened, and not into it
     "x509.apart",  # a pipe between two processes of ours
+    "tools.top.client",  # memory, which `ssl` reads as a file
     "observe.sinks", "tls.context",  # what is written to, without waiting
     "reading",
 }  # fmt: skip

@@ -15,9 +15,9 @@ from tlstunnel.config.keys import SECTIONS, fields_of, keys_in, make, read_keys
 from tlstunnel.config.model import COMMAND_LINE, Admin, Config, Log, Mode, Process, Service
 from tlstunnel.config.reader import Table
 from tlstunnel.config.service import keys_of, read_service
-from tlstunnel.config.source import FilesError, FileSource, OptionSource, Report, Source, Steps, printable
+from tlstunnel.config.source import FilesError, FileSource, OptionSource, Report, Source, Steps
 from tlstunnel.config.syntax import MAX_DEPTH, depth, explain, has_endless_key, too_deep
-from tlstunnel.errors import ConfigError, Problem
+from tlstunnel.errors import ConfigError, Problem, printable
 from tlstunnel.reading import UnfitFileError, read_whole
 
 T = TypeVar("T")

@@ -7,6 +7,7 @@ key is derived.
 
 from __future__ import annotations
 
+from tlstunnel.x509.der import INTEGER, OCTETS, element
 from tlstunnel.x509.pem import SourceFile
 
 MAX_ROUNDS = 10_000_000
@@ -14,7 +15,7 @@ MAX_ROUNDS = 10_000_000
 
 _MAX_DEPTH = 24
 _MAX_ELEMENTS = 200_000
-_TAG_INTEGER, _TAG_OCTETS, _CONSTRUCTED = 0x02, 0x04, 0x20
+_CONSTRUCTED = 0x20
 _LONGEST_COST = 16  # bytes of a number that are looked at; whatever is longer is too much anyway
 
 
@@ -33,17 +34,17 @@ def check_cost(file: SourceFile, data: bytes) -> None:
         salted, numbers = False, list[int]()
         while position < end and elements_left > 0:
             elements_left -= 1
-            element = _element(data, position, end)
-            if element is None:
+            found = element(data, position, end)
+            if found is None:
                 break
-            tag, body, after = element
-            if tag == _TAG_INTEGER and salted:
+            tag, body, after = found
+            if tag == INTEGER and salted:
                 numbers.append(
                     int.from_bytes(data[body:after][:_LONGEST_COST], "big")
                     * (256 if after - body > _LONGEST_COST else 1)
                 )
-            salted = salted or tag == _TAG_OCTETS
-            if depth < _MAX_DEPTH and (tag & _CONSTRUCTED or (tag == _TAG_OCTETS and _is_sequence(data[body:after]))):
+            salted = salted or tag == OCTETS
+            if depth < _MAX_DEPTH and (tag & _CONSTRUCTED or (tag == OCTETS and _is_sequence(data[body:after]))):
                 pending.append((body, after, depth + 1))
             position = after
         if _is_too_costly(numbers):
@@ -58,24 +59,5 @@ def _is_too_costly(numbers: list[int]) -> bool:
 
 
 def _is_sequence(data: bytes) -> bool:
-    if data[:1] != b"\x30":
-        return False
-    element = _element(data, 0, len(data))
-    return element is not None and element[2] == len(data)
-
-
-def _element(data: bytes, position: int, end: int) -> tuple[int, int, int] | None:
-    """Tag, start and end of the content of the element here; None if it is not well-formed."""
-    if position + 2 > end:
-        return None
-    tag, length = data[position], data[position + 1]
-    body = position + 2
-    if length == 0x80:  # indefinite (BER): its content runs to the end as far as we care
-        return tag, body, end
-    if length > 0x80:
-        count = length & 0x7F
-        if count > 4 or body + count > end:
-            return None
-        length = int.from_bytes(data[body : body + count], "big")
-        body += count
-    return (tag, body, body + length) if body + length <= end else None
+    found = element(data, 0, len(data)) if data[:1] == b"\x30" else None
+    return found is not None and found[2] == len(data)

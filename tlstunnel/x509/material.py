@@ -11,7 +11,6 @@ covers those bytes, and `contents_digest` computes the same over the files as th
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tlstunnel.config.model import CertificateFiles
 from tlstunnel.reading import is_pipe
 from tlstunnel.x509 import certificate as facts
-from tlstunnel.x509.key import key_block, key_type, load_private_key, pkcs8, spki, unfit_for_tls
+from tlstunnel.x509.key import key_block, key_type, load_private_key, pin, pkcs8, spki, unfit_for_tls
 from tlstunnel.x509.passphrase import PassphraseSource, read_passphrase_file
 from tlstunnel.x509.pem import (
     Block,
@@ -217,7 +216,6 @@ class _Parts:
         chain, strangers = facts.order_chain(leaf, [one for one in self._unique() if one != leaf])
         named = facts.names(leaf)
         der = leaf.public_bytes(Encoding.DER)
-        pin = base64.b64encode(hashlib.sha256(spki(leaf.public_key())).digest()).decode()
         return Credential(
             certificate_der=der,
             chain_der=tuple(one.public_bytes(Encoding.DER) for one in chain),
@@ -231,7 +229,7 @@ class _Parts:
             not_before=leaf.not_valid_before_utc,
             not_after=leaf.not_valid_after_utc,
             fingerprint=hashlib.sha256(der).hexdigest(),
-            spki_pin=f"sha256:{pin}",
+            spki_pin=pin(leaf.public_key()),
             must_staple=facts.is_must_staple(leaf),
             ocsp_responders=facts.ocsp_responders(leaf),
             source=self.file.where,

@@ -194,7 +194,8 @@ def identify(data: bytes, wanted: str = "PEM") -> str:
     if head[:15].lower().startswith((b"<!doctype html", b"<html")):
         return f"is an HTML page, not {wanted}; a download must have failed"
     # A text may begin with 0 too; DER goes on with a sequence, a number or an identifier.
-    if data[:1] == b"0" and _der_body(data)[:1] in (b"\x30", b"\x02", b"\x06"):
+    first = _der_body(data)[:1]
+    if data[:1] == b"0" and (first in (b"\x30", b"\x02", b"\x06") or (not first and data[1:2] >= b"\x80")):
         return _identify_der(data, wanted)
     if wanted != "PEM":
         return f"is not {wanted}; a file that ends in .p12 or .pfx is meant"
@@ -231,6 +232,8 @@ _ENCRYPTION = (bytes.fromhex("06092a864886f70d0105"), bytes.fromhex("060a2a86488
 
 def _identify_der(data: bytes, wanted: str) -> str:
     body = _der_body(data)
+    if is_cut_short(data):
+        return f"is {'PKCS#12' if is_p12(data) else 'DER'} that is cut short; copy it anew"
     if body.startswith(_P12_VERSION):
         return f"is PKCS#12, not {wanted}; name it with p12 instead of certificate and key"
     if body.startswith(b"\x02\x01"):
@@ -297,7 +300,7 @@ def _parse_block(file: SourceFile, begin: re.Match[bytes]) -> tuple[Block, int]:
     if not der:
         raise file.error(f"line {line}: {label} is empty; copy it anew")
     lines = b"\n".join(part.strip(_BLANKS) for part in headers.strip(_BLANKS).splitlines())
-    text = b"".join((begin.group(), b"\n", lines + b"\n\n" if lines else b"", _folded(encoded), end, b"\n"))
+    text = _framed(label, encoded, lines + b"\n\n" if lines else b"")
     is_limited = False
     if label == TRUSTED:
         der, rest = _split(der)
@@ -315,5 +318,11 @@ def _headers(body: bytes) -> bytes:
     return body[: body.find(b":") + blank.end()] if blank else b""
 
 
-def _folded(encoded: bytes) -> bytes:
-    return b"".join(encoded[at : at + 64] + b"\n" for at in range(0, len(encoded), 64))
+def write_pem(label: str, der: bytes) -> bytes:
+    """One block, with lines of 64 characters (RFC 7468 section 2)."""
+    return _framed(label, binascii.b2a_base64(der, newline=False))
+
+
+def _framed(label: str, encoded: bytes, headers: bytes = b"") -> bytes:
+    lines = [encoded[at : at + 64] + b"\n" for at in range(0, len(encoded), 64)]
+    return b"".join((f"-----BEGIN {label}-----\n".encode(), headers, *lines, f"-----END {label}-----\n".encode()))

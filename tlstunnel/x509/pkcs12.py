@@ -46,10 +46,8 @@ def open_p12(
     """
     if b"-----BEGIN " in file.data:
         raise file.error("is PEM, not PKCS#12; name it with certificate and key instead of p12")
-    if not is_p12(file.data):
+    if not is_p12(file.data) or is_cut_short(file.data):
         raise file.error(identify(file.data, "PKCS#12"))
-    if is_cut_short(file.data):
-        raise file.error("is PKCS#12 that is cut short; copy it anew")
     check_cost(file, file.data)
     # Many are made without a passphrase, which is written in two ways (appendix B.1); asking for one would be a riddle.
     found = _without_passphrase(file.data)

@@ -119,13 +119,14 @@ def _certificates(found: Sequence[Certificate]) -> list[Facts]:
 
 
 def _chain(found: Sequence[Certificate], ca: Path | None, host: str | None) -> Facts:
-    from tlstunnel.tools.pki import authority, chain, describe, names
+    from tlstunnel.tools.pki import chain, describe, names
+    from tlstunnel.x509.certificate import is_ca
 
     store, anchors = chain.load_trust(ca)
-    use = None if authority.is_ca(found[0]) else describe.use_of(found[0])
+    use = None if is_ca(found[0]) else describe.use_of(found[0])
     verdict = chain.verify(found[0], found[1:], anchors, host=host, use=use)
     strict = None
-    if verdict.verifies and not authority.is_ca(found[0]):
+    if verdict.verifies and not is_ca(found[0]):
         strict = chain.strict_opinion(verdict, describe.use_of(found[0]), host)
     return {
         "verifies": verdict.verifies,

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import constraints, files, index, keys, names, profile, readers
+from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509.passphrase import Passphrase, PassphraseSource
 
 DEFAULT_NAME = "tlstunnel CA"
@@ -198,7 +199,7 @@ def load_certificates(folder: Path) -> tuple[x509.Certificate, ...]:
     if (folder / "unfinished").exists() or not (folder / "ca.pem").exists():
         raise UsageError(str(folder), "holds no finished CA; make one with tlstunnel cert ca --out")
     found = readers.load_certificates(folder / "ca.pem")
-    if not is_ca(found[0]):
+    if not facts.is_ca(found[0]):
         raise UsageError(str(folder / "ca.pem"), "not a CA's certificate; make one with tlstunnel cert ca --out")
     return found
 
@@ -213,14 +214,6 @@ def locked(folder: Path) -> Iterator[None]:
     with files.locked(folder / "lock"):
         files.remove_stale(folder)
         yield
-
-
-def is_ca(certificate: x509.Certificate) -> bool:
-    """Whether a certificate may issue others (RFC 5280 section 4.2.1.9)."""
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
 
 
 def to_pem(*certificates: x509.Certificate) -> bytes:

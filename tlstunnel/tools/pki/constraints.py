@@ -19,6 +19,7 @@ from tlstunnel import _openssl
 from tlstunnel.errors import UsageError, printable
 from tlstunnel.tools.pki import names
 from tlstunnel.tools.pki.profile import Subtrees
+from tlstunnel.x509.certificate import extension
 
 _ALL_ADDRESSES = (
     x509.IPAddress(ipaddress.ip_network("0.0.0.0/0")),
@@ -87,9 +88,8 @@ def violation(wanted: Sequence[x509.GeneralName], subject: x509.Name, issuer: x5
     OpenSSL decides, but says neither which name it objects to nor why, so it is asked about one name after the other;
     then about all with the subject, whose common name counts where it looks like a host name (X509_check_host(3)).
     """
-    try:
-        found = issuer.extensions.get_extension_for_class(x509.NameConstraints).value
-    except x509.ExtensionNotFound:
+    found = extension(issuer, x509.NameConstraints)
+    if found is None:
         return None
     for name in wanted:
         if _is_forbidden((name,), x509.Name([]), found) or any(

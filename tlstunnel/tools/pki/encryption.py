@@ -8,13 +8,13 @@ part of the file.
 
 from __future__ import annotations
 
-import base64
 import os
 
 from cryptography.hazmat.primitives import hashes, padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
+from tlstunnel.x509.der import INTEGER, OCTETS, SEQUENCE, wrap
 from tlstunnel.x509.passphrase import Passphrase
 
 ROUNDS = 600_000
@@ -33,35 +33,9 @@ def encrypt_pkcs8(plain: bytes, passphrase: Passphrase, *, rounds: int = ROUNDS)
     padder = padding.PKCS7(128).padder()
     encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
     encrypted = encryptor.update(padder.update(plain) + padder.finalize()) + encryptor.finalize()
-    derivation = _sequence(
-        _OID_PBKDF2, _sequence(_octets(salt), _integer(rounds), _sequence(_OID_HMAC_SHA256, b"\x05\x00"))
-    )
-    scheme = _sequence(_OID_AES_256_CBC, _octets(iv))
-    return _sequence(_sequence(_OID_PBES2, _sequence(derivation, scheme)), _octets(encrypted))
-
-
-def to_pem(label: str, der: bytes) -> bytes:
-    """PEM with lines of 64 characters (RFC 7468 section 2)."""
-    text = base64.b64encode(der).decode()
-    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
-    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""]).encode()
-
-
-def _sequence(*parts: bytes) -> bytes:
-    return _tagged(0x30, b"".join(parts))
-
-
-def _octets(content: bytes) -> bytes:
-    return _tagged(0x04, content)
-
-
-def _integer(value: int) -> bytes:
-    return _tagged(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big"))
-
-
-def _tagged(tag: int, content: bytes) -> bytes:
-    size = len(content)
-    if size < 0x80:
-        return bytes([tag, size]) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes([tag, 0x80 | len(length)]) + length + content
+    count = wrap(INTEGER, rounds.to_bytes(rounds.bit_length() // 8 + 1, "big"))
+    parameters = wrap(SEQUENCE, wrap(OCTETS, salt), count, wrap(SEQUENCE, _OID_HMAC_SHA256, b"\x05\x00"))
+    derivation = wrap(SEQUENCE, _OID_PBKDF2, parameters)
+    scheme = wrap(SEQUENCE, _OID_AES_256_CBC, wrap(OCTETS, iv))
+    algorithm = wrap(SEQUENCE, _OID_PBES2, wrap(SEQUENCE, derivation, scheme))
+    return wrap(SEQUENCE, algorithm, wrap(OCTETS, encrypted))

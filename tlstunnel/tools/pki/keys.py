@@ -32,7 +32,7 @@ from tlstunnel.x509.key import (
     unfit_for_tls,
 )
 from tlstunnel.x509.passphrase import Passphrase, PassphraseSource
-from tlstunnel.x509.pem import SourceFile, is_encrypted_der, parse_pem
+from tlstunnel.x509.pem import SourceFile, is_encrypted_der, parse_pem, write_pem
 
 PrivateKey: TypeAlias = CertificateIssuerPrivateKeyTypes
 """A key that can sign certificates."""
@@ -129,7 +129,7 @@ def to_pem(key: PrivateKey, passphrase: Passphrase | None = None) -> bytes:
     if passphrase is None:
         return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
     der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, plain)
-    return encryption.to_pem("ENCRYPTED PRIVATE KEY", encryption.encrypt_pkcs8(der, passphrase))
+    return write_pem("ENCRYPTED PRIVATE KEY", encryption.encrypt_pkcs8(der, passphrase))
 
 
 def write(path: Path, key: PrivateKey, passphrase: Passphrase | None = None, *, replace: bool = False) -> None:
@@ -182,7 +182,7 @@ def parse(
 
 
 def weakness(key: PrivateKey | PublicKey) -> str | None:
-    """Why a key should not be used for TLS, and what would be right; None for a good one. A tunnel says the same."""
+    """Why a key should not be certified, and what would be right; None for a good one."""
     public = key.public_key() if hasattr(key, "public_key") else key
     if isinstance(public, rsa.RSAPublicKey) and public.public_numbers().e < MIN_RSA_EXPONENT:
         return f"RSA with the public exponent {public.public_numbers().e} is fragile; use {MIN_RSA_EXPONENT}"
@@ -195,7 +195,7 @@ def usable(key: Any, where: str) -> PrivateKey:
     Raises:
         UsageError: it is weak, or of a kind that cannot sign.
     """
-    found = weakness(key)
+    found = unfit_for_tls(key.public_key())
     if found is not None:
         raise UsageError(where, found)
     return key  # type: ignore[no-any-return]

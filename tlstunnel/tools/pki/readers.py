@@ -72,9 +72,6 @@ def certificates(data: bytes, *, where: str) -> tuple[x509.Certificate, ...]:
     return tuple(facts.read_certificates(SourceFile(Path(where), data, 0), is_key_needed=False)[0])
 
 
-serial = facts.serial
-
-
 def request(data: bytes, *, where: str) -> x509.CertificateSigningRequest:
     """The certificate request in these bytes, PEM or DER; its signature is not checked here.
 

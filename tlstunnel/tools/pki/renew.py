@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, index, issue, keys, profile, readers
 from tlstunnel.tools.pki.authority import Authority
+from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509.passphrase import Passphrase
 
 
@@ -101,7 +102,7 @@ def _check_issued(ca: Authority, old: x509.Certificate, *, where: str) -> None:
         what = f"not issued by the CA in {ca.folder}; name the folder of the CA that issued it"
         raise UsageError(where, what) from exc
     for entry in index.load(ca.folder / "index.txt"):
-        if entry.serial == readers.serial(old) and entry.revoked_at is not None:
+        if entry.serial == facts.serial(old) and entry.revoked_at is not None:
             raise UsageError(where, f"revoked on {entry.revoked_at:%Y-%m-%d}; issue a new one instead")
 
 

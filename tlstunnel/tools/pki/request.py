@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, issue, keys, names, profile, readers
 from tlstunnel.tools.pki.authority import Authority
+from tlstunnel.x509.certificate import extension
 from tlstunnel.x509.passphrase import Passphrase
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
@@ -136,7 +137,7 @@ def _leaf(
     *,
     where: str,
 ) -> profile.Leaf:
-    basic = _extension(asked, x509.BasicConstraints)
+    basic = extension(asked, x509.BasicConstraints)
     if basic is not None and basic.ca:
         raise UsageError(where, "asks to be a CA; make one below yours with tlstunnel cert ca --intermediate")
     chosen = _use(asked, where) if use is None else use
@@ -151,7 +152,7 @@ def _leaf(
 
 
 def _use(asked: x509.CertificateSigningRequest, where: str) -> profile.Use:
-    usage = _extension(asked, x509.ExtendedKeyUsage)
+    usage = extension(asked, x509.ExtendedKeyUsage)
     wanted = [use for use in profile.Use if usage is not None and use.oid in usage]
     if len(wanted) != 1:
         raise UsageError(where, "does not say whether it is for a server or a client; add --use server or --use client")
@@ -159,17 +160,10 @@ def _use(asked: x509.CertificateSigningRequest, where: str) -> profile.Use:
 
 
 def _names(asked: x509.CertificateSigningRequest, where: str) -> tuple[str, ...]:
-    alternative = _extension(asked, x509.SubjectAlternativeName)
+    alternative = extension(asked, x509.SubjectAlternativeName)
     if alternative is None:
         raise UsageError(where, "asks for no alternative name, and a common name alone counts nowhere; add --names")
     for name in alternative:
         if not isinstance(name, _SIGNABLE):
             raise UsageError(where, f'asks for "{names.long(name)}", which we do not sign; replace it with --names')
     return tuple(names.short(name) for name in alternative)
-
-
-def _extension(asked: x509.CertificateSigningRequest, kind: type[Extension]) -> Extension | None:
-    try:
-        return asked.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None

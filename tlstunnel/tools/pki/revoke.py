@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, index, keys, profile, readers
 from tlstunnel.tools.pki.authority import Authority
+from tlstunnel.x509 import certificate as facts
 
 CRL_DAYS = 30
 """A verifier that is given a list refuses every certificate once the list is past its next update."""
@@ -71,7 +72,7 @@ def serial_of(text: str, ca: Authority) -> int:
         certificate = readers.load_certificates(path)[0]
         if certificate.issuer != ca.certificate.subject:
             raise UsageError(text, f"not issued by the CA in {ca.folder}; name the folder of the CA that issued it")
-        return readers.serial(certificate)
+        return facts.serial(certificate)
     digits = text.replace(":", "").removeprefix("0x")
     try:
         return int(digits, 16) if len(digits) <= 40 and digits.isalnum() else _neither(text)
@@ -116,9 +117,10 @@ def _next_number(path: Path) -> int:
         return number
     try:
         last = readers.revocation_lists(files.read(path, limit=index.MAX_INDEX_BYTES), where=str(path))[0]
-        return max(number, last.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number + 1)
-    except (UsageError, x509.ExtensionNotFound):
-        return number  # damaged, or made by another tool without a number: it is about to be replaced
+    except UsageError:
+        return number  # damaged: it is about to be replaced
+    before = facts.extension(last, x509.CRLNumber)
+    return number if before is None else max(number, before.crl_number + 1)
 
 
 def _now() -> datetime.datetime:
