@@ -88,6 +88,12 @@ WORDS: dict[str, tuple[list[bytes], list[bytes]]] = {
         ],
     ),
 }
+LDAP_START = bytes.fromhex("301d02010177188016") + b"1.3.6.1.4.1.1466.20037"
+LDAP_DONE = bytes.fromhex("300c02010178070a010004000400")
+WORDS["ldap"] = (
+    [LDAP_START, b"\x30\x13\x02\x01\x02\x60\x0e\x02\x01\x03\x04\x00\x80\x07hunter2", b"\x30\x05\x02\x01\x03\x42\x00"],
+    [LDAP_DONE, bytes.fromhex("300c02010178070a013404000400")],
+)
 WORDS["lmtp"] = ([b"LHLO me\r\n", *WORDS["smtp"][0]], WORDS["smtp"][1])
 
 
@@ -101,6 +107,7 @@ SERVER_READY: dict[str, list[tuple[str, bytes]]] = {
     "nntp": [("backend", b"200\r\n"), ("client", b"STARTTLS\r\n")],
     "postgres": [("client", bytes.fromhex("0000000804d2162f"))],
 }
+SERVER_READY["ldap"] = [("client", LDAP_START)]
 SERVER_READY["lmtp"] = SERVER_READY["smtp"]
 CLIENT_READY: dict[str, list[tuple[str, bytes]]] = {
     "smtp": [("backend", line) for line in (b"220 x\r\n", b"250-x\r\n250 STARTTLS\r\n", b"220 x\r\n")],
@@ -110,6 +117,7 @@ CLIENT_READY: dict[str, list[tuple[str, bytes]]] = {
     "nntp": [("backend", line) for line in (b"200\r\n", b"101 x\r\nSTARTTLS\r\n.\r\n", b"382 x\r\n")],
     "postgres": [("client", STARTUP), ("backend", b"S")],
 }
+CLIENT_READY["ldap"] = [("backend", LDAP_DONE)]
 CLIENT_READY["lmtp"] = CLIENT_READY["smtp"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tlstunnel.connection.starttls import imap, nntp, pop3, postgres, sieve, smtp
+from tlstunnel.connection.starttls import imap, ldap, nntp, pop3, postgres, sieve, smtp
 from tlstunnel.connection.starttls.conversation import Conversation
 from tlstunnel.connection.starttls.negotiation import Asking, Negotiation
 from tlstunnel.connection.starttls.text import Dialect, TextServer
@@ -26,6 +26,7 @@ SERVER: dict[str, Callable[[bool], Negotiation]] = {
     "pop3": _server(pop3.POP3),
     "sieve": _server(sieve.SIEVE),
     "nntp": _server(nntp.NNTP),
+    "ldap": lambda required: ldap.Server(required=required),
 }
 """Clients ask us for TLS, in front of a backend that knows none. Each is given whether TLS is required."""
 
@@ -37,5 +38,6 @@ CLIENT: dict[str, Callable[[], Negotiation]] = {
     "pop3": _client(pop3.client, pop3.POP3),
     "sieve": _client(sieve.client, sieve.SIEVE),
     "nntp": _client(nntp.client, nntp.NNTP),
+    "ldap": lambda: Asking(ldap.client(), ldap.farewell),
 }
 """We ask the backend for TLS, on behalf of a client that knows none."""
