@@ -94,6 +94,13 @@ WORDS["ldap"] = (
     [LDAP_START, b"\x30\x13\x02\x01\x02\x60\x0e\x02\x01\x03\x04\x00\x80\x07hunter2", b"\x30\x05\x02\x01\x03\x42\x00"],
     [LDAP_DONE, bytes.fromhex("300c02010178070a013404000400")],
 )
+MYSQL_GREETING = b"\x32\0\0\0\x0a8.0\0" + bytes(4) + b"saltsalt\0\xff\xff" + bytes(30)
+MYSQL_LOGIN = b"\x28\0\0\1\x85\xa2" + bytes(30) + b"hunter2\0"
+MYSQL_START = b"\x20\0\0\1\x85\xaa" + bytes(30)
+WORDS["mysql"] = (
+    [MYSQL_START, MYSQL_LOGIN, b"\x28\0\0\2" + MYSQL_LOGIN[4:], b"\7\0\0\3hunter2"],
+    [MYSQL_GREETING, b"\3\0\0\2\xfex\0", b"\3\0\0\2\0\0\0", b"\3\0\0\3\0\0\0", b"\3\0\0\0\xff\1\1"],
+)
 WORDS["lmtp"] = ([b"LHLO me\r\n", *WORDS["smtp"][0]], WORDS["smtp"][1])
 
 
@@ -108,6 +115,7 @@ SERVER_READY: dict[str, list[tuple[str, bytes]]] = {
     "postgres": [("client", bytes.fromhex("0000000804d2162f"))],
 }
 SERVER_READY["ldap"] = [("client", LDAP_START)]
+SERVER_READY["mysql"] = [("backend", MYSQL_GREETING), ("client", MYSQL_START)]
 SERVER_READY["lmtp"] = SERVER_READY["smtp"]
 CLIENT_READY: dict[str, list[tuple[str, bytes]]] = {
     "smtp": [("backend", line) for line in (b"220 x\r\n", b"250-x\r\n250 STARTTLS\r\n", b"220 x\r\n")],
@@ -118,6 +126,7 @@ CLIENT_READY: dict[str, list[tuple[str, bytes]]] = {
     "postgres": [("client", STARTUP), ("backend", b"S")],
 }
 CLIENT_READY["ldap"] = [("backend", LDAP_DONE)]
+CLIENT_READY["mysql"] = [("backend", MYSQL_GREETING), ("client", MYSQL_LOGIN)]
 CLIENT_READY["lmtp"] = CLIENT_READY["smtp"]
 
 
@@ -161,16 +170,20 @@ def play(run: Run, said: list[tuple[str, bytes]], size: int) -> None:
             assert step.to_backend == b""
 
 
+@fuzz(both, sizes, st.booleans(), st.booleans(), examples=300)
+def test_no_dialogue_breaks_server_mode(
+    case: tuple[str, list[tuple[str, bytes]]], size: int, required: bool, is_late: bool
+) -> None:
+    protocol, said = case
+    begun = [*SERVER_READY[protocol], ("secured", b"")] if is_late else []
+    play(Run(SERVER[protocol](required)), begun + said, size)
+
+
 @fuzz(both, sizes, st.booleans(), examples=300)
-def test_no_dialogue_breaks_server_mode(case: tuple[str, list[tuple[str, bytes]]], size: int, required: bool) -> None:
+def test_no_dialogue_breaks_client_mode(case: tuple[str, list[tuple[str, bytes]]], size: int, is_late: bool) -> None:
     protocol, said = case
-    play(Run(SERVER[protocol](required)), said, size)
-
-
-@fuzz(both, sizes, examples=300)
-def test_no_dialogue_breaks_client_mode(case: tuple[str, list[tuple[str, bytes]]], size: int) -> None:
-    protocol, said = case
-    play(Run(CLIENT[protocol]()), said, size)
+    begun = [*CLIENT_READY[protocol], ("secured", b"")] if is_late else []
+    play(Run(CLIENT[protocol]()), begun + said, size)
 
 
 @fuzz(

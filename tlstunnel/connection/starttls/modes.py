@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tlstunnel.connection.starttls import imap, ldap, nntp, pop3, postgres, sieve, smtp
+from tlstunnel.connection.starttls import imap, ldap, mysql, nntp, pop3, postgres, sieve, smtp
 from tlstunnel.connection.starttls.conversation import Conversation
 from tlstunnel.connection.starttls.negotiation import Asking, Negotiation
 from tlstunnel.connection.starttls.text import Dialect, TextServer
@@ -27,6 +27,7 @@ SERVER: dict[str, Callable[[bool], Negotiation]] = {
     "sieve": _server(sieve.SIEVE),
     "nntp": _server(nntp.NNTP),
     "ldap": lambda required: ldap.Server(required=required),
+    "mysql": lambda required: mysql.Server(required=required),
 }
 """Clients ask us for TLS, in front of a backend that knows none. Each is given whether TLS is required."""
 
@@ -39,5 +40,6 @@ CLIENT: dict[str, Callable[[], Negotiation]] = {
     "sieve": _client(sieve.client, sieve.SIEVE),
     "nntp": _client(nntp.client, nntp.NNTP),
     "ldap": lambda: Asking(ldap.client(), ldap.farewell),
+    "mysql": mysql.Client,
 }
 """We ask the backend for TLS, on behalf of a client that knows none."""
