@@ -101,6 +101,28 @@ WORDS["mysql"] = (
     [MYSQL_START, MYSQL_LOGIN, b"\x28\0\0\2" + MYSQL_LOGIN[4:], b"\7\0\0\3hunter2"],
     [MYSQL_GREETING, b"\3\0\0\2\xfex\0", b"\3\0\0\2\0\0\0", b"\3\0\0\3\0\0\0", b"\3\0\0\0\xff\1\1"],
 )
+XMPP_OPEN = (
+    b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='x.example' "
+    b"version='1.0'>"
+)
+XMPP_START, XMPP_PROCEED = (
+    b"<%s xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>" % word for word in (b"starttls", b"proceed")
+)
+XMPP_FEATURES = (
+    b"<stream:features>" + XMPP_START + b"<mechanisms><mechanism>X</mechanism></mechanisms></stream:features>"
+)
+WORDS["xmpp"] = (
+    [XMPP_OPEN, XMPP_START, b"<auth>hunter2</auth>", b"<?xml version='1.0'?>", b"</stream:stream>", b"<!--x-->", b" "],
+    [
+        XMPP_OPEN,
+        XMPP_FEATURES,
+        XMPP_PROCEED,
+        b"</stream:stream>",
+        b"<stream:error><x/></stream:error>",
+        b"<a>",
+        b"</a>",
+    ],
+)
 WORDS["lmtp"] = ([b"LHLO me\r\n", *WORDS["smtp"][0]], WORDS["smtp"][1])
 
 
@@ -116,6 +138,7 @@ SERVER_READY: dict[str, list[tuple[str, bytes]]] = {
 }
 SERVER_READY["ldap"] = [("client", LDAP_START)]
 SERVER_READY["mysql"] = [("backend", MYSQL_GREETING), ("client", MYSQL_START)]
+SERVER_READY["xmpp"] = [("client", XMPP_OPEN), ("client", XMPP_START)]
 SERVER_READY["lmtp"] = SERVER_READY["smtp"]
 CLIENT_READY: dict[str, list[tuple[str, bytes]]] = {
     "smtp": [("backend", line) for line in (b"220 x\r\n", b"250-x\r\n250 STARTTLS\r\n", b"220 x\r\n")],
@@ -127,6 +150,7 @@ CLIENT_READY: dict[str, list[tuple[str, bytes]]] = {
 }
 CLIENT_READY["ldap"] = [("backend", LDAP_DONE)]
 CLIENT_READY["mysql"] = [("backend", MYSQL_GREETING), ("client", MYSQL_LOGIN)]
+CLIENT_READY["xmpp"] = [("client", XMPP_OPEN), ("backend", XMPP_OPEN + XMPP_FEATURES), ("backend", XMPP_PROCEED)]
 CLIENT_READY["lmtp"] = CLIENT_READY["smtp"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tlstunnel.connection.starttls import imap, ldap, mysql, nntp, pop3, postgres, sieve, smtp
+from tlstunnel.connection.starttls import imap, ldap, mysql, nntp, pop3, postgres, sieve, smtp, xmpp
 from tlstunnel.connection.starttls.conversation import Conversation
 from tlstunnel.connection.starttls.negotiation import Asking, Negotiation
 from tlstunnel.connection.starttls.text import Dialect, TextServer
@@ -28,8 +28,12 @@ SERVER: dict[str, Callable[[bool], Negotiation]] = {
     "nntp": _server(nntp.NNTP),
     "ldap": lambda required: ldap.Server(required=required),
     "mysql": lambda required: mysql.Server(required=required),
+    "xmpp": lambda _: xmpp.Server(),
 }
 """Clients ask us for TLS, in front of a backend that knows none. Each is given whether TLS is required."""
+
+ALWAYS_REQUIRED = frozenset(("xmpp",))
+"""Protocols in which there is nothing to do before TLS but to ask for it."""
 
 CLIENT: dict[str, Callable[[], Negotiation]] = {
     "postgres": postgres.Client,
@@ -41,5 +45,6 @@ CLIENT: dict[str, Callable[[], Negotiation]] = {
     "nntp": _client(nntp.client, nntp.NNTP),
     "ldap": lambda: Asking(ldap.client(), ldap.farewell),
     "mysql": mysql.Client,
+    "xmpp": xmpp.Client,
 }
 """We ask the backend for TLS, on behalf of a client that knows none."""
