@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from tests.support.dialogues import Run
@@ -269,6 +270,8 @@ def test_no_one_can_talk_without_end(protocol: str, is_server: bool, is_client: 
 def test_nothing_that_comes_between_the_go_ahead_and_tls_is_ever_used(
     protocol: str, is_server: bool, is_pipelined: bool, evil: bytes, size: int
 ) -> None:
+    # MySQL's clients begin TLS without an answer: there this one byte is that of TLS.
+    assume(protocol != "mysql" or evil[0] != 0x16)
     ready = (SERVER_READY if is_server else CLIENT_READY)[protocol]
     run = Run(SERVER[protocol](True) if is_server else CLIENT[protocol]())
     side = "client" if is_server else "backend"

@@ -166,6 +166,17 @@ def test_a_login_behind_the_request_never_comes_into_the_session(is_cut: bool) -
     assert run.to_backend == b""
 
 
+def test_a_client_that_begins_tls_with_its_request_loses_nothing_of_it() -> None:
+    run = Run(mysql.Server())
+    run.feed("backend", greeting(WITHOUT))
+    run.feed("client", REQUEST + HELLO)
+    assert (run.verdict, run.tls) == (Verdict.START_TLS, HELLO)
+    run.step(run.negotiation.secured())
+    assert run.tls == HELLO
+    run.feed("client", login(2, WITH))
+    assert run.to_backend == login(1, WITHOUT)
+
+
 def test_a_packet_whose_length_begins_as_tls_does_is_a_packet() -> None:
     for size in (0x0116, 0x0316):
         body = start_of(WITHOUT).ljust(size, b"\0")

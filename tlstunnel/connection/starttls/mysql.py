@@ -172,8 +172,10 @@ class Server(_Login):
     def answered(self, packet: _Packet) -> None:
         """An SSLRequest, or what has to wait for it."""
         if len(packet.body) == _SSL_REQUEST_SIZE and _flags(packet) & _SSL:
-            if self._client:
+            # Nothing answers an SSLRequest, so what comes behind it is TLS already.
+            if self._client and self._client[:1] != _TLS[0][:1]:
                 raise Refused(Reason.INJECTED, "the client sent plaintext behind SSLRequest; someone may have added it")
+            self._tls, self._client = bytes(self._client), bytearray()
             self.verdict = Verdict.START_TLS
         elif not self._is_required:
             self.tell_backend(_packet(packet.number, packet.body))
