@@ -9,6 +9,7 @@ Whoever knows the password `PASSWORD` is a user; mail is kept below a temporary 
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,8 @@ def running(pair: Pair | None = None) -> Iterator[dict[str, int]]:
     program = require("dovecot")
     for module in ("lmtp", "managesieve-login", "pop3-login"):
         require(f"/usr/lib/dovecot/{module}")
-    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split()[0]
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.split("[ -]", version)[0]
     with peers.folder() as path:
         path.chmod(0o755)
         mail = path / "mail"

@@ -1,4 +1,4 @@
-"""IMAP: CAPABILITY, STARTTLS (RFC 3501 section 6.2.1)."""
+"""IMAP: CAPABILITY, STARTTLS (RFC 9051 section 6.2.1, RFC 3501 likewise)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Generator
 
 from tlstunnel.connection.starttls.conversation import Conversation, Incoming, StartTLSError, heard, shown
+from tlstunnel.connection.starttls.text import Command, Dialect
 
 _CAPABILITIES = re.compile(r"\[CAPABILITY [^\]]*\] ?", re.IGNORECASE)
 
@@ -36,3 +37,41 @@ def _reply(incoming: Incoming, tag: str) -> Generator[bytes, bytes, list[str]]:
                 return lines
             raise StartTLSError(f"the IMAP server answers {shown(line)}; it has no TLS here")
         lines.append(line)
+
+
+# Server mode.
+
+_LISTED = re.compile(rb"(^\* CAPABILITY |\[CAPABILITY )([^\]]*)", re.IGNORECASE)
+
+
+def _is_complete(lines: list[bytes], command: Command | None) -> bool:
+    return command is None or lines[-1].startswith(command.tag + b" ")
+
+
+def _offer(lines: list[bytes], _: Command | None, is_required: bool) -> list[bytes]:
+    """RFC 9051 section 6.2.3: where passwords have to wait for TLS, LOGINDISABLED says so."""
+
+    def listed(found: re.Match[bytes]) -> bytes:
+        names = [name for name in found[2].split() if name.upper() not in {b"STARTTLS", b"LOGINDISABLED"}]
+        if is_required:
+            names = [name for name in names if name.upper() != b"SASL-IR" and not name.upper().startswith(b"AUTH=")]
+        return found[1] + b" ".join([*names, b"STARTTLS", *([b"LOGINDISABLED"] if is_required else [])])
+
+    return [_LISTED.sub(listed, line) for line in lines]
+
+
+IMAP = Dialect(
+    start="STARTTLS",
+    before=frozenset(("CAPABILITY", "LOGOUT", "NOOP")),
+    # A backend that knows the client already (PREAUTH) leaves no room for STARTTLS (section 7.1.4).
+    is_good=lambda line: line.upper().startswith(b"* OK"),
+    turns_away=(b"* BYE",),
+    is_complete=_is_complete,
+    offer=_offer,
+    go_ahead="{tag} OK Begin TLS negotiation now",
+    demand="{tag} NO [PRIVACYREQUIRED] TLS is required first; use STARTTLS",  # RFC 5530 section 3
+    misuse="{tag} BAD this is not understood here",
+    goodbye="* BYE {text}",
+    has_tags=True,
+    has_words=False,
+)
