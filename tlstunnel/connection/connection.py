@@ -210,7 +210,7 @@ class Connection:
             backend,
             runtime.limits,
             scratch=worker.scratch,
-            cells=worker.observer.row.cells,
+            cells=worker.observer.row.counters,
             forward_cell=runtime.forward_cell,
             reverse_cell=runtime.reverse_cell,
             ends_at=self._started + runtime.max_lifetime_s,

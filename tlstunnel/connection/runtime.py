@@ -103,11 +103,11 @@ class ServiceRuntime:
         self.routes = Routes(service, contexts, self.dialers)
         self.must_look_first = service.accept_proxy_protocol or self.routes.is_needed
         self.is_tls_at_once = self.is_server and not self.must_look_first
-        self._cells = worker.observer.row.cells
-        self._taken, self._taken_of_all = worker.observer.place_cells(index)
+        self._cells = worker.observer.row.counters
+        self._taken, self._taken_of_all = worker.observer.place_counters(index)
         self.admission = Admission(service, worker.ledger, self._taken, worker.observer.row.index)
         self._next_target = 0
-        self.forward_cell, self.reverse_cell = worker.observer.byte_cells(index)
+        self.forward_cell, self.reverse_cell = worker.observer.byte_counters(index)
         self.is_counted = service.max_connections is not None or worker.max_connections is not None
         """Whether there may be no place: whoever takes one then holds the ledger's lock."""
         self.sessions = Sessions()

@@ -20,7 +20,7 @@ What is left out, and how one learns of it:
     no room to write        one line with the number of lines lost, as soon as there is room again
     no room until the end   `finish` waits for the reader for ENDING_S. What it did not take by then is counted, and
                             whoever survives the process says so: its row of the counters holds how many lines no line
-                            has told of (`ProcessSeries.log_unsaid`, `.log_waiting`), also after it was killed
+                            has told of (`ProcessSeries.log_unreported`, `.log_waiting`), also after it was killed
 """
 
 from __future__ import annotations
@@ -234,16 +234,16 @@ class Log:
             self.flush()
 
     def _show(self) -> None:
-        """Keep the row's cells true for whoever finds them when this process is gone."""
+        """Keep the row's counters true for whoever finds them when this process is gone."""
         shown = (self._outbox.lost, len(self._outbox))
         if shown != self._shown and self._row is not None and self._series is not None:
             self._shown = shown
-            self._row.cells[self._series.log_unsaid], self._row.cells[self._series.log_waiting] = shown
+            self._row.counters[self._series.log_unreported], self._row.counters[self._series.log_waiting] = shown
 
     def _count(self, lost: int, suppressed: int) -> None:
         if self._row is not None and self._series is not None:
-            self._row.cells[self._series.log_dropped] += lost
-            self._row.cells[self._series.log_suppressed] += suppressed
+            self._row.counters[self._series.log_dropped] += lost
+            self._row.counters[self._series.log_suppressed] += suppressed
 
 
 def open_log(settings: LogSettings, environ: Mapping[str, str] = os.environ) -> Log:

@@ -194,7 +194,7 @@ class Stapling:
         subject.failures += 1
         subject.ask_at = now + again_s
         for index in subject.services:
-            daemon.row.cells[daemon.generation.schema.services[index].staple_failures] += 1
+            daemon.row.counters[daemon.generation.series.services[index].staple_failures] += 1
         staple = subject.staple
         if staple is None or staple.until <= now:
             left = "there is no proof to staple"

@@ -27,7 +27,7 @@ from tlstunnel.observe.admin.routes import AdminSources
 from tlstunnel.observe.admin.tls import tls_context
 from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.log import open_log
-from tlstunnel.observe.series import Schema
+from tlstunnel.observe.series import Series
 from tlstunnel.observe.state import StateBlob
 
 _AT_ONCE = 200
@@ -41,8 +41,8 @@ class AdminPlan:
 
     admin: Admin
     log: LogSettings
-    schema: Schema
-    board_rows: int
+    series: Series
+    rows: int
     sockets: int
     channels: tuple[int, ...]
     """Rows of the counters whose channels these are."""
@@ -87,8 +87,8 @@ def live(channel: socket.socket) -> int:
     assert isinstance(plan, AdminPlan)  # noqa: S101
     counters, state, *ends = fds[1:]
     sources = AdminSources(
-        counters=Counters(plan.schema.layout, plan.board_rows, counters),
-        schema=plan.schema,
+        counters=Counters(plan.series.layout, plan.rows, counters),
+        series=plan.series,
         state=StateBlob(state),
         channels={row: socket.socket(fileno=fd) for row, fd in zip(plan.channels, ends[plan.sockets :], strict=True)},
         log=open_log(plan.log),

@@ -119,8 +119,8 @@ class AdminProcess:
         plan = AdminPlan(
             admin=generation.config.admin,
             log=generation.config.log,
-            schema=generation.schema,
-            board_rows=self._counters.rows,
+            series=generation.series,
+            rows=self._counters.rows,
             sockets=len(sockets),
             channels=tuple(ends),
             identity=daemon.identity,

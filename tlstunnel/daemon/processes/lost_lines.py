@@ -18,10 +18,10 @@ from tlstunnel.observe.sinks import StreamSink
 
 def note(daemon: Daemon, child: Child) -> None:
     """A worker has ended and its row is still its own: say how many of its log lines were lost, if any."""
-    series, cells = daemon.generation.schema.process, child.row.cells
-    waiting = cells[series.log_waiting]  # it was killed, and did not come to count them
-    daemon.row.cells[series.log_dropped] += waiting
-    lost = cells[series.log_unsaid] + waiting
+    process, counters = daemon.generation.series.process, child.row.counters
+    waiting = counters[process.log_waiting]  # it was killed, and did not come to count them
+    daemon.row.counters[process.log_dropped] += waiting
+    lost = counters[process.log_unreported] + waiting
     if not lost:
         return
     text = f"{_lines(lost)} of worker {child.pid} were lost: the log's reader does not take them"

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from tlstunnel._version import VERSION
 from tlstunnel.config.model import OCSPStaple
 from tlstunnel.daemon.processes.children import Child
-from tlstunnel.daemon.processes.generation import Generation, targets_of
+from tlstunnel.daemon.processes.generation import Generation
 from tlstunnel.observe.counters import Row
+from tlstunnel.observe.series import targets_of
 from tlstunnel.observe.state import (
     CertificateState,
     ReloadState,
@@ -43,11 +44,11 @@ class Publisher:
 
     def show(self, generation: Generation, workers: Collection[Child], *, phase: str, admin_pid: int | None) -> None:
         """Publish how things stand."""
-        series = generation.schema.process
-        self._row.cells[series.workers] = len(workers)
+        process, counters = generation.series.process, self._row.counters
+        counters[process.workers] = len(workers)
         lingering = {child.generation for child in workers if child.is_draining} - {generation.number}
-        self._row.cells[series.draining_generations] = len(lingering)
-        self._row.cells[series.draining] = phase == "draining"
+        counters[process.draining_generations] = len(lingering)
+        counters[process.draining] = phase == "draining"
         self.blob.publish(
             TunnelState(
                 version=VERSION,
@@ -80,8 +81,7 @@ class Publisher:
 
 def open_now(generation: Generation, workers: Collection[Child]) -> int:
     """How many connections these workers have open, by what they count."""
-    every = (*generation.schema.services, *generation.schema.retired)
-    return sum(child.row.cells[series.active] for child in workers for series in every)
+    return sum(child.row.counters[each.active] for child in workers for each in generation.series.every_service)
 
 
 def _worker(child: Child) -> WorkerState:

@@ -41,7 +41,7 @@ from tlstunnel.daemon.system.trim import slim
 from tlstunnel.errors import StartupError, TunnelError
 from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.log import open_log
-from tlstunnel.observe.series import schema_for
+from tlstunnel.observe.series import series_for
 
 ANSWER_S = 20.0
 """How long workers may take to begin, or to take new material."""
@@ -187,8 +187,8 @@ class Reloads:
         try:
             count = len(list(listeners))
             budget = descriptor_budget(config, limit=raise_descriptor_limit(), listeners=count, workers=slots)
-            schema = schema_for(config, extends=old.schema)
-            self._counters.grow(schema.layout)
+            series = series_for(config, extends=old.series)
+            self._counters.grow(series.layout)
             log = old.log if config.log == old.config.log else open_log(config.log)
         except TunnelError:
             old.listeners.retire(listeners)
@@ -199,7 +199,7 @@ class Reloads:
             loaded.inventory,
             time.time(),
             listeners,
-            schema,
+            series,
             log,
             budget.connections_per_worker,
         )

@@ -18,8 +18,8 @@ class ReloadOutcome:
     def note_success(self) -> None:
         """What runs is what was written last."""
         daemon = self._daemon
-        process = daemon.generation.schema.process
-        daemon.row.cells[process.reloads_ok] += 1
+        process = daemon.generation.series.process
+        daemon.row.counters[process.reloads["success"]] += 1
         daemon.row.floats[process.last_reload_success] = time.time()
         daemon.publisher.last_reload = ReloadState(at=time.time(), ok=True)
 
@@ -31,7 +31,7 @@ class ReloadOutcome:
     def note_failure(self, error: TunnelError) -> None:
         """Nothing has changed."""
         daemon = self._daemon
-        daemon.row.cells[daemon.generation.schema.process.reloads_failed] += 1
+        daemon.row.counters[daemon.generation.series.process.reloads["failure"]] += 1
         daemon.publisher.last_reload = ReloadState(at=time.time(), ok=False, errors=tuple(str(error).splitlines()))
 
     def tell_failure(self, error: TunnelError) -> None:

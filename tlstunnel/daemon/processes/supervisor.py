@@ -52,7 +52,7 @@ from tlstunnel.daemon.system.trim import slim
 from tlstunnel.errors import StartupError, TunnelError
 from tlstunnel.observe.counters import SUPERVISOR_ROW, Counters
 from tlstunnel.observe.log import open_log
-from tlstunnel.observe.series import schema_for
+from tlstunnel.observe.series import series_for
 from tlstunnel.tls.context import check_settings
 from tlstunnel.x509.passphrase import PassphraseSource
 
@@ -124,8 +124,8 @@ class _Supervisor:
         except TunnelError:
             listeners.close()
             raise
-        schema = schema_for(config)
-        counters = Counters(schema.layout, MAX_ROWS)
+        series = series_for(config)
+        counters = Counters(series.layout, MAX_ROWS)
         row = counters.row(SUPERVISOR_ROW)
         generation = Generation(
             1,
@@ -133,7 +133,7 @@ class _Supervisor:
             loaded.inventory,
             time.time(),
             listeners,
-            schema,
+            series,
             log,
             self._budget.connections_per_worker,
         )
@@ -206,7 +206,7 @@ class _Supervisor:
 
     def _begin_to_serve(self) -> None:
         daemon, generation = self._daemon, self._daemon.generation
-        daemon.row.floats[generation.schema.process.last_reload_success] = time.time()
+        daemon.row.floats[generation.series.process.last_reload_success] = time.time()
         daemon.phase = "ready"
         daemon.show()  # before it is said: whoever reads it and looks finds it so
         generation.announce()
@@ -283,7 +283,7 @@ class _Supervisor:
 
     def _tick(self) -> None:
         daemon = self._daemon
-        daemon.log.count_on(daemon.row, daemon.generation.schema.process)  # a reload may have brought another log
+        daemon.log.count_on(daemon.row, daemon.generation.series.process)  # a reload may have brought another log
         daemon.log.tick()
         daemon.timers.after(1.0, "log", self._tick)
 

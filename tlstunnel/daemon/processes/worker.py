@@ -53,7 +53,7 @@ from tlstunnel.observe.counters import Row
 from tlstunnel.observe.listing import answer
 from tlstunnel.observe.log import Log
 from tlstunnel.observe.observer import Observer
-from tlstunnel.observe.series import Schema
+from tlstunnel.observe.series import Series
 from tlstunnel.relay.linger import LINGER_S
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.tls.store import ServiceContexts
@@ -81,7 +81,7 @@ class Plan:
     config: Config
     contexts: tuple[ServiceContexts, ...]
     sockets: dict[str, tuple[socket.socket, ...]]
-    schema: Schema
+    series: Series
     row: Row
     log: Log
     channel: socket.socket
@@ -103,10 +103,10 @@ class _Run:
         self._plan = plan
         self._log = plan.log
         self._log.begin_in_child(batched=True)
-        self._log.count_on(plan.row, plan.schema.process)
+        self._log.count_on(plan.row, plan.series.process)
         self._reactor = Reactor()
         self._bridge = Bridge(self._reactor, self._log.flush)
-        observer = Observer(plan.schema, plan.row, self._log)
+        observer = Observer(plan.series, plan.row, self._log)
         self._worker = Worker(
             self._reactor,
             self._bridge,

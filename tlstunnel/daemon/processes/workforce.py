@@ -77,7 +77,7 @@ class Workforce:
                         config=generation.config,
                         contexts=generation.inventory.contexts,
                         sockets=sockets,
-                        schema=generation.schema,
+                        series=generation.series,
                         row=row,
                         log=generation.log,
                         channel=theirs,
@@ -170,7 +170,7 @@ class Workforce:
         del generation.workers[child.slot]
         if daemon.phase != "ready":
             return
-        daemon.row.cells[generation.schema.process.worker_restarts] += 1
+        daemon.row.counters[generation.series.process.worker_restarts] += 1
         delay_s = self._backoff(child)
         when = f"in {delay_s:g} s" if delay_s else "now"
         text = f"worker {child.pid} ended unexpectedly ({how}); its replacement starts {when}"
