@@ -17,9 +17,8 @@ from tlstunnel.config.model import Log as LogSettings
 from tlstunnel.daemon.processes.workforce import GRACE_S
 from tlstunnel.observe.counters import Counters, Row
 from tlstunnel.observe.log import ENDING_S, Log
-from tlstunnel.observe.outbox import MAX_PENDING
 from tlstunnel.observe.series import ProcessSeries, series_for
-from tlstunnel.observe.sinks import FileSink, StreamSink, SyslogSink
+from tlstunnel.observe.sinks import MAX_PENDING, FileSink, StreamSink, SyslogSink
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.linger import LINGER_S
 

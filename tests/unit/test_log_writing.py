@@ -16,9 +16,8 @@ from tests.support.logs import ListSink, log_on
 from tests.unit.test_log_lines import record
 from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.log import BURST, INTERVAL_S
-from tlstunnel.observe.outbox import MAX_PENDING
 from tlstunnel.observe.series import series_for
-from tlstunnel.observe.sinks import MAX_WRITE, FileSink, StreamSink
+from tlstunnel.observe.sinks import MAX_PENDING, MAX_WRITE, FileSink, StreamSink
 from tlstunnel.outcome import CloseReason, Stage
 
 

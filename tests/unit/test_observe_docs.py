@@ -21,8 +21,8 @@ from tlstunnel.observe.listing import describe
 from tlstunnel.observe.log import BURST, INTERVAL_S
 from tlstunnel.observe.metrics import FAMILIES
 from tlstunnel.observe.observer import Observer
-from tlstunnel.observe.outbox import MAX_PENDING
 from tlstunnel.observe.series import PAUSE_REASONS, series_for
+from tlstunnel.observe.sinks import MAX_PENDING
 from tlstunnel.observe.state import CertificateState, ReloadState, ServiceState, TunnelState, WorkerState
 from tlstunnel.observe.status import status_document
 from tlstunnel.outcome import CloseReason

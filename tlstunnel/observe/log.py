@@ -2,8 +2,8 @@
 
     Log.connection, .rejected, .message      what happened
         lines.py                             one line of text or JSON
-    outbox.py                                lines not yet written: bounded; what does not fit is dropped and counted
-        sinks.py                             stderr, file, syslog: a write that would wait is refused
+    sinks.Outbox                             lines not yet written: bounded; what does not fit is dropped and counted
+        sinks.Sink                           stderr, file, syslog: a write that would wait is refused
 
 A worker's log is batched: lines gather during a turn of the loop and `flush` writes them in a few large writes.
 `tick`, about once a second, tries again what could not be written and reports what was left out. Each process has its
@@ -27,21 +27,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from tlstunnel.config.model import Log as LogSettings
 from tlstunnel.errors import words_of
 from tlstunnel.observe.counters import Row
 from tlstunnel.observe.lines import LEVEL_OF, LEVELS, JSONLines, TextLines, Value
-from tlstunnel.observe.outbox import Outbox
-from tlstunnel.observe.ratelimit import INTERVAL_S, Limiter
 from tlstunnel.observe.record import ConnectionRecord
 from tlstunnel.observe.series import ProcessSeries
-from tlstunnel.observe.sinks import Sink, open_sink
+from tlstunnel.observe.sinks import Outbox, Sink, open_sink
 from tlstunnel.outcome import CloseReason, Fault, Stage
 
-__all__ = ["ENDING_S", "INTERVAL_S", "Log", "open_log"]
-
+INTERVAL_S = 10.0
 BURST = 10
 """Lines of one kind in an interval of INTERVAL_S before the rest is only counted."""
 LIMITS = frozenset(
@@ -254,3 +252,57 @@ def open_log(settings: LogSettings, environ: Mapping[str, str] = os.environ) -> 
     """
     is_dumb = bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
     return Log(open_sink(settings.target, environ), settings, colour=not is_dumb)
+
+
+@dataclass(slots=True)
+class Window:
+    """One kind of line since its interval began."""
+
+    level: str
+    subject: str
+    """The service, or nothing."""
+    kind: str
+    """A reason's label or an event: together with the subject from a bounded set."""
+    text: str
+    began: float
+    count: int = 0
+
+    def suppressed(self, burst: int) -> int:
+        return max(0, self.count - burst)
+
+
+class Limiter:
+    """Lets a few lines of a kind through in every interval and counts the others.
+
+    Args:
+        monotonic: the clock.
+    """
+
+    __slots__ = ("_burst", "_monotonic", "_windows")
+
+    def __init__(self, monotonic: Callable[[], float], burst: int) -> None:
+        self._monotonic = monotonic
+        self._burst = burst
+        self._windows: dict[tuple[str, str], Window] = {}
+
+    def admits(self, level: str, subject: str, kind: str, text: str) -> bool:
+        """Whether this line may be written; counts it if not."""
+        window = self._windows.get((subject, kind))
+        if window is None:
+            window = self._windows[subject, kind] = Window(level, subject, kind, text, self._monotonic())
+        window.count += 1
+        return window.count <= self._burst
+
+    def ended(self, *, everything: bool = False) -> Iterator[tuple[Window, int, float]]:
+        """The windows whose interval is over and that hold something back, how many lines, and over how many seconds.
+        Everything: also those whose interval is not over.
+
+        The next line of such a kind begins a new window.
+        """
+        now = self._monotonic()
+        over = [window for window in self._windows.values() if everything or now - window.began >= INTERVAL_S]
+        for window in over:
+            del self._windows[window.subject, window.kind]
+            held_back = window.suppressed(self._burst)
+            if held_back:
+                yield window, held_back, now - window.began
