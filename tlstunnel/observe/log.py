@@ -92,7 +92,7 @@ class Log:
         self._events = Limiter(monotonic, 1)
         self._row: Row | None = None
         self._series: ProcessSeries | None = None
-        self._shown = (0, 0)
+        self._published = (0, 0)
 
     def begin_in_child(self, *, batched: bool = False) -> None:
         """In a process just forked: start afresh. What waits is its parent's to write, and what it lost its parent's
@@ -104,7 +104,7 @@ class Log:
         self._outbox = Outbox(self._sink)
         self._batched = batched
         self._row = self._series = None
-        self._shown = (0, 0)
+        self._published = (0, 0)
 
     def count_on(self, row: Row, series: ProcessSeries) -> None:
         """Count lines lost and suppressed in this row of the counters, and show there how many nobody was told of."""
@@ -184,8 +184,8 @@ class Log:
         if self._outbox.lost and not self._outbox:
             text = f"log: nothing took them, lines lost: {self._outbox.lost}"
             fields = {"count": self._outbox.lost}
-            self._outbox.admit_loss("warning", self._lines.message("warning", self._wall(), "dropped", text, fields))
-        self._show()
+            self._outbox.report_loss("warning", self._lines.message("warning", self._wall(), "dropped", text, fields))
+        self._publish_loss()
 
     def finish(self, within_s: float = ENDING_S) -> int:
         """The process ends: write what waits, and wait for whoever reads it, `within_s` at most.
@@ -199,7 +199,7 @@ class Log:
             self._sink.wait(left)
             self.flush()
         self._count(self._outbox.abandon(), 0)
-        self._show()
+        self._publish_loss()
         return self._outbox.lost
 
     def reopen(self) -> None:
@@ -231,12 +231,12 @@ class Log:
         if not self._batched:
             self.flush()
 
-    def _show(self) -> None:
+    def _publish_loss(self) -> None:
         """Keep the row's counters true for whoever finds them when this process is gone."""
-        shown = (self._outbox.lost, len(self._outbox))
-        if shown != self._shown and self._row is not None and self._series is not None:
-            self._shown = shown
-            self._row.counters[self._series.log_unreported], self._row.counters[self._series.log_waiting] = shown
+        loss = (self._outbox.lost, len(self._outbox))
+        if loss != self._published and self._row is not None and self._series is not None:
+            self._published = loss
+            self._row.counters[self._series.log_unreported], self._row.counters[self._series.log_waiting] = loss
 
     def _count(self, lost: int, suppressed: int) -> None:
         if self._row is not None and self._series is not None:

@@ -32,7 +32,7 @@ class RecordLog(Protocol):
         """Write the record of a connection that ended."""
 
     def rejected(self, service: str, client: str, reason: CloseReason) -> None:
-        """Note a connection that was refused; many of them make few lines."""
+        """Log a connection that was refused; many of them make few lines."""
 
 
 class Observer:

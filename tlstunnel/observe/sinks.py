@@ -290,8 +290,8 @@ class Outbox:
         self.lost += failed
         return failed
 
-    def admit_loss(self, level: str, text: str) -> None:
-        """Say how much was lost, if that can be written; else it stays to be said."""
+    def report_loss(self, level: str, text: str) -> None:
+        """Write the line that reports the loss, if that can be written; else it stays to be reported."""
         self.is_refused = False
         with contextlib.suppress(OSError):
             if self._sink.write(self._sink.start(level) + text.encode() + b"\n"):

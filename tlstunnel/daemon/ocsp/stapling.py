@@ -60,7 +60,7 @@ class _Subject:
     cache: Path | None
     services: set[int] = field(default_factory=set)
     staple: Staple | None = None
-    ask_at: float = 0.0
+    fetch_at: float = 0.0
     """Unix time."""
     failures: int = 0
     """In a row."""
@@ -90,12 +90,12 @@ class Stapling:
     def __init__(self, daemon: Daemon, workforce: Workforce) -> None:
         self._daemon, self._workforce = daemon, workforce
         self._subjects: dict[bytes, _Subject] = {}
-        self._asked: tuple[int, int, _Subject] | None = None  # pid, descriptor of its answer, whom it is about
+        self._fetching: tuple[int, int, _Subject] | None = None  # pid, descriptor of its answer, whom it is about
 
     @property
     def is_idle(self) -> bool:
         """Whether nobody is being asked."""
-        return self._asked is None
+        return self._fetching is None
 
     def adopt(self) -> None:
         """Care for the certificates of the generation in use, from now on."""
@@ -124,15 +124,15 @@ class Stapling:
         """Ask nobody any more."""
         self._daemon.timers.cancel("staple")
         self._subjects = {}
-        if self._asked is not None:
-            signal_process(self._asked[0], signal.SIGKILL)
+        if self._fetching is not None:
+            signal_process(self._fetching[0], signal.SIGKILL)
 
-    def note_end(self, pid: int, status: int) -> bool:
+    def handle_end(self, pid: int, status: int) -> bool:
         """A child that is no worker has ended; whether it was ours."""
-        if self._asked is None or self._asked[0] != pid:
+        if self._fetching is None or self._fetching[0] != pid:
             return False
-        _, fd, subject = self._asked
-        self._asked = None
+        _, fd, subject = self._fetching
+        self._fetching = None
         answer = os.pread(fd, ocsp.MAX_RESPONSE + 2, 0)
         os.close(fd)
         if self._subjects.get(subject.credential.certificate_der) is not subject:
@@ -151,14 +151,14 @@ class Stapling:
     # Asking.
 
     def _schedule(self) -> None:
-        if self._asked is None and self._subjects and self._daemon.phase != "draining":
-            first = min(subject.ask_at for subject in self._subjects.values())
-            self._daemon.timers.after(min(max(0.0, first - time.time()), _LOOK_S), "staple", self._ask)
+        if self._fetching is None and self._subjects and self._daemon.phase != "draining":
+            first = min(subject.fetch_at for subject in self._subjects.values())
+            self._daemon.timers.after(min(max(0.0, first - time.time()), _LOOK_S), "staple", self._fetch)
 
-    def _ask(self) -> None:
+    def _fetch(self) -> None:
         now = time.time()
-        subject = min(self._subjects.values(), key=lambda each: each.ask_at)
-        if subject.ask_at > now:
+        subject = min(self._subjects.values(), key=lambda each: each.fetch_at)
+        if subject.fetch_at > now:
             self._schedule()
             return
         credential, identity = subject.credential, self._daemon.identity
@@ -171,14 +171,14 @@ class Stapling:
             return _begin_anew(words, fd)
 
         try:
-            self._asked = fork(body), fd, subject
+            self._fetching = fork(body), fd, subject
         except StartupError as exc:
             os.close(fd)
             self._fail(subject, f"nobody could be asked: {exc}")
 
     def _succeed(self, subject: _Subject, staple: Staple) -> None:
         subject.failures = 0
-        subject.ask_at = ocsp.refresh_at(staple, time.time())
+        subject.fetch_at = ocsp.refresh_at(staple, time.time())
         if subject.staple is None or staple.until > subject.staple.until:
             subject.staple = staple
             end = utc(datetime.fromtimestamp(staple.until, UTC))
@@ -192,7 +192,7 @@ class Stapling:
         daemon, now, url = self._daemon, time.time(), subject.url
         again_s = min(MAX_AGAIN_S, FIRST_AGAIN_S * 2.0**subject.failures)
         subject.failures += 1
-        subject.ask_at = now + again_s
+        subject.fetch_at = now + again_s
         for index in subject.services:
             daemon.row.counters[daemon.generation.series.services[index].staple_failures] += 1
         staple = subject.staple
@@ -223,9 +223,9 @@ class Stapling:
             generation.inventory.contexts[index].staple(staples)
             by_service.append(staples)
         if any(staples is not None for staples in by_service):
-            self._workforce.tell(StapleOrder(tuple(by_service)), list(generation.workers.values()))
+            self._workforce.send(StapleOrder(tuple(by_service)), list(generation.workers.values()))
         daemon.publisher.fetched = {der: each.staple for der, each in self._subjects.items() if each.staple is not None}
-        daemon.show()
+        daemon.publish()
 
     def _remember(self, subject: _Subject) -> None:
         """Use what the cache has, if it is still a proof. It is judged like any answer: the folder is not trusted."""
@@ -235,7 +235,7 @@ class Stapling:
             subject.staple = subject.judge(read_file(subject.file, ocsp.MAX_RESPONSE).data)
         except (MaterialError, OCSPError):
             return  # none was kept, or it is of no use any more
-        subject.ask_at = ocsp.refresh_at(subject.staple, time.time())
+        subject.fetch_at = ocsp.refresh_at(subject.staple, time.time())
 
     def _keep(self, subject: _Subject, staple: Staple) -> None:
         path = subject.file

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from tlstunnel.config.model import Admin
 from tlstunnel.config.model import Log as LogSettings
 from tlstunnel.daemon.processes.children import end_with_parent
-from tlstunnel.daemon.processes.launch import take_name
+from tlstunnel.daemon.processes.launch import set_name
 from tlstunnel.daemon.processes.worker import EXIT_BOOT
 from tlstunnel.daemon.system import privileges
 from tlstunnel.daemon.system.privileges import Identity
@@ -104,7 +104,7 @@ def live(channel: socket.socket) -> int:
 
 def main() -> None:
     """Begin with an interpreter of its own; the first word names the descriptor of the channel."""
-    take_name()
+    set_name()
     try:
         status = live(socket.socket(fileno=int(sys.argv[1])))
     except TunnelError as exc:

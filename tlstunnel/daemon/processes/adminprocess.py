@@ -134,7 +134,7 @@ class AdminProcess:
             pass  # it is dead: reaping follows
         finally:
             waiting.channel.close()
-        daemon.show()
+        daemon.publish()
 
     def replace(self) -> None:
         """After a reload: another one, which shows the new generation, takes over its socket from the old one."""
@@ -150,8 +150,8 @@ class AdminProcess:
             signal_process(pid, signal.SIGTERM)
             self._daemon.timers.after(_STOP_S, f"admin {pid}", lambda: signal_process(pid, signal.SIGKILL))
 
-    def look(self, hung: int) -> None:
-        """Once a second: end one whose loop has not turned in so many looks. Another one follows."""
+    def check(self, hung: int) -> None:
+        """Once a second: end one whose loop has not turned in so many checks. Another one follows."""
         daemon = self._daemon
         beats = daemon.publisher.blob.beats
         has_turned, self._beats = beats != self._beats, beats
@@ -168,7 +168,7 @@ class AdminProcess:
         else:
             then()
 
-    def note_end(self, pid: int, how: str) -> bool:
+    def handle_end(self, pid: int, how: str) -> bool:
         """A child that is no worker has ended; whether it was one of ours."""
         daemon = self._daemon
         if pid in self._leaving:
@@ -185,7 +185,7 @@ class AdminProcess:
             return True
         daemon.log.message("error", "admin", f"the admin process ended ({how}); another one starts")
         daemon.timers.after(_AGAIN_S, "admin", self._start_again)
-        daemon.show()
+        daemon.publish()
         return True
 
     def _start_again(self) -> None:

@@ -78,8 +78,8 @@ class Child:
         """Whether orders wait for the channel to be writable."""
         return bool(self._unsent)
 
-    def order(self, order: Order) -> None:
-        """Tell the worker something, without waiting for it."""
+    def send(self, order: Order) -> None:
+        """Send the worker an order, without waiting for it."""
         self._unsent += order_bytes(order)
         self.flush()
 
@@ -145,7 +145,7 @@ def fork(body: Callable[[], int]) -> int:
     gc.disable()
     gc.collect()
     gc.freeze()
-    # What comes for the child waits until it has its own handlers: the supervisor's would note it, and nobody look.
+    # What comes for the child waits until it has its own handlers: the supervisor's would record it, and nobody look.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*_NOT_THEIRS, signal.SIGTERM))
     try:
         pid = os.fork()

@@ -54,11 +54,11 @@ def receive(fd: int) -> Config:
     with os.fdopen(fd, "rb") as file:
         config = pickle.load(file)  # noqa: S301 - from ourselves, a moment ago
     assert isinstance(config, Config)  # noqa: S101
-    take_name()
+    set_name()
     return config
 
 
-def take_name() -> None:
+def set_name() -> None:
     """What `ps -o comm`, `pgrep` and other daemons' "port in use" show."""
     with open("/proc/self/comm", "w") as comm:
         comm.write(NAME)

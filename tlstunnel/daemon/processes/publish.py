@@ -1,4 +1,4 @@
-"""What the supervisor shows of itself: the state for the admin process, gauges, one line for the service manager."""
+"""What the supervisor publishes: the state for the admin process, gauges, one line for the service manager."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAX_CERTIFICATES = 4000
 
 
 class Publisher:
-    """Publishes. `last_reload` is set by whoever reloads, `fetched` by whoever fetches."""
+    """Publishes the state. `Reloads` sets `last_reload`, `Stapling` sets `fetched`."""
 
     def __init__(self, row: Row) -> None:
         self._row = row
@@ -42,7 +42,7 @@ class Publisher:
         self.fetched: Staples = {}
         self._started_at = time.time()
 
-    def show(self, generation: Generation, workers: Collection[Child], *, phase: str, admin_pid: int | None) -> None:
+    def publish(self, generation: Generation, workers: Collection[Child], *, phase: str, admin_pid: int | None) -> None:
         """Publish how things stand."""
         process, counters = generation.series.process, self._row.counters
         counters[process.workers] = len(workers)

@@ -218,7 +218,7 @@ class _Run:
         if scratch.has_slimmed:
             scratch.has_slimmed = False
             scratch.give_back()
-            memory.give_back()
+            memory.trim_heap()
 
     async def _answer(self, listing: socket.socket) -> None:
         """Answer the admin process's questions about open connections."""

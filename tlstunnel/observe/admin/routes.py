@@ -119,7 +119,7 @@ class Routes:
             wanted = listing_request(request.query)
         except ValueError as exc:
             return text_response(400, str(exc))
-        return json_response(200, await self._channels.ask(wanted, self._workers()))
+        return json_response(200, await self._channels.query(wanted, self._workers()))
 
     def _workers(self) -> tuple[int, ...]:
         state = self._sources.state.read()
