@@ -1,4 +1,4 @@
-"""Lists of open connections: the admin process asks, each worker answers from its own memory.
+"""Lists of open connections: the admin process requests, each worker replies from its own memory.
 
 One pair of connected seqpacket sockets per worker slot, made by the supervisor before it forks and kept open by it, so
 that a replacement goes on answering where a dead worker stopped. One request is one packet, one reply is one packet:
@@ -8,7 +8,7 @@ that a replacement goes on answering where a dead worker stopped. One request is
 
 A reply holds at most `MAX_LIMIT` connections and `MAX_REPLY` bytes. Making one costs a worker about 0.3 microseconds
 for each connection it has open, so a list over ten thousand delays its relay by a few milliseconds; a worker that
-cannot send a reply without waiting drops it, and the asker runs into its own deadline.
+cannot send a reply without waiting drops it, and the admin process gives up at its deadline.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The log: records of connections and messages, filtered, rate-limited where they are noise, never waited for.
+"""The log: records of connections and messages, filtered and rate-limited. Nothing ever waits for it.
 
     Log.connection, .rejected, .message      what happened
         lines.py                             one line of text or JSON
@@ -11,16 +11,16 @@ own `Log`; all share the descriptors that `open_log` opened before the fork.
 
 What is left out, and how one learns of it:
 
-    below the level         nothing is said
+    below the level         not at all
     refusals                of limits and networks, which a flood brings by the thousand: the first per service and
                             reason in `INTERVAL_S` is written, then one line with the number of the others.
     noise                   connections with a wrong PROXY header, and in text every one that ended before bytes could
                             move: scanners, strangers, a backend that is down. The same with the first `BURST`. JSON
                             has a record for every connection that came past admission, so that records can be counted.
     no room to write        one line with the number of lines lost, as soon as there is room again
-    no room until the end   `finish` waits for the reader for ENDING_S. What it did not take by then is counted, and
-                            whoever survives the process says so: its row of the counters holds how many lines no line
-                            has told of (`ProcessSeries.log_unreported`, `.log_waiting`), also after it was killed
+    no room until the end   `finish` waits for the reader for ENDING_S, and counts what it did not take by then. The
+                            supervisor reports it, also of a worker that was killed: the worker's row has the number of
+                            lines that no line has reported (`ProcessSeries.log_unreported`, `.log_waiting`)
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class Log:
         self._publish_loss()
 
     def finish(self, within_s: float = ENDING_S) -> int:
-        """The process ends: write what waits, and wait for whoever reads it, `within_s` at most.
+        """The process ends: write what waits, and wait for the log's reader, `within_s` at most.
 
         Returns how many lines were lost without a line that tells of it; 0 if the reader took everything. Nothing is
         waited for where the place does not take lines at all (disk full, reader gone).
@@ -232,7 +232,7 @@ class Log:
             self.flush()
 
     def _publish_loss(self) -> None:
-        """Keep the row's counters true for whoever finds them when this process is gone."""
+        """Publish in our row what is lost and what waits: the supervisor reads it when this process is gone."""
         loss = (self._outbox.lost, len(self._outbox))
         if loss != self._published and self._row is not None and self._series is not None:
             self._published = loss

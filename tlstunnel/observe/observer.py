@@ -1,8 +1,8 @@
-"""What a worker tells of its connections: it counts them, and writes them to the log.
+"""A worker's report of its connections: in the counters, and in the log.
 
-One owner of the counting rules (`outcome.py` states them): whoever sets connections up reports what happened, and this
-module decides what that counts as. Every method is called at most once per connection, together about three
-microseconds; bytes are not reported here, the relay adds them to the counters itself while they move.
+This module alone applies the counting rules (`outcome.py` states them): the code that sets a connection up reports what
+happened, and this module decides what that counts as. Every method is called at most once per connection, together
+about three microseconds. Bytes are not reported here: the relay adds them to the counters while they move.
 
     accepted ---- opened ---- [handshake_done] ---- [judged] ---- [dialed] ---- closed
           \\---- rejected (not worth a record: refused before anything was set up)

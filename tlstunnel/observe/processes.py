@@ -55,7 +55,7 @@ def usage(pid: int, proc: Path = Path("/proc")) -> ProcessUsage | None:
 
 def _count(directory: Path) -> int | None:
     """How many descriptors are open. Since Linux 6.2 the directory's size says so (proc_pid_fd(5)); counting 10,000
-    names takes 4 ms. Before that the size is 0. Who may not read the names is not told their number either way."""
+    names takes 4 ms. Before that the size is 0. A process that may not read the names gets no number either way."""
     with contextlib.suppress(OSError):
         if os.access(directory, os.R_OK | os.X_OK):
             found = os.stat(directory)

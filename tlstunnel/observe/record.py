@@ -13,7 +13,7 @@ _NEVER = -1.0
 
 
 class ConnectionRecord:
-    """What is known of one connection. Whoever sets it up fills in what it learns; `None` and "" mean not known.
+    """What is known of one connection. The code that sets it up fills in what it learns; `None` and "" mean not known.
 
     Plain slots and no methods with effects, because one is made for every connection: about a microsecond.
     Texts that a peer chose (names, identities) are stored as they came; the log escapes them.
@@ -80,7 +80,7 @@ class ConnectionRecord:
         self.bytes_forward = 0
         self.bytes_reverse = 0
         self.live_bytes: Callable[[], tuple[int, int]] | None = None
-        """Asks whoever moves the bytes how many went forward and reverse so far; None before and after that."""
+        """Returns how many bytes went forward and reverse so far; None before and after relaying."""
         self.handshake_s = _NEVER
         """Seconds from the end of accepting to the end of the TLS handshake; negative if there was none."""
         self.connect_s = _NEVER

@@ -1,16 +1,16 @@
-"""Where log lines go: stderr, a file, or syslog. A write never waits.
+"""Where log lines go: stderr, a file, or syslog, behind a queue. A write never waits.
 
-Whoever reads our log may stop reading (a full pipe, a stopped journal), and then the tunnel must go on and lines must
-be lost, counted, instead. So no descriptor is written to in a way that can block:
+The log's reader may stop reading (a full pipe, a stopped journal). The tunnel then goes on, and lines are lost and
+counted. So no descriptor is written to in a way that can block:
 
     socket (the journal's stderr, syslog)   send with MSG_DONTWAIT
-    pipe, terminal                          opened once more through /proc, non-blocking: setting O_NONBLOCK on the
-                                            inherited description would change it for whoever shares it, a shell say
+    pipe, terminal                          opened once more through /proc, non-blocking: O_NONBLOCK on the inherited
+                                            description would also change it for other processes, a shell for one
     where /proc cannot do that              poll first; a pipe that polls writable takes PIPE_BUF bytes (pipe(7))
     file                                    written as it is: the page cache takes it; a named pipe in its place is
                                             opened non-blocking, and needs its reader first (fifo(7))
 
-Several processes share one stderr. Writes of at most `MAX_WRITE` bytes, each of whole lines, are not torn apart by the
+Several processes share one stderr. A write of whole lines, of at most `MAX_WRITE` bytes, is not torn apart by the
 others' (pipe(7), and O_APPEND for files).
 """
 
@@ -114,7 +114,7 @@ class StreamSink:
         _wait_writable(self._fd, within_s)
 
     def reopen(self) -> None:
-        """Nothing to do: whoever gave us the descriptor rotates what is behind it."""
+        """Nothing to do: the program that gave us the descriptor rotates what is behind it."""
 
     def close(self) -> None:
         if self._socket is not None:

@@ -1,7 +1,7 @@
 """What the supervisor tells the admin process: a JSON document in shared memory, replaced as a whole.
 
 `counters` has what is counted; this is the rest (names, addresses, processes, certificates, the last reload), which
-changes a few times an hour. The supervisor writes, whoever has its descriptor reads; nobody waits for anybody.
+changes a few times an hour. The supervisor writes, the admin process reads, and neither waits for the other.
 
 The mapping holds two places and says which of them is current. A writer fills the other place and then switches, so a
 reader sees the old document or the new one. Only a reader that is overtaken twice while it copies could see a mixture;
@@ -76,7 +76,7 @@ class CertificateState:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StapleState:
-    """The proof that a certificate is not revoked, where one is to be stapled."""
+    """A certificate's OCSP response, where one is to be stapled."""
 
     service: str
     file: str

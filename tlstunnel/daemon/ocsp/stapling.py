@@ -1,18 +1,18 @@
-"""Proofs that our certificates are not revoked, fetched from their responders and kept fresh: `ocsp_staple = "auto"`.
+"""OCSP responses to staple, fetched from the responders of our certificates and kept fresh: `ocsp_staple = "auto"`.
 
 Theory of operation. The supervisor never talks to a responder. For each question it forks a child that drops its
 privileges, begins anew with an interpreter of its own (`responder`, which has never seen a key), and leaves the answer
 in an anonymous file; the kernel limits its time and the size of that file. When the child has ended the supervisor
 reads the file, and believes only what `tls.ocsp` has verified: by the issuer's signature, for this certificate, "good".
-One child at a time; what is asked for is small and lasts for days.
+One child at a time; a response is small and good for days.
 
     adopt       at start and after every reload: which certificates there are; what the cache still has for them
-    due         half-way through a proof's life, or when an earlier attempt is to be made again: ask
+    due         half-way through a staple's life, or when an earlier attempt is to be made again: fetch
     answered    verified: into the contexts here (replacements are forked with them), to every worker, into the cache
-    failed      counted, logged, tried again later, twice as late each time up to MAX_AGAIN_S; the old proof stays in
+    failed      counted, logged, tried again later, twice as late each time up to MAX_AGAIN_S; the old staple stays in
                 use while it is good, and is not sent a moment longer
 
-Without a proof a tunnel works as it would without stapling; only clients of must-staple certificates will not have it.
+Without a staple a tunnel works as it would without stapling; only clients of must-staple certificates will refuse it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from tlstunnel.x509.material import Credential, MaterialError
 from tlstunnel.x509.pem import printable, read_file
 
 ANSWER_S = 20
-"""A responder that takes longer is not asked any more this time."""
+"""A responder that takes longer has failed this time."""
 FIRST_AGAIN_S = 60.0
 MAX_AGAIN_S = 3600.0
 _LOOK_S = 3600.0
@@ -53,7 +53,7 @@ _LOOK_S = 3600.0
 
 @dataclass(slots=True, eq=False)
 class _Subject:
-    """A certificate, and how its proof stands."""
+    """A certificate and its staple."""
 
     credential: Credential
     issuer: bytes
@@ -67,17 +67,17 @@ class _Subject:
 
     @property
     def url(self) -> str:
-        """Whom to ask; the next one after a failure, if the certificate names several."""
+        """The responder to fetch from; the next one after a failure, if the certificate names several."""
         urls = usable_responders(self.credential)
         return urls[self.failures % len(urls)]
 
     @property
     def file(self) -> Path | None:
-        """Where its proof is kept."""
+        """Where its staple is kept."""
         return None if self.cache is None else self.cache / f"{self.credential.fingerprint}.ocsp"
 
     def judge(self, response: bytes) -> Staple:
-        """Raises OCSPError where it is no proof that is good now."""
+        """The staple of a response. Raises OCSPError where it is none that is good now."""
         staple = ocsp.judge(response, self.credential.certificate_der, self.issuer)
         if problem := staple.problem(time.time()):
             raise OCSPError(problem.partition(";")[0])
@@ -85,16 +85,16 @@ class _Subject:
 
 
 class Stapling:
-    """Keeps the proofs of a daemon fresh."""
+    """Keeps the staples of a daemon fresh."""
 
     def __init__(self, daemon: Daemon, workforce: Workforce) -> None:
         self._daemon, self._workforce = daemon, workforce
         self._subjects: dict[bytes, _Subject] = {}
-        self._fetching: tuple[int, int, _Subject] | None = None  # pid, descriptor of its answer, whom it is about
+        self._fetching: tuple[int, int, _Subject] | None = None  # pid, descriptor of its answer, what it is for
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody is being asked."""
+        """Whether nothing is being fetched."""
         return self._fetching is None
 
     def adopt(self) -> None:
@@ -121,7 +121,7 @@ class Stapling:
         self._schedule()
 
     def stop(self) -> None:
-        """Ask nobody any more."""
+        """Fetch nothing any more."""
         self._daemon.timers.cancel("staple")
         self._subjects = {}
         if self._fetching is not None:
@@ -148,7 +148,7 @@ class Stapling:
             self._fail(subject, f"the answer {exc}")
         return True
 
-    # Asking.
+    # Fetching.
 
     def _schedule(self) -> None:
         if self._fetching is None and self._subjects and self._daemon.phase != "draining":
@@ -228,13 +228,13 @@ class Stapling:
         daemon.publish()
 
     def _remember(self, subject: _Subject) -> None:
-        """Use what the cache has, if it is still a proof. It is judged like any answer: the folder is not trusted."""
+        """Use what the cache has, if it is still good. It is judged like any answer: the folder is not trusted."""
         if subject.file is None:
             return
         try:
             subject.staple = subject.judge(read_file(subject.file, ocsp.MAX_RESPONSE).data)
         except (MaterialError, OCSPError):
-            return  # none was kept, or it is of no use any more
+            return  # none was kept, or it is not good any more
         subject.fetch_at = ocsp.refresh_at(subject.staple, time.time())
 
     def _keep(self, subject: _Subject, staple: Staple) -> None:
@@ -256,7 +256,7 @@ class Stapling:
 
 
 def _begin_anew(words: list[str], answer: int) -> int:
-    """In the child: become the asker, whose standard output is the file of the answer."""
+    """In the child: become `responder`, whose standard output is the file of the answer."""
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd, end in ((nothing, 0), (answer, 1), (nothing, 2)):
         os.dup2(fd, end)

@@ -1,9 +1,9 @@
-"""What the admin process is told, and its life.
+"""The plan of the admin process, and its life.
 
-Theory of operation. It speaks HTTP with whoever reaches it, so its memory is never one that held a service's key.
-Either it is forked before the first key is read and waits, or, when another one is needed later, it begins anew with an
-interpreter of its own. In both cases all it has comes over a socket: a plan, and descriptors. It reads the key of its
-own endpoint itself, if there is one, and then drops its privileges.
+Theory of operation. The process answers any client that reaches it, so its memory must never have held a service's key.
+The first one is forked before the first key is read, and waits; a later one begins anew with an interpreter of its own.
+In both cases all it has comes over a socket: a plan, and descriptors. It reads the key of its own endpoint itself, if
+there is one, and then drops its privileges.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from tlstunnel.errors import StartupError, words_of
 from tlstunnel.observe.counters import Counters
 
 _AGAIN_S = 1.0
-"""Between its death and the next one: nobody loses more than a scrape by it, and a crash loop costs little."""
+"""Delay before another one starts: at most one scrape is lost, and a crash loop costs little."""
 _STOP_S = 2.0
-"""How long it may take to end. It has no promises to keep that would take longer."""
+"""How long it may take to end: it has only requests under way to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Waiting:
 def fork_early(config: Config, let_go: Callable[[], None]) -> Waiting | None:
     """Fork the first admin process, if there is to be one, before the first key is read.
 
-    What it needs is imported before: afterwards the same modules would cost five times the memory, less for themselves
-    than for the pages of everything older that importing writes to, and which are then no longer shared.
+    Its modules are imported first. Imported after the fork they would cost five times the memory, because importing
+    writes to pages of older objects, which are then no longer shared.
 
     Args:
         let_go: in the child: close what is the supervisor's.
@@ -101,7 +101,7 @@ class AdminProcess:
         return self._daemon.admin_pid is None and not self._leaving
 
     def start(self) -> None:
-        """Have one show the generation in use, if there is to be one.
+        """Start one for the generation in use, if its configuration has an admin endpoint.
 
         Raises:
             StartupError: the machine has no room for another process.
@@ -137,7 +137,7 @@ class AdminProcess:
         daemon.publish()
 
     def replace(self) -> None:
-        """After a reload: another one, which shows the new generation, takes over its socket from the old one."""
+        """After a reload: start another one for the new generation, which takes the socket over from the old one."""
         self.stop()
         self._start_again()
 
@@ -162,7 +162,7 @@ class AdminProcess:
             signal_process(daemon.admin_pid, signal.SIGKILL)
 
     def when_settled(self, then: Callable[[], None]) -> None:
-        """Call back once nobody answers for an earlier generation any more; at once if nobody does."""
+        """Call back once no process of an earlier generation answers any more; at once if there is none."""
         if self._leaving:
             self._on_settled = then
         else:

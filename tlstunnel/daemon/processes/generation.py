@@ -20,7 +20,7 @@ from tlstunnel.tls.inventory import Inventory
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """What a worker of this configuration is forked with, and the workers that were."""
+    """A configuration, with all that its workers are forked with, and these workers."""
 
     number: int
     """Counts from 1."""
@@ -51,7 +51,7 @@ class Generation:
         return {name: tuple(each.bound for each in listeners) for name, listeners in self.listeners.services.items()}
 
     def announce(self) -> None:
-        """Say on stderr where it listens. Where that cannot be written (a full disk), it listens all the same."""
+        """Write to stderr where it listens. An error there (a full disk) changes nothing."""
         with contextlib.suppress(OSError):
             os.write(2, "".join(f"{line}\n" for line in self.ready_lines()).encode())
 

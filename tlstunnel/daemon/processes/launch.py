@@ -17,9 +17,9 @@ from tlstunnel.config.model import Config
 NAME = "tlstunnel"
 _CONF = "OPENSSL_CONF"
 _OURS = "/proc/self/fd/"
-# One session ticket for a handshake instead of two: whoever resumes is given a new one, and a full handshake is 6 %
-# cheaper (9 interleaved rounds against two). OpenSSL takes the number only from a configuration file; it reads it when
-# the library is loaded. An operator's own OPENSSL_CONF is left alone.
+# One session ticket for a handshake instead of two: a client that resumes is given a new one, and a full handshake is
+# 6 % cheaper (9 interleaved rounds against two). OpenSSL takes the number only from a configuration file, which it
+# reads when the library is loaded. An operator's own OPENSSL_CONF is left alone.
 _ONE_TICKET = b"""openssl_conf = init
 [init]
 ssl_conf = ssl

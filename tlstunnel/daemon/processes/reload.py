@@ -1,16 +1,16 @@
 """Reloads: begun, waited for, finished; one at a time, while the daemon serves.
 
-Theory of operation. Everything that can fail is done before anything is changed: reading, judging, binding. What
-follows takes the workers' own time, and the supervisor's loop goes on meanwhile:
+Theory of operation. Everything that can fail is done before anything is changed: reading, judging, binding. The workers
+then take their own time, and the supervisor's loop goes on meanwhile:
 
     IDLE --same configuration--> RENEWING --every worker uses the new material--> PUBLISHING
     IDLE --another one--> ARRIVING --every new worker is ready--> PUBLISHING, and the old generation drains
                                    --one could not begin, or time is up--> IDLE, and nothing has changed
-    PUBLISHING --the admin process that showed the old state has ended--> IDLE
+    PUBLISHING --the admin process with the old state has ended--> IDLE
 
 A request during a reload is kept and makes another one afterwards, so what was written last is always used; a hundred
-requests in a row may make fewer reloads. The service manager hears of the beginning and of the end, good or bad: it has
-no word for a reload that failed, so that is said in the status, the log and the metrics.
+requests in a row may make fewer reloads. The service manager is notified of the beginning and of the end, good or bad.
+It has no word for a reload that failed, so the status, the log and the metrics say so.
 
 New material must hold in every worker, because it may be a revocation: a worker that does not take it in time is ended,
 and its replacement starts with it.
@@ -99,7 +99,7 @@ class Reloads:
         self._daemon.timers.after(delay_s, "poll", self._check_files)
 
     def abandon(self) -> None:
-        """The daemon drains: what is under way does not matter any more."""
+        """The daemon drains: give up what is under way."""
         self._daemon.timers.cancel("poll")
         self._is_wanted_again = False
         if self._state is State.ARRIVING:
@@ -107,7 +107,7 @@ class Reloads:
         self._finish()
 
     def _check_files(self) -> None:
-        """Certificates and keys may have changed. The configuration stays what it is until somebody says SIGHUP."""
+        """Certificates and keys may have changed. The configuration is read again on SIGHUP only."""
         if self._state is State.IDLE and self._poll.check():
             self._attempt(self._use_changed_files)
         self.watch()
@@ -139,7 +139,7 @@ class Reloads:
             self._replace(loaded)
 
     def _attempt(self, work: Callable[[], None]) -> None:
-        """Whatever goes wrong, the daemon goes on as it was."""
+        """Do the part of a reload that can fail; if it does, the daemon goes on as before."""
         try:
             work()
         except TunnelError as exc:
@@ -229,7 +229,7 @@ class Reloads:
             daemon.log.message("info", "reload", line.removeprefix("ready: "))
 
     def _dismiss(self) -> None:
-        """The new generation will not be: end its workers, close what only it has."""
+        """Give the new generation up: end its workers, close what only it has."""
         daemon, current = self._daemon, self._daemon.generation
         new, daemon.arriving = daemon.arriving, None
         assert new is not None  # noqa: S101 - that is what ARRIVING says

@@ -33,7 +33,7 @@ class Rows:
         self.worker_ends: dict[int, socket.socket] = {}
 
     def acquire(self) -> Row:
-        """A row nobody uses, the lowest first, so that few are ever touched.
+        """The lowest row that no worker uses, so that few are ever touched.
 
         Raises:
             StartupError: too many workers live.

@@ -66,7 +66,7 @@ class Daemon:
         return self.publisher.status_text(self.generation, self.children.values())
 
     def other_listeners(self, generation: Generation) -> Listeners | None:
-        """Those of the generation that is coming or going beside this one: none of its children may keep them."""
+        """Those of the generation that arrives or leaves beside this one; children of this one must close them."""
         for each in (self.generation, self.arriving):
             if each is not None and each is not generation:
                 return each.listeners

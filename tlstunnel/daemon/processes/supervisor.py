@@ -1,15 +1,15 @@
 """The supervisor: binds, reads keys, forks workers, replaces them, reloads, drains. Relays and parses nothing.
 
-Theory of operation. One loop over poll(2): signals (through a wakeup descriptor), the workers' channels, and a few
-appointments (`events`). There are no threads and no event loop that a fork could break. Handlers only note a signal;
-the loop acts on it, and nothing the loop does waits for a child. What there is to know is in one `Daemon`; who acts:
+Theory of operation. One loop over poll(2) waits for signals (through a wakeup descriptor), the workers' channels, and a
+few timers (`events`). There are no threads and no event loop that a fork could break. Signal handlers only record the
+signal; the loop acts on it, and nothing the loop does waits for a child. The state is one `Daemon`; the parts are:
 
     this module     start - wait until every worker is ready - serve - drain - end
     workforce       forks workers, reads their reports, reaps them
-    reloads         SIGHUP or the poll: new material for living workers, or a new generation beside the old one
+    reload          SIGHUP or the poll: new material for living workers, or a new generation beside the old one
     adminprocess    keeps the admin process alive
-    liveness        replaces a child that does not answer, and tells the service manager how we are
-    stapling        has proofs fetched that our certificates are not revoked
+    liveness        replaces a child that does not answer, and notifies the service manager
+    stapling        has OCSP responses for our certificates fetched, to staple
 
 Phases go one way: starting, ready, draining, stopped. Nothing leaves draining but the end: reloads are over, dead
 workers are not replaced, a second SIGTERM hastens.
@@ -99,13 +99,13 @@ class _Supervisor:
             for sockets in inherited.sockets.values():
                 close_all(sockets)
 
-        # Before there is anything in this memory that it must not have, and after what OpenSSL does once: a page that
-        # is written to later is one more for each process that shared it.
+        # The admin process is forked before this memory holds a key, and after what OpenSSL does once: a page that is
+        # written to later is copied for each process that shared it.
         check_settings(TLSSettings())
         memory.trim_heap()
         waiting = fork_early(config, let_go)
         loaded = load_material(config, passphrases)
-        # At a reload nobody may be there to type, and whoever is must not make the daemon wait.
+        # A reload asks for no passphrase: the daemon must not wait for somebody who types it.
         passphrases.prompt = None
         identity = privileges.resolve_identity(config.process.user, config.process.group)
         owner = None if identity is None else (identity.uid, identity.gid)
@@ -204,10 +204,10 @@ class _Supervisor:
         daemon, generation = self._daemon, self._daemon.generation
         daemon.row.floats[generation.series.process.last_reload_success] = time.time()
         daemon.phase = "ready"
-        daemon.publish()  # before it is said: whoever reads it and looks finds it so
+        daemon.publish()  # before it is announced, so that a reader of the line finds it true
         generation.announce()
         if generation.config.log.target != "stderr":
-            for line in generation.ready_lines():  # whoever reads the log alone learns it there
+            for line in generation.ready_lines():  # for those who read the log alone
                 daemon.log.message("info", "start", line)
         daemon.notifier.ready(daemon.status_text())
         if self._on_ready is not None:

@@ -154,7 +154,7 @@ class _Run:
         return acceptors
 
     async def _obey(self) -> None:
-        """Do what the supervisor says, until it is gone."""
+        """Carry out the supervisor's orders, until it is gone."""
         channel = trio.socket.from_stdlib_socket(self._plan.channel)
         unframer = Unframer(MAX_ORDER)
         try:
@@ -226,11 +226,11 @@ class _Run:
             await trio.lowlevel.wait_readable(listing)
             try:
                 answer(listing, self._worker.observer.open.values())
-            except BaseException as exc:  # noqa: BLE001 - who asks gets no answer, and what is asked about goes on
+            except BaseException as exc:  # noqa: BLE001 - the request gets no answer, and the connections go on
                 self._reactor.note(exc)
 
     def _report(self, report: Report) -> None:
-        """Tell the supervisor. It reads all the time; what it has no room for, a pong among thousands, is lost."""
+        """Send the supervisor a report. It reads all the time; one without room, a pong among thousands, is lost."""
         try:
             self._plan.channel.send(report_bytes(report), socket.MSG_DONTWAIT)
         except OSError:

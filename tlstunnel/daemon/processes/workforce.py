@@ -29,7 +29,8 @@ MAX_BACKOFF_S = 30.0
 MISSING_S = 1.0
 """Between attempts to fork a worker that the machine has no room for."""
 GRACE_S = 5.0
-"""How long after the end of its drain a worker may live: it lingers a second to be heard, and the machine may be slow.
+"""How long after the end of its drain a worker may live: it lingers for a second, so that peers get its last bytes,
+and the machine may be slow.
 One that hangs must not keep a daemon from stopping."""
 
 
@@ -156,14 +157,14 @@ class Workforce:
             self._handle_reports(child)
             child.channel.close()
             if child.cut is None:
-                # It was killed, said nothing, and took with it what it had open.
+                # It was killed without a report: all its open connections were cut.
                 child.cut = open_now(daemon.generation, [child])
             lost_lines.report_worker(daemon, child)
             daemon.rows.release(child.row)
             self._on_end(child, child.failure or how_it_ended(status))
 
     def refill(self, child: Child, how: str) -> None:
-        """A worker has ended: if it was one that serves, say so and fill its slot again."""
+        """A worker has ended: if it was one that serves, log it and fill its slot again."""
         daemon, generation = self._daemon, self._daemon.generation
         if generation.workers.get(child.slot) is not child:
             return
