@@ -236,7 +236,7 @@ def test_behind_a_proxy_limits_are_as_rare_and_wrong_headers_noise_in_either_for
     assert len(sink.lines) == (BURST if reason.label.startswith("proxy_header") else 1)
 
 
-def test_suppressed_lines_are_counted_on_the_board(sink: ListSink) -> None:
+def test_suppressed_lines_are_counted(sink: ListSink) -> None:
     series = series_for(config())
     row = Counters(series.layout, rows=1).row(0)
     log = log_on(sink)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,13 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from tests.support.admin_rig import begin, config, one_connection
 from tests.unit.test_observe_observer import ListLog
+from tlstunnel.observe import metrics, series
 from tlstunnel.observe.counters import Counters
+from tlstunnel.observe.families import counter
 from tlstunnel.observe.metrics import FAMILIES, TunnelCollector, exposition
 from tlstunnel.observe.observer import Observer
 from tlstunnel.observe.processes import ProcessUsage, usage
-from tlstunnel.observe.series import series_for
+from tlstunnel.observe.series import ProcessSeries, series_for
 from tlstunnel.observe.state import CertificateState, StateBlob, TunnelState, WorkerState
 from tlstunnel.outcome import CloseReason
 
@@ -109,12 +111,12 @@ def test_every_series_of_the_contract_exists_from_the_start_with_its_labels(worl
 
 
 def test_known_series_start_at_zero(world: World) -> None:
-    series = world.shown()
+    shown = world.shown()
     for reason in CloseReason:
-        assert series["tlstunnel_connections_total", frozenset({("service", "mail"), ("result", reason.label)})] == 0
+        assert shown["tlstunnel_connections_total", frozenset({("service", "mail"), ("result", reason.label)})] == 0
     for direction in ("forward", "reverse"):
-        assert series["tlstunnel_bytes_total", frozenset({("service", "mail"), ("direction", direction)})] == 0
-    handshakes = {key: value for key, value in series.items() if key[0] == "tlstunnel_handshakes_total"}
+        assert shown["tlstunnel_bytes_total", frozenset({("service", "mail"), ("direction", direction)})] == 0
+    handshakes = {key: value for key, value in shown.items() if key[0] == "tlstunnel_handshakes_total"}
     assert set(handshakes.values()) == {0}
     assert len(handshakes) == sum(len(expected) for expected in world.series.expected.values())
 
@@ -220,6 +222,21 @@ def test_before_the_first_state_counters_are_shown_all_the_same(world: World) ->
 def test_families_and_the_page_name_the_same_metrics(world: World) -> None:
     shown = {family.name for family in parse_text(world.page())}
     assert shown == {family.name for family in FAMILIES}
+
+
+def test_a_metric_takes_a_field_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True, slots=True)
+    class MoreSeries(ProcessSeries):
+        surprises: dict[str, int] = counter("surprises{kind}", "Surprises, by kind.", keys=("good", "bad"))
+
+    for module in (series, metrics):
+        monkeypatch.setattr(module, "ProcessSeries", MoreSeries)
+    world = World()
+    process = world.series.process
+    assert isinstance(process, MoreSeries)
+    world.own.counters[process.surprises["bad"]] += 3
+    shown = {kind: world.value("tlstunnel_surprises_total", kind=kind) for kind in ("good", "bad")}
+    assert shown == {"good": 0, "bad": 3}
 
 
 def test_our_own_usage_is_read_from_proc() -> None:

@@ -10,6 +10,7 @@ from tlstunnel.access.policy import Policy, Reason
 from tlstunnel.address import TCPAddress
 from tlstunnel.config.model import ClientAuth, Mode, TargetTLS, TLSSettings
 from tlstunnel.observe.counters import Counters
+from tlstunnel.observe.families import families
 from tlstunnel.observe.series import (
     CIPHERS_12,
     DECISIONS,

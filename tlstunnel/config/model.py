@@ -76,7 +76,7 @@ class CRLExpired(enum.StrEnum):
 
 
 class OCSPStaple(enum.StrEnum):
-    """Where the proof comes from that our certificate is not revoked: nowhere, a file, or its CA's responder."""
+    """Where the OCSP response comes from that we staple: nowhere, a file, or the CA's responder."""
 
     OFF = "off"
     FILE = "file"

@@ -156,7 +156,7 @@ def _refuse_idle_rules(table: Table, policy: Policy, written: list[str]) -> None
 
 
 def check_ocsp(table: Table, service: Service) -> OCSPStaple:
-    """Where the proof comes from; a response file alone says that it is to be used."""
+    """Where the staple comes from; a response file alone says that it is to be used."""
     is_implied = table.has("ocsp_response") and not table.has("ocsp_staple")
     staple = OCSPStaple.FILE if is_implied else service.ocsp_staple
     if table.is_faulty("ocsp_staple"):

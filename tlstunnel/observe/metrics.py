@@ -21,9 +21,10 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.samples import Sample
 
 from tlstunnel.observe.counters import SUPERVISOR_ROW, Counters, Snapshot
+from tlstunnel.observe.families import Family, shown
 from tlstunnel.observe.processes import ProcessUsage, usage
-from tlstunnel.observe.series import Family, Histogram, ProcessSeries, Series, ServiceSeries, families
-from tlstunnel.observe.state import CertificateState, StateBlob, TunnelState
+from tlstunnel.observe.series import Histogram, ProcessSeries, Series, ServiceSeries
+from tlstunnel.observe.state import CertificateState, StapleState, StateBlob, TunnelState
 from tlstunnel.outcome import CloseReason
 
 _Values = Iterable[tuple[tuple[str, ...], float]]
@@ -36,67 +37,9 @@ _LIMITS = Family(
     "Missing where there is no limit.",
 )
 _LAST_RELOAD = Family("config_last_reload_successful", "gauge", "1 unless the last attempt to reload failed.")
-_OF_STATE: dict[Family, Callable[[TunnelState], _Values]] = {
-    Family(
-        "certificate_not_before_timestamp_seconds{service,file,subject,role}",
-        "gauge",
-        "Since when a loaded certificate, CA or CRL is good, in Unix time.",
-        "With the end it tells the length of a life, by which alerts decide what is soon.",
-    ): lambda state: ((key, each.not_before) for key, each in _first_to_expire(state).items()),
-    Family(
-        "certificate_not_after_timestamp_seconds{service,file,subject,role}",
-        "gauge",
-        "When a loaded certificate, CA or CRL expires, in Unix time.",
-        "`role` is `certificate`, `ca` or `crl`.",
-    ): lambda state: ((key, each.not_after) for key, each in _first_to_expire(state).items()),
-    Family(
-        "certificate_loaded_timestamp_seconds{service,file}",
-        "gauge",
-        "When a certificate file was last loaded, in Unix time.",
-    ): lambda state: {(each.service, each.file): each.loaded_at for each in state.certificates}.items(),
-    Family(
-        "ocsp_staple_this_update_timestamp_seconds{service,file}",
-        "gauge",
-        "Since when the stapled OCSP response of a certificate is good, in Unix time; 0 without one.",
-    ): lambda state: {(each.service, each.file): each.this_update for each in state.staples}.items(),
-    Family(
-        "ocsp_staple_next_update_timestamp_seconds{service,file}",
-        "gauge",
-        "Until when the stapled OCSP response of a certificate is good, in Unix time; 0 without one.",
-        "Only where `ocsp_staple` asks for one.",
-    ): lambda state: {(each.service, each.file): each.next_update for each in state.staples}.items(),
-    Family(
-        "build_info{version,python}", "gauge", "Always 1; the labels tell what is running."
-    ): lambda state: [((state.version, platform.python_version()), 1)],
-}  # fmt: skip
-_OF_PROCESSES: dict[Family, Callable[[ProcessUsage], float | None]] = {
-    Family("process_cpu_seconds{role,row}", "counter", "User and system CPU time."): lambda used: used.cpu_s,
-    Family(
-        "process_resident_memory_bytes{role,row}",
-        "gauge",
-        "Resident memory.",
-        "Pages that processes share count in each.",
-    ): lambda used: used.resident_bytes,
-    Family("process_virtual_memory_bytes{role,row}", "gauge", "Address space."): lambda used: used.virtual_bytes,
-    Family(
-        "process_start_time_seconds{role,row}", "gauge", "When the process started, in Unix time."
-    ): lambda used: used.started_at,
-    Family(
-        "process_open_fds{role,row}",
-        "gauge",
-        "Open file descriptors.",
-        "Missing for a process of another user, which the admin process may not look into.",
-    ): lambda used: used.open_fds,
-    Family("process_max_fds{role,row}", "gauge", "Limit of open file descriptors."): lambda used: used.max_fds,
-}  # fmt: skip
-
-FAMILIES = (
-    *(family for table in (ServiceSeries, ProcessSeries) for _, family in families(table) if family.series),
-    _LIMITS,
-    _LAST_RELOAD,
-    *_OF_STATE,
-    *_OF_PROCESSES,
-)
+_BUILD = Family("build_info{version,python}", "gauge", "Always 1; the labels tell what is running.")
+_TABLES = (ServiceSeries, ProcessSeries, CertificateState, StapleState, ProcessUsage)
+FAMILIES = (*(family for table in _TABLES for _, family in shown(table)), _LIMITS, _LAST_RELOAD, _BUILD)
 """Every metric that there is."""
 
 
@@ -125,24 +68,20 @@ class TunnelCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         snapshot, state = self._counters.snapshot(), self._state.read()
         yield from self._of_services(snapshot)
-        for name, family in families(ProcessSeries):
-            if family.series:
-                yield _metric(family, _counted(snapshot, family, getattr(self._series.process, name)))
+        for name, family in shown(ProcessSeries):
+            yield _metric(family, _counted(snapshot, family, getattr(self._series.process, name)))
         last = state.last_reload if state is not None else None
         yield _metric(_LAST_RELOAD, (((), int(last is None or last.ok)),))
         if state is not None:
-            for family, read in _OF_STATE.items():
-                yield _metric(family, read(state))
-            found = list(self._processes(state))
-            for family, of in _OF_PROCESSES.items():
-                yield _metric(family, ((key, value) for key, used in found if (value := of(used)) is not None))
+            yield from _known(CertificateState, _first_to_expire(state))
+            yield from _known(StapleState, state.staples)
+            yield _metric(_BUILD, (((state.version, platform.python_version()), 1),))
+            yield from self._of_processes(state)
 
     def _of_services(self, snapshot: Snapshot) -> Iterator[Metric]:
         series = self._series
         services = [*series.services, *(each for each in series.retired if snapshot.total(each.active))]
-        for name, family in families(ServiceSeries):
-            if not family.series:
-                continue
+        for name, family in shown(ServiceSeries):
             metric = _metric(family, ())
             for service in services:
                 counters, expected = getattr(service, name), series.expected.get(service.name, frozenset())
@@ -155,12 +94,15 @@ class TunnelCollector(Collector):
             if name == "active":
                 yield _metric(_LIMITS, (((name,), limit) for name, limit in series.limits.items()))
 
-    def _processes(self, state: TunnelState) -> Iterator[tuple[tuple[str, str], ProcessUsage]]:
-        pids = [(("supervisor", str(SUPERVISOR_ROW)), state.supervisor_pid)]
-        pids += [(("worker", str(worker.row)), worker.pid) for worker in state.workers]
+    def _of_processes(self, state: TunnelState) -> Iterator[Metric]:
+        pids = [("supervisor", str(SUPERVISOR_ROW), state.supervisor_pid)]
+        pids += [("worker", str(worker.row), worker.pid) for worker in state.workers]
         if state.admin_pid is not None:
-            pids.append((("admin", ""), state.admin_pid))
-        return ((labels, used) for labels, pid in pids if (used := self._usage(pid)) is not None)
+            pids.append(("admin", "", state.admin_pid))
+        found = [((role, row), used) for role, row, pid in pids if (used := self._usage(pid)) is not None]
+        for name, family in shown(ProcessUsage):
+            values = ((labels, getattr(used, name)) for labels, used in found)
+            yield _metric(family, ((labels, value) for labels, value in values if value is not None))
 
 
 def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
@@ -230,10 +172,17 @@ def _buckets(snapshot: Snapshot, name: str, service: str, histogram: Histogram) 
     yield Sample(name + "_sum", {"service": service}, snapshot.total_float(histogram.sum))
 
 
-def _first_to_expire(state: TunnelState) -> dict[tuple[str, ...], CertificateState]:
+def _known(table: type, rows: Iterable[Any]) -> Iterator[Metric]:
+    """The metrics of a table whose rows have the labels, too."""
+    for name, family in shown(table):
+        values = {tuple(getattr(row, label) for label in family.labels): getattr(row, name) for row in rows}
+        yield _metric(family, values.items())
+
+
+def _first_to_expire(state: TunnelState) -> list[CertificateState]:
     """Of several certificates with one subject in one file, the first to expire is the one that matters."""
     first: dict[tuple[str, ...], CertificateState] = {}
     for each in state.certificates:
         key = (each.service, each.file, each.subject, each.role)
         first[key] = min(each, first.get(key, each), key=lambda one: one.not_after)
-    return first
+    return list(first.values())

@@ -20,34 +20,10 @@ class ConnectionRecord:
     """
 
     __slots__ = (
-        "alpn",
-        "bytes_forward",
-        "bytes_reverse",
-        "cipher",
-        "claimed",
-        "client",
-        "client_versions",
-        "connect_s",
-        "detail",
-        "group",
-        "handshake_s",
-        "id",
-        "identity",
-        "ja4",
-        "live_bytes",
-        "opened_at",
-        "real_client",
-        "reason",
-        "resumed",
-        "rule",
-        "server_name",
-        "service",
-        "service_index",
-        "target",
-        "total_s",
-        "version",
-        "with_backend",
-    )
+        "alpn", "bytes_forward", "bytes_reverse", "cipher", "claimed", "client", "client_versions", "connect_s",
+        "detail", "group", "handshake_s", "id", "identity", "ja4", "live_bytes", "opened_at", "real_client", "reason",
+        "resumed", "rule", "server_name", "service", "service_index", "target", "total_s", "version", "with_backend",
+    )  # fmt: skip
 
     def __init__(self, identifier: int, service_index: int, service: str, client: str) -> None:
         self.id = identifier

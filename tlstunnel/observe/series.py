@@ -1,8 +1,7 @@
 """The table of metrics that are counted, and the counter of a row that each of their series has.
 
-A field of `ServiceSeries` or `ProcessSeries` is a metric: from its `Family` come the counters, the page of `/metrics`
-and the line of the reference page; `/status` reads the field. To add one, add a field and count in it. What nobody
-counts but somebody knows, such as certificates, is in the tables of `metrics`, in the same form.
+A field of `ServiceSeries` or `ProcessSeries` is a metric (`families`). To add one, add a field and count in it: the
+field holds the places of its counters in a row.
 
 Every label comes from a bounded set that no client can widen: services and targets from the configuration, reasons
 from `CloseReason`, TLS versions, ciphers and groups from the lists below, and "other" for what is not on them. All
@@ -16,42 +15,29 @@ forked earlier agree about it without a word.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from tlstunnel.config.model import ClientAuth, Config, Mode, Service
 from tlstunnel.observe.counters import Layout
+from tlstunnel.observe.families import Family, counter, families, gauge, histogram
 from tlstunnel.outcome import CloseReason, Stage
 
 OTHER = "other"
 NONE = "none"
 """The group of a handshake without key exchange, such as a session resumed with TLS 1.2."""
 
-SUITES_13 = (
-    "TLS_AES_128_GCM_SHA256",
-    "TLS_AES_256_GCM_SHA384",
-    "TLS_CHACHA20_POLY1305_SHA256",
-)
+SUITES_13 = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 CIPHERS_12 = (
-    "ECDHE-ECDSA-AES128-GCM-SHA256",
-    "ECDHE-RSA-AES128-GCM-SHA256",
-    "ECDHE-ECDSA-AES256-GCM-SHA384",
-    "ECDHE-RSA-AES256-GCM-SHA384",
-    "ECDHE-ECDSA-CHACHA20-POLY1305",
-    "ECDHE-RSA-CHACHA20-POLY1305",
-)
+    "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
+)  # fmt: skip
 GROUPS_12 = ("X25519", "P-256", "P-384", "P-521", "X448", NONE)
 GROUPS_13 = ("X25519MLKEM768", "SecP256r1MLKEM768", "SecP384r1MLKEM1024", "X25519", "P-256", "P-384", "P-521", "X448")
 DEFAULT_GROUPS = ("X25519MLKEM768", "X25519", "P-256", "P-384")
 # OpenSSL's own spelling (left) of what the configuration and the metrics call by its usual name.
-GROUP_NAMES = {
-    "x25519": "X25519",
-    "secp256r1": "P-256",
-    "secp384r1": "P-384",
-    "secp521r1": "P-521",
-    "x448": "X448",
-}
+GROUP_NAMES = {"x25519": "X25519", "secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521", "x448": "X448"}
 VERSIONS = {"TLSv1.2": (CIPHERS_12, GROUPS_12), "TLSv1.3": (SUITES_13, GROUPS_13), OTHER: ((), ())}
 
 HandshakeKey = tuple[str, str, str, bool]
@@ -77,60 +63,6 @@ DECISIONS_ON_SERVERS = ("allow_rule", "no_rule")
 PAUSE_REASONS = ("descriptors", "max_connections", "memory")
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A metric, as `/metrics` and the reference page show it.
-
-    Args:
-        series: its name and labels as the contract writes them, without prefix and `_total`; "" for a counter that
-            is for ourselves and not shown.
-        kind: counter, gauge or histogram.
-        help: what it says, on both pages.
-        remark: what only the reference page adds.
-        keys: the values of the labels after `service`; each has a counter. Without any there is one counter.
-        bounds: of a histogram: the upper bounds of its buckets, each inclusive.
-        is_float: its counter is a float.
-        is_sparse: of its keys are shown those that the configuration foresees, and others once they were counted.
-    """
-
-    series: str
-    kind: str
-    help: str
-    remark: str = ""
-    keys: tuple[Any, ...] = ()
-    bounds: tuple[float, ...] = ()
-    is_float: bool = False
-    is_sparse: bool = False
-
-    @property
-    def name(self) -> str:
-        """The name of the family, with its prefix."""
-        name = self.series.partition("{")[0]
-        return name if name.startswith("process_") else f"tlstunnel_{name}"
-
-    @property
-    def sample_name(self) -> str:
-        """The name of its series; a histogram has several, which begin so."""
-        return self.name + ("_total" if self.kind == "counter" else "")
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of its labels."""
-        return tuple(self.series.partition("{")[2].rstrip("}").split(",")) if "{" in self.series else ()
-
-
-def _counter(series: str, help: str, **more: Any) -> Any:
-    return field(metadata={"family": Family(series, "counter", help, **more)})
-
-
-def _gauge(series: str = "", help: str = "", **more: Any) -> Any:
-    return field(metadata={"family": Family(series, "gauge", help, **more)})
-
-
-def _histogram(series: str, bounds: tuple[float, ...], help: str, **more: Any) -> Any:
-    return field(metadata={"family": Family(series, "histogram", help, bounds=bounds, **more)})
-
-
 def _reasons(stage: Stage) -> tuple[CloseReason, ...]:
     return tuple(reason for reason in CloseReason if reason.stage is stage)
 
@@ -153,81 +85,52 @@ class Histogram:
 class ServiceSeries:
     """The counters of one service, in the order in which `/metrics` shows them."""
 
+    # fmt: off
     name: str
-    results: dict[CloseReason, int] = _counter(
-        "connections{service,result}",
-        "Connections that ended, by how they ended.",
-        keys=tuple(CloseReason),
-        remark="Each counts exactly once.",
-    )
-    active: int = _gauge("connections_active{service}", "Connections that are open now.")
-    duration: Histogram = _histogram(
-        "connection_duration_seconds{service}",
-        CONNECTION_BUCKETS,
-        "From accept to the end of a connection.",
-        remark="Not for connections refused at once.",
-    )
-    rejected: dict[CloseReason, int] = _counter(
-        "connections_rejected{service,reason}",
-        "Connections refused before any TLS work, by reason.",
-        keys=_reasons(Stage.ADMIT),
-    )
-    bytes: dict[str, int] = _counter(
-        "bytes{service,direction}",
-        "Plaintext bytes relayed, counted while they move.",
-        keys=("forward", "reverse"),
-        remark="A byte counts once the kernel has it for the other side; `forward` is client to backend, `reverse` the "
-        "other way.",
-    )
-    handshakes: dict[HandshakeKey, int] = _counter(
-        "handshakes{service,version,cipher,group,resumed}",
-        "TLS handshakes that succeeded.",
-        keys=HANDSHAKES,
-        is_sparse=True,
-        remark="Combinations that the settings do not foresee appear once they occur; `group` is `none` for sessions "
-        "resumed with TLS 1.2.",
-    )
-    handshake_failures: dict[CloseReason, int] = _counter(
-        "handshake_failures{service,reason}",
-        "TLS handshakes that failed, by reason.",
-        keys=_reasons(Stage.HANDSHAKE),
-    )
-    handshake_duration: Histogram = _histogram(
-        "handshake_duration_seconds{service}", HANDSHAKE_BUCKETS, "Duration of successful TLS handshakes."
-    )
-    decisions: dict[str, int] = _counter(
-        "access_decisions{service,reason}",
-        "What access rules said about peers, resumed sessions included.",
-        keys=DECISIONS,
-        is_sparse=True,
-        remark="Once per connection that they were asked about. Only of services with `client_auth` or, in client "
-        "mode, `verify` rules.",
-    )
-    connect_duration: Histogram = _histogram(
-        "backend_connect_duration_seconds{service}",
-        CONNECT_BUCKETS,
-        "Time to reach a backend.",
-        remark="Failed attempts on other targets are included.",
-    )
-    connect_failures: dict[CloseReason, int] = _counter(
-        "backend_connect_failures{service,reason}",
-        "Backends that could not be reached, by reason.",
-        keys=_reasons(Stage.DIAL),
-        remark="With several targets one connection may count several times.",
-    )
-    staple_failures: int = _counter(
-        "ocsp_staple_failures{service}", "Attempts to fetch an OCSP response that gave none to staple."
-    )
-    targets_resting: dict[str, int] = _gauge(
-        "target_resting_workers{service,target}", "Workers that leave a target out for now because it failed."
-    )
-    taken: int = _gauge()
+    results: dict[CloseReason, int] = counter(
+        "connections{service,result}", "Connections that ended, by how they ended.", "Each counts exactly once.",
+        keys=tuple(CloseReason))
+    active: int = gauge("connections_active{service}", "Connections that are open now.")
+    duration: Histogram = histogram(
+        "connection_duration_seconds{service}", CONNECTION_BUCKETS, "From accept to the end of a connection.",
+        "Not for connections refused at once.")
+    rejected: dict[CloseReason, int] = counter(
+        "connections_rejected{service,reason}", "Connections refused before any TLS work, by reason.",
+        keys=_reasons(Stage.ADMIT))
+    bytes: dict[str, int] = counter(
+        "bytes{service,direction}", "Plaintext bytes relayed, counted while they move.",
+        "A byte counts once the kernel has it for the other side; `forward` is client to backend, `reverse` the other "
+        "way.", keys=("forward", "reverse"))
+    handshakes: dict[HandshakeKey, int] = counter(
+        "handshakes{service,version,cipher,group,resumed}", "TLS handshakes that succeeded.",
+        "Combinations that the settings do not foresee appear once they occur; `group` is `none` for sessions resumed "
+        "with TLS 1.2.", keys=HANDSHAKES, is_sparse=True)
+    handshake_failures: dict[CloseReason, int] = counter(
+        "handshake_failures{service,reason}", "TLS handshakes that failed, by reason.", keys=_reasons(Stage.HANDSHAKE))
+    handshake_duration: Histogram = histogram(
+        "handshake_duration_seconds{service}", HANDSHAKE_BUCKETS, "Duration of successful TLS handshakes.")
+    decisions: dict[str, int] = counter(
+        "access_decisions{service,reason}", "What access rules said about peers, resumed sessions included.",
+        "Once per connection that they were asked about. Only of services with `client_auth` or, in client mode, "
+        "`verify` rules.", keys=DECISIONS, is_sparse=True)
+    connect_duration: Histogram = histogram(
+        "backend_connect_duration_seconds{service}", CONNECT_BUCKETS, "Time to reach a backend.",
+        "Failed attempts on other targets are included.")
+    connect_failures: dict[CloseReason, int] = counter(
+        "backend_connect_failures{service,reason}", "Backends that could not be reached, by reason.",
+        "With several targets one connection may count several times.", keys=_reasons(Stage.DIAL))
+    staple_failures: int = counter(
+        "ocsp_staple_failures{service}", "Attempts to fetch an OCSP response that gave none to staple.")
+    targets_resting: dict[str, int] = gauge(
+        "target_resting_workers{service,target}", "Workers that leave a target out for now because it failed.")
+    taken: int = gauge()
     """Places of max_connections that are taken; some are, for a moment, by nobody yet."""
+    # fmt: on
 
     def handshake(self, version: str | None, cipher: str | None, group: str | None, resumed: bool) -> int:
         """The counter of a handshake; what is not on our lists is "other"."""
-        counter = self.handshakes.get((version, cipher, group, resumed))  # type: ignore[arg-type]
-        return counter if counter is not None else self.handshakes[handshake_key(version, cipher, group, resumed)]
+        place = self.handshakes.get((version, cipher, group, resumed))  # type: ignore[arg-type]
+        return place if place is not None else self.handshakes[handshake_key(version, cipher, group, resumed)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,36 +140,32 @@ class ProcessSeries:
     A gauge that is shown describes the daemon and is the supervisor's.
     """
 
-    reloads: dict[str, int] = _counter(
-        "config_reloads{result}", "Attempts to reload, by result.", keys=("success", "failure")
-    )
-    last_reload_success: int = _gauge(
-        "config_last_reload_success_timestamp_seconds",
-        "When the configuration in use was loaded, in Unix time.",
-        is_float=True,
-    )
-    worker_restarts: int = _counter("worker_restarts", "Workers that died and were replaced.")
-    log_dropped: int = _counter("log_lines_dropped", "Log lines lost because nothing took them.")
-    log_suppressed: int = _counter(
-        "log_lines_suppressed", "Log lines held back as noise; summary lines give their number."
-    )
-    workers: int = _gauge("workers", "Worker processes that are running.")
-    draining: int = _gauge("draining", "1 while tlstunnel is stopping and finishes open links.")
-    draining_generations: int = _gauge(
-        "draining_generations", "Earlier configurations whose workers still have open links."
-    )
-    accept_pauses: dict[str, int] = _counter(
-        "accept_pauses{reason}", "Times a worker stopped accepting for a while, by reason.", keys=PAUSE_REASONS
-    )
-    log_unreported: int = _gauge()
+    # fmt: off
+    reloads: dict[str, int] = counter(
+        "config_reloads{result}", "Attempts to reload, by result.", keys=("success", "failure"))
+    last_reload_success: int = gauge(
+        "config_last_reload_success_timestamp_seconds", "When the configuration in use was loaded, in Unix time.",
+        is_float=True)
+    worker_restarts: int = counter("worker_restarts", "Workers that died and were replaced.")
+    log_dropped: int = counter("log_lines_dropped", "Log lines lost because nothing took them.")
+    log_suppressed: int = counter(
+        "log_lines_suppressed", "Log lines held back as noise; summary lines give their number.")
+    workers: int = gauge("workers", "Worker processes that are running.")
+    draining: int = gauge("draining", "1 while tlstunnel is stopping and finishes open links.")
+    draining_generations: int = gauge(
+        "draining_generations", "Earlier configurations whose workers still have open links.")
+    accept_pauses: dict[str, int] = counter(
+        "accept_pauses{reason}", "Times a worker stopped accepting for a while, by reason.", keys=PAUSE_REASONS)
+    log_unreported: int = gauge()
     """Log lines that are lost, and no line has said so yet. Read by the supervisor when a worker has ended."""
-    log_waiting: int = _gauge()
+    log_waiting: int = gauge()
     """Log lines that the log's reader has not taken yet."""
     cut: int = _gauge()
     """Connections that were cut at the end of a drain. Read by the supervisor when a worker was killed before it could
     report them."""
-    taken: int = _gauge()
+    taken: int = gauge()
     """Places of max_connections that are taken, as of a service."""
+    # fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,11 +190,6 @@ class Series:
 
 
 _Table = TypeVar("_Table", ServiceSeries, ProcessSeries)
-
-
-def families(table: type[ServiceSeries | ProcessSeries]) -> Iterator[tuple[str, Family]]:
-    """The metrics of a table, by the field that has their counters."""
-    return ((each.name, each.metadata["family"]) for each in fields(table) if "family" in each.metadata)
 
 
 @dataclass(slots=True)

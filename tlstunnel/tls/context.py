@@ -80,7 +80,7 @@ class Context:
     """A pyOpenSSL context, with what must live as long as it does.
 
     Attributes:
-        staples: proofs for clients that ask for one, by our certificate.
+        staples: for clients that ask for one, by our certificate.
         judge: says what is against a server's certificate (DER) that OpenSSL has verified, or nothing.
     """
 
@@ -99,7 +99,7 @@ class Context:
         self._kept.append(callback)
 
     def staple_for(self, certificate: bytes) -> bytes | None:
-        """The proof for our certificate (DER), while it is good."""
+        """The staple of our certificate (DER), while it is good."""
         staple = self.staples.get(certificate)
         return staple.der if staple is not None and staple.is_good_at(time.time()) else None
 

@@ -132,7 +132,7 @@ class ServiceContexts:
         self.server, self.sni, self.target, self._staples = other.server, other.sni, other.target, other._staples
 
     def staple(self, staples: Staples) -> None:
-        """Send these proofs to clients that ask, also after `renew`."""
+        """Send these staples to clients that ask, also after `renew`."""
         self._staples = staples
         for side in (self.server, *self.sni):
             if side is not None:

@@ -197,9 +197,9 @@ class Stapling:
             daemon.row.counters[daemon.generation.series.services[index].staple_failures] += 1
         staple = subject.staple
         if staple is None or staple.until <= now:
-            left = "there is no proof to staple"
+            left = "there is no OCSP response to staple"
         else:
-            left = f"the proof in use is good until {utc(datetime.fromtimestamp(staple.until, UTC))}"
+            left = f"the OCSP response in use is good until {utc(datetime.fromtimestamp(staple.until, UTC))}"
         text = f"{subject.credential.source}: {url}: {why}; {left}; asking again in {again_s:.0f} s"
         daemon.log.message("warning", "ocsp", text)
         self._schedule()
@@ -251,7 +251,7 @@ class Stapling:
                 os.unlink(temporary)
                 raise
         except OSError as exc:
-            text = f"ocsp_cache: {path.parent}: {words_of(exc)}; the proof is fetched again after a restart"
+            text = f"ocsp_cache: {path.parent}: {words_of(exc)}; the OCSP response is fetched again after a restart"
             self._daemon.log.message("warning", "ocsp", text)
 
 

@@ -1,11 +1,12 @@
-"""Whether children answer, and what the service manager hears of it unasked.
+"""Pings children, replaces those that hang, and keeps the service manager informed.
 
 Each child is pinged once a second, and one that hangs is replaced, with or without a watchdog. A process that was
 stopped, or whose loop turns no more, keeps its sockets: the kernel goes on giving it its part of the connections, and
 they wait. What is counted is pings, not seconds. While the supervisor itself does not run, because the whole machine
 was paused or the process group stopped, none are sent; and after it one is not enough.
 
-The service manager hears how we are, that we are, and that we need more time, as long as the supervisor's loop turns.
+As long as the supervisor's loop turns, the service manager gets a status line, the watchdog's keep-alive, and during a
+drain requests for more time.
 """
 
 from __future__ import annotations
