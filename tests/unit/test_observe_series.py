@@ -21,7 +21,6 @@ from tlstunnel.observe.series import (
     ServiceSeries,
     expected_decisions,
     expected_handshakes,
-    families,
     handshake_key,
     series_for,
 )

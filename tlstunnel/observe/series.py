@@ -160,7 +160,7 @@ class ProcessSeries:
     """Log lines that are lost, and no line has said so yet. Read by the supervisor when a worker has ended."""
     log_waiting: int = gauge()
     """Log lines that the log's reader has not taken yet."""
-    cut: int = _gauge()
+    cut: int = gauge()
     """Connections that were cut at the end of a drain. Read by the supervisor when a worker was killed before it could
     report them."""
     taken: int = gauge()

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from tlstunnel.connection.starttls.conversation import Conversation, Incoming, StartTLSError, heard, shown
 from tlstunnel.connection.starttls.text import Command, Dialect
 
-_CAPABILITIES = re.compile(r"\[CAPABILITY [^\]]*\] ?", re.IGNORECASE)
+_CAPABILITIES = re.compile(r"\[CAPABILITY ", re.IGNORECASE)
 
 
 def client() -> Conversation:
@@ -24,7 +24,15 @@ def client() -> Conversation:
     yield b"a2 STARTTLS\r\n"
     yield from _reply(incoming, "a2")
     incoming.end()
-    return heard([_CAPABILITIES.sub("", greeting)])  # others hold within TLS (section 6.2.1)
+    return heard([_without_capabilities(greeting)])  # others hold within TLS (section 6.2.1)
+
+
+def _without_capabilities(greeting: str) -> str:
+    found = _CAPABILITIES.search(greeting)
+    end = -1 if found is None else greeting.find("]", found.end())
+    if found is None or end < 0:
+        return greeting
+    return greeting[: found.start()] + greeting[end + 1 :].removeprefix(" ")
 
 
 def _reply(incoming: Incoming, tag: str) -> Generator[bytes, bytes, list[str]]:
@@ -41,7 +49,7 @@ def _reply(incoming: Incoming, tag: str) -> Generator[bytes, bytes, list[str]]:
 
 # Server mode.
 
-_LISTED = re.compile(rb"(^\* CAPABILITY |\[CAPABILITY )([^\]]*)", re.IGNORECASE)
+_LIST = re.compile(rb"(?:\A\* |\[)CAPABILITY ", re.IGNORECASE)
 
 
 def _is_complete(lines: list[bytes], command: Command | None) -> bool:
@@ -50,14 +58,20 @@ def _is_complete(lines: list[bytes], command: Command | None) -> bool:
 
 def _offer(lines: list[bytes], _: Command | None, is_required: bool) -> list[bytes]:
     """RFC 9051 section 6.2.3: where passwords have to wait for TLS, LOGINDISABLED says so."""
+    return [_offered(line, is_required) for line in lines]
 
-    def listed(found: re.Match[bytes]) -> bytes:
-        names = [name for name in found[2].split() if name.upper() not in {b"STARTTLS", b"LOGINDISABLED"}]
-        if is_required:
-            names = [name for name in names if name.upper() != b"SASL-IR" and not name.upper().startswith(b"AUTH=")]
-        return found[1] + b" ".join([*names, b"STARTTLS", *([b"LOGINDISABLED"] if is_required else [])])
 
-    return [_LISTED.sub(listed, line) for line in lines]
+def _offered(line: bytes, is_required: bool) -> bytes:
+    found = _LIST.search(line)
+    if found is None:
+        return line
+    end = line.find(b"]", found.end())
+    end = len(line) if end < 0 else end
+    names = [name for name in line[found.end() : end].split() if name.upper() not in {b"STARTTLS", b"LOGINDISABLED"}]
+    if is_required:
+        names = [name for name in names if name.upper() != b"SASL-IR" and not name.upper().startswith(b"AUTH=")]
+    names += [b"STARTTLS", *([b"LOGINDISABLED"] if is_required else [])]
+    return line[: found.end()] + b" ".join(names) + line[end:]
 
 
 IMAP = Dialect(
