@@ -329,6 +329,7 @@ VALUES = {
     "--ocsp-staple": "auto",
     "--crl-expired": "warning",
     "--alpn-mismatch": "ignore",
+    "--starttls": "imap",
 }
 """A value for each option that takes other than a file, a duration, a number, a name or an address."""
 VERIFIES = ["--client-auth", "required", "--client-ca", "FILE"]

@@ -37,7 +37,13 @@ Value = str | int | float | bool | None
 
 # Endings that a public listener sees all day and that ask nothing of the operator.
 _EVERYDAY = frozenset(
-    (CloseReason.NOT_TLS, CloseReason.HANDSHAKE_EOF, CloseReason.HANDSHAKE_RESET, CloseReason.HANDSHAKE_DRAINED)
+    (
+        CloseReason.NOT_TLS,
+        CloseReason.STARTTLS_MALFORMED,
+        CloseReason.HANDSHAKE_EOF,
+        CloseReason.HANDSHAKE_RESET,
+        CloseReason.HANDSHAKE_DRAINED,
+    )
 )
 
 
