@@ -32,6 +32,7 @@ from tlstunnel.connection.refusal import Refusal, refusal_of
 from tlstunnel.connection.routes import Route
 from tlstunnel.connection.runtime import ServiceRuntime, describe
 from tlstunnel.connection.sessions import TargetEnd
+from tlstunnel.connection.starttls.negotiation import Negotiation
 from tlstunnel.outcome import CloseReason, Stage
 from tlstunnel.proxy_protocol import End
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
@@ -78,8 +79,8 @@ class Connection:
 
     __slots__ = (
         "_answer", "_path", "_place", "_shake_began", "_started", "_taken", "address", "attempt", "backend", "client",
-        "common_name", "deadline", "destination", "dialers", "expected", "family", "hello", "host", "link", "pieces",
-        "record", "route", "runtime", "source", "state",
+        "common_name", "deadline", "destination", "dialers", "expected", "family", "hello", "host", "link",
+        "negotiation", "pieces", "record", "route", "runtime", "source", "state",
     )  # fmt: skip
 
     def __init__(
@@ -98,7 +99,9 @@ class Connection:
         self.hello: hint.FirstMessage | None = None
         """The client's first message."""
         self.pieces = b""
-        """What has come of it while it is not whole."""
+        """What has been taken of it while it is not whole."""
+        self.negotiation: Negotiation | None = None
+        """What is said in plaintext before TLS, and perhaps a little after."""
         self.route: Route | None = None
         self.dialers: tuple[Dialer, ...] = runtime.routes.default.dialers
         """Where to: the targets from which one is to be reached."""
@@ -154,9 +157,14 @@ class Connection:
         """The handshake with the backend begins; it has to show a certificate for the name `expected`."""
         runtime = self.runtime
         worker = runtime.worker
-        dialer, sock = self.reached
+        dialer, plain = self.dialer, self.backend
+        sock = self.target_sock if plain is None else plain.sock
         backend = TargetEnd(sock, worker.scratch, worker.reactor.watch_room, engine, runtime.sessions, dialer.target)
-        self._hand_over_to(backend)
+        if plain is None:
+            self._hand_over_to(backend)
+        else:
+            backend.is_readable, backend.has_hung_up = True, plain.has_hung_up
+            self.backend = backend
         self.record.with_backend = True
         self.expected = expected
         self._shake_began = time.monotonic()
@@ -164,11 +172,30 @@ class Connection:
         return backend
 
     @property
-    def reached(self) -> tuple[Dialer, socket.SocketType]:
-        """The target that was reached, and the socket to it until an end owns that."""
-        attempt = self.attempt
-        assert attempt is not None and attempt.sock is not None  # noqa: S101, PT018 - the state before this one is over
-        return attempt.dialer, attempt.sock
+    def dialer(self) -> Dialer:
+        """Of the target that was reached."""
+        assert self.attempt is not None  # noqa: S101 - the state before this one is over
+        return self.attempt.dialer
+
+    @property
+    def target_sock(self) -> socket.SocketType:
+        """The socket to the target, until an end owns it."""
+        assert self.attempt is not None and self.attempt.sock is not None  # noqa: S101, PT018 - as above
+        return self.attempt.sock
+
+    def plain_backend(self) -> PlainEnd:
+        """The target's end, in plaintext."""
+        worker = self.runtime.worker
+        backend = PlainEnd(self.target_sock, worker.scratch, worker.reactor.watch_room)
+        self._hand_over_to(backend)
+        return backend
+
+    def begin_negotiation(self, negotiation: Negotiation) -> None:
+        """The two sides speak about TLS from here on, within handshake_timeout."""
+        self.negotiation = negotiation
+        self.plain_backend()
+        self.record.starttls = str(self.runtime.service.starttls)
+        self.deadline = self.runtime.worker.reactor.now + self.runtime.handshake_s
 
     def _hand_over_to(self, backend: PlainEnd) -> None:
         assert self.attempt is not None  # noqa: S101 - it was reached
@@ -200,10 +227,7 @@ class Connection:
         runtime = self.runtime
         worker = runtime.worker
         reactor = worker.reactor
-        backend = self.backend
-        if backend is None:
-            backend = PlainEnd(self.reached[1], worker.scratch, reactor.watch_room)
-            self._hand_over_to(backend)
+        backend = self.backend or self.plain_backend()
         self.link = Link(
             reactor,
             self.client,
@@ -217,7 +241,7 @@ class Connection:
             on_finished=self._on_link_finished,
             on_closed=_nothing,
         )
-        self.hello = self.attempt = None
+        self.hello = self.attempt = self.negotiation = None
         reactor.release(self)
         self.record.live_bytes = self._live_bytes
         self.link.start()
@@ -316,8 +340,8 @@ class Connection:
         if not isinstance(error, TLSError):
             return refusal_of(error)
         record, route = self.record, self.route
-        if self.backend is not None:
-            shown = self.backend.shown() if isinstance(self.backend, TargetEnd) else None
+        if isinstance(self.backend, TargetEnd):
+            shown = self.backend.shown()
             return verdict.of_backend(error, record, self.expected, shown, is_server=self.runtime.is_server)
         first = None if self.client.at_eof else self.hello
         settings = self.runtime.service.tls if route is None else route.tls
@@ -338,6 +362,8 @@ class Connection:
             self.send_outside(bytes((21, 3, 3, 0, 2, 2, refusal.alert)))
         elif runtime.service.http_hint and runtime.is_server and hint.is_http(refusal):
             self.send_outside(hint.HTTP_ANSWER)
+        elif reason.stage is Stage.DIAL and runtime.sorry:
+            self.send_outside(runtime.sorry)
         if self.hello is not None and reason.stage is Stage.HANDSHAKE:
             hint.describe(record, self.hello)
         detail = hint.complete(reason, refusal.detail, record, self.hello)

@@ -7,6 +7,9 @@ over. The path of a service is which of the states its connections go through, i
     client mode       [PROXY header] - dial - [PROXY header] - handshake with the backend - identity - link
     passthrough       [PROXY header] - server name - dial - [PROXY header] - link
 
+Where a protocol speaks in plaintext before TLS (`starttls`), the backend has to be there first, because it greets: in
+server mode the dial comes before everything that is known of the client, and a negotiation stands between it and TLS.
+
 A step that finds that the connection goes no further raises, and `Connection` turns that into a `Refusal`.
 
 What must be known before TLS begins (a PROXY header, the server name) is looked at with MSG_PEEK and stays in the
@@ -36,8 +39,10 @@ from tlstunnel.connection.proxy_header import check_trust, header_for, read_head
 from tlstunnel.connection.refusal import RefusedError
 from tlstunnel.connection.runtime import ServiceRuntime
 from tlstunnel.connection.sessions import TargetEnd
+from tlstunnel.connection.starttls.modes import CLIENT, SERVER
+from tlstunnel.connection.starttls.negotiation import Negotiation, Step, Verdict
 from tlstunnel.outcome import CloseReason
-from tlstunnel.relay.ends import TLSEnd
+from tlstunnel.relay.ends import PlainEnd, TLSEnd
 from tlstunnel.tls import clienthello
 from tlstunnel.tls.clienthello import ClientHello
 from tlstunnel.tls.firstbytes import HelloError
@@ -50,6 +55,10 @@ MAX_LOOK = 72 * 1024
 UNRECOGNIZED_NAME, NO_APPLICATION_PROTOCOL = 112, 120
 """Alerts (RFC 6066 section 3, RFC 7301 section 3.2)."""
 
+MAX_SAID = 16 * 1024
+"""Bytes of a negotiation that are read at once."""
+_REASONS = {reason.label: reason for reason in CloseReason}
+
 _MOMENT_S = 0.01
 """Before another try for the ledger's lock, whose holder does not go on."""
 
@@ -60,35 +69,43 @@ def path_of(runtime: ServiceRuntime) -> Path:
     states = [ACCEPTED]
     if service.accept_proxy_protocol:
         states += [PROXY_HEADER, ADMISSION]
+    dial, before, after = [DIALING, INTRODUCTION], [], []
+    if service.starttls is not None:
+        before, after = [NEGOTIATION], [AFTERTALK]
     if service.mode is Mode.SERVER:
-        states += [SERVER_NAME if runtime.routes.is_needed else CLIENT_HELLO, CLIENT_HANDSHAKE, AUTHORIZATION]
+        hello = [SERVER_NAME if runtime.routes.is_needed else CLIENT_HELLO, CLIENT_HANDSHAKE, AUTHORIZATION]
+        states += [*dial, *before, *hello] if before else [*hello, *dial]
     elif service.mode is Mode.PASSTHROUGH:
-        states.append(SERVER_NAME)
-    states += [DIALING, INTRODUCTION]
+        states += [SERVER_NAME, *dial]
+    else:
+        states += [*dial, *before]
     if service.target_tls is not None:
         states += [TARGET_HELLO, TARGET_HANDSHAKE, TARGET_AUTHORIZATION]
-    return dict(pairwise([*states, RELAYING]))
+    return dict(pairwise([*states, *after, RELAYING]))
 
 
 # Before TLS.
 
 
 def _look(connection: Connection, parse: Callable[[memoryview], _Found | None]) -> _Found | None:
-    """What `parse` finds in what has arrived, at which it only peeks; None while more is needed.
+    """What `parse` finds in what has arrived, at which it only peeks, behind what has been taken; None while more is
+    needed.
 
     Raises:
         EOFError: the client closed first.
         ConnectionResetError: it reset the connection first.
     """
-    client, wire = connection.client, connection.runtime.worker.scratch.wire
-    if not client.is_readable:
-        return None
+    client, wire, pieces = connection.client, connection.runtime.worker.scratch.wire, connection.pieces
+    found = parse(memoryview(pieces)) if pieces else None
+    if found is not None or not client.is_readable:
+        return found
     try:
         size = client.sock.recv_into(wire, MAX_LOOK, socket.MSG_DONTWAIT | socket.MSG_PEEK)
     except BlockingIOError:
         size = -1
     if size >= 0:
-        found = parse(wire[:size]) if size else None
+        if size:
+            found = parse(memoryview(pieces + wire[:size]) if pieces else wire[:size])
         if found is not None:
             return found
         if size == 0 or client.has_hung_up:
@@ -163,8 +180,10 @@ def _find_route(connection: Connection) -> bool:
         raise RefusedError(CloseReason.UNRECOGNIZED_NAME, wanted, alert=UNRECOGNIZED_NAME)
     connection.dialers = route.dialers
     if runtime.is_server:
-        connection.begin_tls(route)
+        client = connection.begin_tls(route)
         _require_alpn(connection)
+        if connection.pieces:
+            _begin_handshake(connection, client, connection.pieces)
     return True
 
 
@@ -205,24 +224,31 @@ def _take_hello(connection: Connection) -> bool:
     client, wire = connection.client, connection.runtime.worker.scratch.wire
     if not isinstance(client, TLSEnd):
         client = connection.begin_tls(connection.runtime.routes.default)
-    while client.is_readable:
+    first = hint.first_message(memoryview(connection.pieces)) if connection.pieces else None
+    size = 0
+    while first is None and client.is_readable:
         size = client.take()
-        if not size:
-            continue
-        pieces = connection.pieces
-        came = memoryview(pieces + wire[:size]) if pieces else wire[:size]
-        first = hint.first_message(came)
-        if first is None:
-            connection.pieces = bytes(came)
-            continue
-        connection.client_said(first)
-        _require_alpn(connection)
-        if pieces:
-            wire[: len(came)] = came
-            connection.pieces = b""
-        client.handshake(len(came))
-        return True
-    return False
+        if size:
+            pieces = connection.pieces
+            first = hint.first_message(memoryview(pieces + wire[:size]) if pieces else wire[:size])
+            if first is None or pieces:
+                connection.pieces += wire[:size]
+    if first is None:
+        return False
+    connection.client_said(first)
+    _require_alpn(connection)
+    if connection.pieces:
+        _begin_handshake(connection, client, connection.pieces)
+    else:
+        client.handshake(size)
+    return True
+
+
+def _begin_handshake(connection: Connection, client: TLSEnd, came: bytes) -> None:
+    """Begin it with what was taken of the client's socket before."""
+    connection.runtime.worker.scratch.wire[: len(came)] = came
+    connection.pieces = b""
+    client.handshake(len(came))
 
 
 def _shake(connection: Connection, end: TLSEnd) -> bool:
@@ -288,12 +314,101 @@ def _introduce(connection: Connection) -> bool:
     """Tell the target who the client is, where it wants to know."""
     introduction = header_for(connection)
     if introduction:
-        dialer, sock = connection.reached
         try:
-            sock.send(introduction)  # the socket is new: its send buffer takes a header whole
+            connection.target_sock.send(introduction)  # the socket is new: its send buffer takes a header whole
         except OSError as exc:
-            raise dial_error(dialer.target, exc) from None
+            raise dial_error(connection.dialer.target, exc) from None
     return True
+
+
+# What is said before TLS.
+
+
+def _negotiate(connection: Connection) -> bool:
+    """Let client and backend speak until TLS is to begin."""
+    negotiation = connection.negotiation
+    if negotiation is None:
+        service = connection.runtime.service
+        protocol = service.starttls
+        assert protocol is not None  # noqa: S101 - only such a service has this state
+        is_server = connection.runtime.is_server
+        negotiation = SERVER[protocol](service.starttls_required) if is_server else CLIENT[protocol]()
+        connection.begin_negotiation(negotiation)
+        _carry_out(connection, negotiation.start())
+    return _talk(connection, negotiation)
+
+
+def _talk_on(connection: Connection) -> bool:
+    """What the protocol has to say when TLS stands, before the rest is only relayed."""
+    negotiation, backend = connection.negotiation, connection.backend
+    assert negotiation is not None and backend is not None  # noqa: S101, PT018 - the state before this one is over
+    if not negotiation.is_secured:
+        _carry_out(connection, negotiation.secured())
+        if negotiation.verdict is Verdict.GO_ON:
+            end, feed = (connection.client, negotiation.from_client)
+            if not connection.runtime.is_server:
+                end, feed = (backend, negotiation.from_backend)
+            size = end.buffered()  # what came together with the end of the handshake
+            if size:
+                _carry_out(connection, feed(bytes(connection.runtime.worker.scratch.plain[:size])))
+    return _talk(connection, negotiation)
+
+
+def _talk(connection: Connection, negotiation: Negotiation) -> bool:
+    """Feed the negotiation with what comes, as long as it wants to go on; whether it is through."""
+    client, backend = connection.client, connection.backend
+    assert backend is not None  # noqa: S101 - the negotiation has begun
+    while True:
+        for end in (client, backend):
+            if end.has_pending and end.is_writable:
+                end.flush()
+        if client.has_pending or backend.has_pending:
+            return False
+        if negotiation.verdict is Verdict.PLAINTEXT:
+            connection.state = RELAYING
+            connection.join()
+            return False
+        if negotiation.verdict is not Verdict.GO_ON:
+            return True
+        if data := _read_some(connection, backend):
+            _carry_out(connection, negotiation.from_backend(data))
+        elif data := _read_some(connection, client):
+            _carry_out(connection, negotiation.from_client(data))
+        elif client.at_eof:
+            raise EOFError
+        elif backend.at_eof:
+            connection.send_outside(negotiation.farewell("the service behind this one has closed the connection"))
+            raise RefusedError(CloseReason.STARTTLS_BACKEND, "it closed the connection before TLS")
+        elif not (client.is_readable or backend.is_readable):
+            return False
+
+
+def _read_some(connection: Connection, end: PlainEnd) -> bytes:
+    """What has come, as much as a step is to have; empty where nothing has."""
+    if not end.is_readable or end.at_eof:
+        end.is_readable = False
+        return b""
+    size = end.receive(MAX_SAID)
+    if end.failure is not None:
+        raise end.failure
+    return bytes(connection.runtime.worker.scratch.plain[:size])
+
+
+def _carry_out(connection: Connection, step: Step) -> None:
+    """Send what is to be sent.
+
+    Raises:
+        RefusedError: the negotiation has failed.
+    """
+    plain, backend = connection.runtime.worker.scratch.plain, connection.backend
+    assert backend is not None  # noqa: S101 - the negotiation has begun
+    for end, data in ((connection.client, step.to_client), (backend, step.to_backend)):
+        if data:
+            plain[: len(data)] = data
+            end.send(len(data))
+    if step.reason is not None:
+        raise RefusedError(_REASONS[step.reason.label], step.detail)
+    connection.pieces = step.tls
 
 
 def _begin_target_tls(connection: Connection) -> bool:
@@ -301,7 +416,7 @@ def _begin_target_tls(connection: Connection) -> bool:
     runtime = connection.runtime
     target_tls, context = runtime.service.target_tls, runtime.contexts.target
     assert target_tls is not None and context is not None  # noqa: S101, PT018 - only such a service has this state
-    target = connection.reached[0].target
+    target = connection.dialer.target
     name = target_tls.server_name or (target.host if isinstance(target, TCPAddress) else "localhost")
     is_ip = TCPAddress(name, 1).is_literal
     # An IP address is verified but never sent as SNI (RFC 6066 section 3).
@@ -361,7 +476,9 @@ CLIENT_HANDSHAKE = State("client handshake", _shake_with_client)
 AUTHORIZATION = State("authorization", _authorize)
 DIALING = State("dialing", _dial, late=None, gone=CloseReason.CLIENT_GONE)
 INTRODUCTION = State("introduction", _introduce)
+NEGOTIATION = State("negotiation", _negotiate)
 TARGET_HELLO = State("target hello", _begin_target_tls)
 TARGET_HANDSHAKE = State("target handshake", _shake_with_target)
 TARGET_AUTHORIZATION = State("target authorization", _authorize_target)
+AFTERTALK = State("aftertalk", _talk_on)
 RELAYING = State("relaying", _join)

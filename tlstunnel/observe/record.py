@@ -43,6 +43,7 @@ class ConnectionRecord:
         self.resumed = False
         self.alpn: str | None = None
         self.client_versions: str | None = None
+        self.starttls: str | None = None
         """The TLS versions that the client offered, most wanted first: `1.3,1.2`; of failures, and for debug."""
         self.ja4: str | None = None
         """Its JA4 fingerprint, from the same ClientHello."""
