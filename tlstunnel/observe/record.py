@@ -22,7 +22,8 @@ class ConnectionRecord:
     __slots__ = (
         "alpn", "bytes_forward", "bytes_reverse", "cipher", "claimed", "client", "client_versions", "connect_s",
         "detail", "group", "handshake_s", "id", "identity", "ja4", "live_bytes", "opened_at", "real_client", "reason",
-        "resumed", "rule", "server_name", "service", "service_index", "target", "total_s", "version", "with_backend",
+        "resumed", "rule", "server_name", "service", "service_index", "starttls", "target", "total_s", "version",
+        "with_backend",
     )  # fmt: skip
 
     def __init__(self, identifier: int, service_index: int, service: str, client: str) -> None:
@@ -35,6 +36,8 @@ class ConnectionRecord:
         self.opened_at = time.monotonic()
         self.real_client: str | None = None
         """Who the client is according to an accepted PROXY protocol header."""
+        self.starttls: str | None = None
+        """The protocol that was spoken before TLS, with the client in server mode, else with the backend."""
         self.server_name: str | None = None
         self.version: str | None = None
         """As OpenSSL says it: `TLSv1.3`."""
@@ -43,7 +46,6 @@ class ConnectionRecord:
         self.resumed = False
         self.alpn: str | None = None
         self.client_versions: str | None = None
-        self.starttls: str | None = None
         """The TLS versions that the client offered, most wanted first: `1.3,1.2`; of failures, and for debug."""
         self.ja4: str | None = None
         """Its JA4 fingerprint, from the same ClientHello."""
