@@ -34,6 +34,8 @@ pytestmark = [
 ]
 
 SAID = b"what was said"
+SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
+"""Of PostgreSQL's protocol (section 55.2.11 of its manual)."""
 
 
 class Panic(BaseException):
@@ -74,6 +76,18 @@ def tls(port: int, *, pair: certificates.Pair | None = None, header: bytes = b""
         client.read(len(SAID))
         client.close_notify(fin=True)
         client.read_all()
+
+
+def asked_for(port: int) -> None:
+    """A client that asks for TLS first, as PostgreSQL's do."""
+    with contextlib.suppress(OSError, ssl.SSLError), clients.raw(port) as sock:
+        sock.sendall(SSL_REQUEST)
+        if sock.recv(1) == b"S":
+            client = Client(sock, client_context()).handshake()
+            client.send(SAID)
+            client.read(len(SAID))
+            client.close_notify(fin=True)
+            client.read_all()
 
 
 def plain(port: int) -> None:
@@ -118,6 +132,7 @@ CASES = {
     "client_mode": Case("out", plain),
     "tls_again": Case("again", tls),
     "passthrough": Case("through", tls),
+    "starttls": Case("asked", asked_for),
 }
 
 
@@ -143,6 +158,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "full": f'{server}{here}client_auth = "required"\nclient_ca = "{ca}"\nallow = [{{ cn = "billing" }}]\n'
             'accept_proxy_protocol = true\nproxy_protocol = "v2"\n'
             f'[[services.full.sni]]\nnames = ["localhost"]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n',
+            "asked": f'{server}{here}starttls = "postgres"\n',
             "out": f'mode = "client"\nlisten = "127.0.0.1:0"\ntarget = "localhost:{secure.port}"\nca = "{ca}"\n'
             'half_close_timeout = "1s"\n',
             "again": f'{server}target = "localhost:{secure.port}"\ntarget_tls = {{ ca = "{ca}" }}\n',

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import certificates, dovecot, peers, postfix, starttls, tls_servers
 from tests.support.interop import require
-from tlstunnel.connection.starttls.negotiation import Reason, Step, Verdict
+from tests.support.tunnel import Record
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.root]
 MAIL = b"From: a@example.org\r\nSubject: hello\r\n\r\nhello\r\n"
@@ -157,15 +157,15 @@ def test_curl_gets_tls_from_a_dovecot_that_has_none(plain: dict[str, int], proto
 
 @pytest.mark.parametrize("protocol", ["imap", "pop3", "lmtp", "sieve"])
 def test_openssl_gets_tls_from_a_dovecot_that_has_none(plain: dict[str, int], protocol: str) -> None:
-    steps: list[Step] = []
-    with starttls.server_mode(protocol, plain[protocol], steps=steps) as port:
+    records: list[Record] = []
+    with starttls.server_mode(protocol, plain[protocol], records=records) as port:
         command = peers.s_client_command(port, "-starttls", protocol, "-crlf", "-ign_eof")
         farewell = "QUIT\n" if protocol in {"pop3", "lmtp"} else "a LOGOUT\n" if protocol == "imap" else "LOGOUT\n"
         done = subprocess.run(
             command, input=farewell, capture_output=True, text=True, check=False, timeout=peers.PATIENCE_S
         )
     assert "Verify return code: 0 (ok)" in done.stdout, done.stdout + done.stderr
-    assert [step.verdict for step in steps][:2] == [Verdict.START_TLS, Verdict.RELAY]
+    assert starttls.was_relayed_in_tls(records, protocol)
     if protocol == "sieve":
         assert '"SASL" "PLAIN"' in done.stdout
 
@@ -174,15 +174,15 @@ def test_openssl_gets_tls_from_a_dovecot_that_has_none(plain: dict[str, int], pr
 
 
 def test_imaplib_reaches_a_dovecot_with_tls(secure: dict[str, int]) -> None:
-    steps: list[Step] = []
+    records: list[Record] = []
     with (
-        starttls.client_mode("imap", secure["imap"], steps=steps) as port,
+        starttls.client_mode("imap", secure["imap"], records=records) as port,
         imaplib.IMAP4("localhost", port) as imap,
     ):
         assert "STARTTLS" not in imap.capabilities
         imap.login(dovecot.USER, dovecot.PASSWORD)
         assert imap.select()[0] == "OK"
-    assert [step.verdict for step in steps][:2] == [Verdict.START_TLS, Verdict.RELAY]
+    assert starttls.was_relayed_in_tls(records, "imap")
 
 
 def test_poplib_reaches_a_dovecot_with_tls(secure: dict[str, int]) -> None:
@@ -224,9 +224,9 @@ def test_smtplib_reaches_a_postfix_with_tls() -> None:
 
 @pytest.mark.parametrize("protocol", ["imap", "pop3", "lmtp", "sieve"])
 def test_a_dovecot_without_tls_is_no_server_for_client_mode(plain: dict[str, int], protocol: str) -> None:
-    steps: list[Step] = []
-    with starttls.client_mode(protocol, plain[protocol], steps=steps) as port:
+    records: list[Record] = []
+    with starttls.client_mode(protocol, plain[protocol], records=records) as port:
         command = [require("socat"), "-t", "60", "-u", f"TCP:127.0.0.1:{port}", "-"]
         said = subprocess.run(command, capture_output=True, check=True, timeout=peers.PATIENCE_S).stdout
     assert b"the server does not go on to TLS" in said
-    assert [step.reason for step in steps] == [Reason.REFUSED]
+    assert [record["reason"] for record in records] == ["starttls_refused"]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import certificates, directories, peers, starttls, tls_servers
 from tests.support.interop import require
-from tlstunnel.connection.starttls.negotiation import Reason, Step, Verdict
+from tests.support.tunnel import Record
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 PASSWORD = "sesame"
@@ -55,11 +55,11 @@ def secure() -> Iterator[int]:
 
 @pytest.mark.parametrize("mode", ["prefer", "require", "verify-ca", "verify-full"])
 def test_psql_gets_tls_from_a_postgres_that_has_none(plain: int, mode: str) -> None:
-    steps: list[Step] = []
-    with starttls.server_mode("postgres", plain, steps=steps) as port:
+    records: list[Record] = []
+    with starttls.server_mode("postgres", plain, records=records) as port:
         done = psql(port, sslmode=mode, sslrootcert=str(certificates.ca().certificate))
     assert (done.stdout, done.stderr) == ("42\n", "")
-    assert [step.verdict for step in steps][:2] == [Verdict.START_TLS, Verdict.RELAY]
+    assert starttls.was_relayed_in_tls(records, "postgres")
 
 
 def test_psql_prints_why_it_needs_tls(plain: int) -> None:
@@ -76,10 +76,10 @@ def test_psql_that_would_rather_not_have_tls_gets_it(plain: int) -> None:
 
 
 def test_psql_without_tls_gets_through_where_it_may(plain: int) -> None:
-    steps: list[Step] = []
-    with starttls.server_mode("postgres", plain, required=False, steps=steps) as port:
+    records: list[Record] = []
+    with starttls.server_mode("postgres", plain, required=False, records=records) as port:
         assert psql(port, sslmode="disable").stdout == "42\n"
-    assert steps[0].verdict is Verdict.PLAINTEXT
+    assert (records[0]["stage"], records[0]["version"]) == ("link", None)
 
 
 def test_psql_that_demands_channel_binding_is_told_by_itself_that_there_is_none(plain: int) -> None:
@@ -106,19 +106,19 @@ def test_a_query_that_psql_cancels_ends(plain: int) -> None:
 
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer"])
 def test_psql_without_tls_reaches_a_postgres_that_has_it(secure: int, mode: str) -> None:
-    steps: list[Step] = []
+    records: list[Record] = []
     query = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
-    with starttls.client_mode("postgres", secure, steps=steps) as port:
+    with starttls.client_mode("postgres", secure, records=records) as port:
         done = psql(port, query, sslmode=mode)
     assert (done.stdout, done.stderr) == ("t\n", "")
 
 
 def test_a_postgres_without_tls_is_no_server_for_client_mode(plain: int) -> None:
-    steps: list[Step] = []
-    with starttls.client_mode("postgres", plain, steps=steps) as port:
+    records: list[Record] = []
+    with starttls.client_mode("postgres", plain, records=records) as port:
         done = psql(port, sslmode="disable")
     assert "FATAL:  the server does not go on to TLS" in done.stderr
-    assert [step.reason for step in steps] == [Reason.REFUSED]
+    assert [record["reason"] for record in records] == ["starttls_refused"]
 
 
 # OpenLDAP.
@@ -163,10 +163,10 @@ def test_ldapsearch_without_tls_reaches_a_slapd_that_has_it() -> None:
 
 
 def test_a_slapd_without_tls_is_no_server_for_client_mode(plain_tree: int) -> None:
-    steps: list[Step] = []
-    with starttls.client_mode("ldap", plain_tree, steps=steps) as port:
+    records: list[Record] = []
+    with starttls.client_mode("ldap", plain_tree, records=records) as port:
         assert ldapsearch(port).returncode != 0
-    assert [step.reason for step in steps] == [Reason.REFUSED]
+    assert [record["reason"] for record in records] == ["starttls_refused"]
 
 
 # MariaDB.
@@ -191,11 +191,11 @@ def plain_tables() -> Iterator[int]:
 
 @pytest.mark.parametrize("user", ["tester", "modern"])
 def test_mariadb_gets_tls_from_a_server_that_has_none(plain_tables: int, user: str) -> None:
-    steps: list[Step] = []
-    with starttls.server_mode("mysql", plain_tables, steps=steps) as port:
+    records: list[Record] = []
+    with starttls.server_mode("mysql", plain_tables, records=records) as port:
         done = mariadb(port, user, VERIFIED, f"--ssl-ca={certificates.ca().certificate}")
     assert (done.stdout, done.stderr) == (ANSWER, "")
-    assert [step.verdict for step in steps][:2] == [Verdict.START_TLS, Verdict.RELAY]
+    assert starttls.was_relayed_in_tls(records, "mysql")
 
 
 def test_mariadb_is_told_that_it_needs_tls(plain_tables: int) -> None:
@@ -267,11 +267,11 @@ def test_a_client_without_tls_reaches_a_prosody_that_has_it() -> None:
 
 
 def test_a_prosody_without_tls_is_no_server_for_client_mode() -> None:
-    steps: list[Step] = []
+    records: list[Record] = []
     with (
         directories.prosody() as service,
-        starttls.client_mode("xmpp", service, steps=steps) as port,
+        starttls.client_mode("xmpp", service, records=records) as port,
         socket.create_connection(("127.0.0.1", port)) as sock,
     ):
         assert b"<stream:error>" in features(sock)
-    assert [step.reason for step in steps] == [Reason.REFUSED]
+    assert [record["reason"] for record in records] == ["starttls_refused"]

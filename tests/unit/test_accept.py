@@ -18,7 +18,9 @@ def runtime() -> Any:
     return SimpleNamespace(
         worker=SimpleNamespace(reactor=Reactor(), waiting={}, ledger=None),
         admission=SimpleNamespace(has_rules=False),
-        service=SimpleNamespace(accept_proxy_protocol=False, keepalive=None, mode=Mode.SERVER, target_tls=None),
+        service=SimpleNamespace(
+            accept_proxy_protocol=False, keepalive=None, mode=Mode.SERVER, target_tls=None, starttls=None
+        ),
         routes=SimpleNamespace(is_needed=False),
         is_counted=False,
         room=lambda most: most,

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from tlstunnel.config.model import Mode
+from tlstunnel.config.model import Mode, StartTLS
 from tlstunnel.connection import setup
 from tlstunnel.connection.connection import ACCEPTED, OVER, State
 from tlstunnel.connection.runtime import ServiceRuntime
@@ -16,13 +16,18 @@ ROWS = [each for each in vars(setup).values() if isinstance(each, State)]
 """In the order of the file: from accept to the relay."""
 
 KINDS: list[dict[str, Any]] = [
-    {"mode": mode, "accept_proxy_protocol": proxy, "target_tls": tls, "names": names}
+    {"mode": mode, "accept_proxy_protocol": proxy, "target_tls": tls, "names": names, "starttls": starttls}
     for mode in Mode
     for proxy in (False, True)
     for tls in (None, object())
     for names in (False, True)
-    if (mode is not Mode.CLIENT or tls is not None) and (mode is not Mode.PASSTHROUGH or tls is None)
+    for starttls in (None, StartTLS.SMTP)
+    if (mode is not Mode.CLIENT or tls is not None)
+    and (mode is not Mode.PASSTHROUGH or (tls is None and starttls is None))
+    and (mode is not Mode.SERVER or tls is None or starttls is None)
 ]
+DIRECT = [kind for kind in KINDS if kind["starttls"] is None]
+ASKED_FOR = [kind for kind in KINDS if kind["starttls"] is not None]
 
 
 def states_of(kind: dict[str, Any]) -> list[State]:
@@ -38,10 +43,26 @@ def states_of(kind: dict[str, Any]) -> list[State]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_path_leads_from_accept_to_the_relay_in_the_order_of_the_table(kind: dict[str, Any]) -> None:
+def test_every_path_leads_from_accept_to_the_relay(kind: dict[str, Any]) -> None:
     found = states_of(kind)
     assert (found[0], found[-1]) == (ACCEPTED, setup.RELAYING)
+
+
+@pytest.mark.parametrize("kind", DIRECT)
+def test_where_tls_begins_at_once_the_states_come_in_the_order_of_the_table(kind: dict[str, Any]) -> None:
+    found = states_of(kind)
     assert found == sorted(found, key=ROWS.index)
+
+
+@pytest.mark.parametrize("kind", ASKED_FOR)
+def test_where_tls_is_asked_for_the_backend_is_there_before_and_every_client_is_authorized(
+    kind: dict[str, Any],
+) -> None:
+    found = states_of(kind)
+    at = found.index(setup.NEGOTIATION)
+    assert found[at - 2 : at] == [setup.DIALING, setup.INTRODUCTION]
+    assert found[-2] is setup.AFTERTALK
+    assert (setup.AUTHORIZATION if kind["mode"] is Mode.SERVER else setup.TARGET_AUTHORIZATION) is found[-3]
 
 
 def test_every_state_is_on_some_path() -> None:
@@ -53,12 +74,12 @@ def test_nobody_is_waited_for_without_a_reason_to_give_up() -> None:
     assert OVER not in ROWS
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind["mode"] is Mode.SERVER])
+@pytest.mark.parametrize("kind", [kind for kind in DIRECT if kind["mode"] is Mode.SERVER])
 def test_in_server_mode_nothing_is_dialled_for_a_client_that_is_not_authorized(kind: dict[str, Any]) -> None:
     found = states_of(kind)
     assert found.index(setup.AUTHORIZATION) < found.index(setup.DIALING)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind["target_tls"] is not None])
+@pytest.mark.parametrize("kind", [kind for kind in DIRECT if kind["target_tls"] is not None])
 def test_nothing_is_relayed_to_a_target_whose_certificate_was_not_authorized(kind: dict[str, Any]) -> None:
     assert states_of(kind)[-2] is setup.TARGET_AUTHORIZATION
