@@ -296,3 +296,28 @@ def test_a_prosody_without_tls_is_no_server_for_client_mode() -> None:
     ):
         assert b"<stream:error>" in features(sock)
     assert [step.reason for step in steps] == [Reason.REFUSED]
+
+
+# A news server, scripted: INN does not install where a machine has no domain.
+
+
+def news(connection: socket.socket) -> None:
+    connection.sendall(b"200 news.example.org ready\r\n")
+    answers = {b"CAPABILITIES": b"101 list\r\nVERSION 2\r\nREADER\r\n.\r\n", b"QUIT": b"205 bye\r\n"}
+    with connection.makefile("rb") as said:
+        for line in said:
+            connection.sendall(answers.get(line.strip().upper(), b"500 what\r\n"))
+            if line.strip().upper() == b"QUIT":
+                return
+
+
+def test_openssl_gets_tls_from_a_news_server_that_has_none() -> None:
+    with tls_servers.scripted(news) as service, starttls.server_mode("nntp", service) as port:
+        command = peers.s_client_command(port, "-starttls", "nntp", "-crlf", "-quiet", "-ign_eof")
+        with peers.talking(command) as client:
+            client.write("CAPABILITIES\n")
+            said = client.read_until(r"^\.")
+            client.write("QUIT\n")
+            client.read_until("^205 bye")
+    assert "READER" in said
+    assert "STARTTLS" not in said
