@@ -84,14 +84,11 @@ static void parse(struct conn *c, const unsigned char *data, size_t size)
  * over. */
 static int serve(struct conn *c, uint32_t events)
 {
-    static unsigned char buffer[16 * 1024];
+    static unsigned char buffer[16 * 1024], sink[256 * 1024];
     while (!c->ended) {
         int bulky = c->discard > sizeof buffer;
-        ssize_t got;
-        if (bulky)
-            got = recv(c->fd, NULL, c->discard < 1 << 20 ? c->discard - 1 : 1 << 20, MSG_TRUNC);
-        else
-            got = recv(c->fd, buffer, sizeof buffer, 0);
+        size_t most = c->discard - 1 < sizeof sink ? c->discard - 1 : sizeof sink;
+        ssize_t got = bulky ? recv(c->fd, sink, most, 0) : recv(c->fd, buffer, sizeof buffer, 0);
         if (got < 0 && errno == EAGAIN)
             break;
         if (got < 0)

@@ -53,7 +53,7 @@ ROOMS: dict[str, Room] = {
     "address": Room("errors", "os pathlib socket"),
     "proxy_protocol": Room("errors", "socket"),
     "clock": Room("patience", "trio"),
-    "reading": Room("", "os pathlib select stat"),
+    "reading": Room("errors", "os pathlib select stat"),
     "access": Room("errors outcome parse_errors", "cryptography"),
     "config": Room("errors address reading access", "os pathlib stat"),
     # Data: OpenSSL and bytes.
@@ -85,7 +85,7 @@ ROOMS: dict[str, Room] = {
     "tools": Room(),
     "tools.tls13": Room("errors parse_errors", "cryptography os"),
     "tools.pki": Room(
-        "errors lifetime parse_errors reading _openssl tls.reasons x509", "cryptography fcntl os pathlib ssl stat"
+        "errors lifetime address parse_errors _openssl tls.reasons x509", "cryptography fcntl os pathlib ssl stat"
     ),
     "tools.probe": Room(
         "errors lifetime address parse_errors x509 connection.starttls tools.tls13 tools.pki",
@@ -94,7 +94,7 @@ ROOMS: dict[str, Room] = {
     "tools.session": Room(
         f"{VALUES} config.model _openssl relay tls x509 connection", "h11 os signal socket trio"
     ),
-    "tools.top": Room("errors address observe.lines reading x509", "os pathlib socket ssl"),
+    "tools.top": Room("errors address config.model observe.lines x509", "os pathlib socket ssl"),
     "tools.bench": Room(
         f"{VALUES} config.model _openssl relay tls x509 tools.pki",
         "matplotlib os pathlib select signal socket subprocess tempfile",

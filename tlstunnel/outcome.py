@@ -148,6 +148,48 @@ class CloseReason(Enum):
     DENIED = ("denied", Stage.HANDSHAKE, Fault.CLIENT, "the access rules do not admit this identity")
     PEER_ALERT = ("alert", Stage.HANDSHAKE, Fault.CLIENT, "peer refused the handshake with an alert")
     PROTOCOL_ERROR = ("protocol_error", Stage.HANDSHAKE, Fault.CLIENT, "peer broke the TLS protocol")
+    STARTTLS_REFUSED = (
+        "starttls_refused",
+        Stage.HANDSHAKE,
+        Fault.BACKEND,
+        "server does not go on to TLS when asked for it in plaintext; look whether it has TLS, and what starttls says",
+    )
+    STARTTLS_INJECTED = (
+        "starttls_injected",
+        Stage.HANDSHAKE,
+        Fault.CLIENT,
+        "more in plaintext behind the request for TLS; look who adds it on the way, or update who sends it too early",
+    )
+    STARTTLS_MISSING = (
+        "starttls_missing",
+        Stage.HANDSHAKE,
+        Fault.CLIENT,
+        "client goes on without the TLS that starttls_required demands; switch its STARTTLS on",
+    )
+    STARTTLS_TLS_AT_ONCE = (
+        "starttls_tls_at_once",
+        Stage.HANDSHAKE,
+        Fault.CLIENT,
+        "client begins with TLS where plaintext comes first; set it to STARTTLS, or to none in front of client mode",
+    )
+    STARTTLS_MALFORMED = (
+        "starttls_malformed",
+        Stage.HANDSHAKE,
+        Fault.CLIENT,
+        "client does not speak the protocol of starttls; correct one of the two, unless it is a scanner",
+    )
+    STARTTLS_TOO_LONG = (
+        "starttls_too_long",
+        Stage.HANDSHAKE,
+        Fault.CLIENT,
+        "too much was said before TLS; look whether starttls names the protocol, unless it is a scanner",
+    )
+    STARTTLS_BACKEND = (
+        "starttls_backend",
+        Stage.HANDSHAKE,
+        Fault.BACKEND,
+        "what the backend says before TLS is of no use; look at its log, and whether starttls names its protocol",
+    )
     HANDSHAKE_DRAINED = ("shutdown", Stage.HANDSHAKE, Fault.US, "tlstunnel stopped during the handshake")
 
     # While no backend could be reached.

@@ -7,24 +7,30 @@ read(2) fills the memory from a device. So a file is opened without waiting, loo
 Pipes are good for what should not lie on a disk: `--key <(pass show key)`. What is in a pipe is there once and can be
 gone the next moment, so it is read to its end, within a time limit, and kept for whoever asks for the same pipe again:
 two services may name it. `forget_pipes` ends that. After it such a pipe is refused, since it would give nothing.
+
+Why a file cannot be read is said here and nowhere else, so that every command says the same of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tlstunnel.errors import printable, words_of
 
 PIPE_PATIENCE_S = 10.0
 """How long the writer of a pipe may take from our opening it to its end; a third of the units' WatchdogSec=."""
 
 _CHUNK = 1 << 20
 _RIGHT = "name a file"
+_DIRECTORY = "is a directory; name a file in it"
 
 _pipes: dict[tuple[int, int], int | None] = {}
 """Descriptors of anonymous files that hold what pipes have given, by device and inode; None for one whose content was
@@ -33,9 +39,9 @@ to use it finds it there."""
 
 
 class UnfitFileError(Exception):
-    """What was named can be opened, and is no file to be read: the message says why, and what would be right.
+    """A file that cannot be read: the message says why, and what would be right; the path is left to the caller.
 
-    `is_machine` says that the name may be right, and somebody else has not done their part.
+    `is_machine` says that the name may be right, and the machine or somebody else has not done their part.
     """
 
     def __init__(self, what: str, *, is_machine: bool = False) -> None:
@@ -55,24 +61,58 @@ def read_whole(path: Path, limit: int) -> Content:
     """Read a file or a pipe of at most `limit` bytes.
 
     Raises:
-        OSError: it cannot be opened or read.
-        ValueError: the path holds a NUL.
-        UnfitFileError: it is no file and no pipe, is larger, or is a pipe whose writer does not come to an end.
+        UnfitFileError: it cannot be opened or read, is no file and no pipe, is larger, or is a pipe whose writer does
+            not come to an end.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except OSError as exc:
-        if exc.errno == errno.ENXIO:
-            raise UnfitFileError(f"is a socket, or a device that is not there; {_RIGHT}") from exc
-        raise
-    try:
+    with _opened(path) as fd:
         found = os.fstat(fd)
         data = _from_pipe(fd, found, limit) if stat.S_ISFIFO(found.st_mode) else _from_file(fd, found.st_mode, limit)
-    finally:
-        os.close(fd)
     if len(data) > limit:
         raise UnfitFileError(_too_large(limit))
     return Content(data, found.st_mode)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    with _saying_why(path):
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def _saying_why(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise UnfitFileError(_refusal(exc, path), is_machine=exc.errno != errno.ENXIO) from exc
+    except ValueError as exc:
+        raise UnfitFileError("is not a path; it has a NUL character in it") from exc
+
+
+def _refusal(exc: OSError, path: Path) -> str:
+    if exc.errno == errno.ENXIO:
+        return f"is a socket, or a device that is not there; {_RIGHT}"
+    if isinstance(exc, FileNotFoundError):
+        if path.is_symlink():
+            return "is a symbolic link to a file that does not exist; link it to another"
+        folder = path.parent
+        nor = "" if folder.exists() else f", nor does {printable(str(folder))}"
+        return f"does not exist{nor}; check the path"
+    if isinstance(exc, PermissionError):
+        return f"permission denied for user {_user()}; let its group read it (chgrp, chmod 640)"
+    return f"cannot be read: {words_of(exc)}; check the path"
+
+
+def _user() -> str:
+    import pwd  # noqa: PLC0415  only here, when something is wrong
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _too_large(limit: int) -> str:
@@ -84,10 +124,9 @@ def show_whole(path: Path, limit: int, show: Callable[[memoryview], None]) -> No
     """Give `show` what a file of at most `limit` bytes holds, and keep nothing of it in memory.
 
     Raises:
-        OSError, ValueError, UnfitFileError: as `read_whole`.
+        UnfitFileError: as `read_whole`.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    try:
+    with _opened(path) as fd:
         found = os.fstat(fd)
         _require_regular(found.st_mode)
         data = bytearray(min(found.st_size, limit) + 1)
@@ -100,8 +139,6 @@ def show_whole(path: Path, limit: int, show: Callable[[memoryview], None]) -> No
             show(memoryview(data)[:size])
         finally:
             data[:] = bytes(len(data))
-    finally:
-        os.close(fd)
 
 
 def is_pipe(path: Path) -> bool:
@@ -112,29 +149,40 @@ def is_pipe(path: Path) -> bool:
         return False
 
 
+def require_readable(path: Path) -> None:
+    """Refuse what `read_whole` would refuse before it reads.
+
+    Raises:
+        UnfitFileError: it cannot be opened, or is no file and no pipe.
+    """
+    if not is_pipe(path):
+        with _opened(path) as fd:  # the only honest test of permissions
+            _require_regular(os.fstat(fd).st_mode)
+    elif not os.access(path, os.R_OK):  # opened and closed again, it would be lost to its writer
+        raise UnfitFileError(_refusal(PermissionError(), path), is_machine=True)
+
+
 def require_file(path: Path) -> None:
     """Refuse what a library that opens files by their names could wait for: pipes and devices.
 
     Raises:
-        OSError: there is nothing of that name.
-        UnfitFileError: it is no regular file.
+        UnfitFileError: there is nothing of that name, or it is no regular file.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise UnfitFileError("is not a regular file; name one")
+    with _saying_why(path):
+        mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise UnfitFileError(_DIRECTORY if stat.S_ISDIR(mode) else "is not a regular file; name one")
 
 
 def hold_pipe(path: Path, limit: int) -> None:
     """Take what a pipe gives without looking at it, for a process that is forked to use it; a file is left alone.
 
     Raises:
-        UnfitFileError, OSError: as `read_whole`.
+        UnfitFileError: as `read_whole`.
     """
     if is_pipe(path):
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        try:
+        with _opened(path) as fd:
             _content_of_pipe(fd, os.fstat(fd), limit)
-        finally:
-            os.close(fd)
 
 
 def forget_pipes() -> None:
@@ -147,7 +195,7 @@ def forget_pipes() -> None:
 
 def _require_regular(mode: int) -> None:
     if stat.S_ISDIR(mode):
-        raise UnfitFileError("is a directory; name a file in it")
+        raise UnfitFileError(_DIRECTORY)
     if not stat.S_ISREG(mode):
         raise UnfitFileError(f"is a device; {_RIGHT}")
 

@@ -81,7 +81,7 @@ def test_plain_http_is_cut_off_without_an_answer_in_plain(files: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"certificate": "none.pem"}, "no such file or directory; it must hold a PEM certificate"),
+        ({"certificate": "none.pem"}, "none.pem: does not exist; check the path"),
         ({"certificate": "ca.pem"}, "not usable; it must hold a PEM certificate, and admin.key"),
         ({"certificate": "server.pem", "key": "alone.key"}, "key values mismatch; it must hold"),
         (

@@ -61,3 +61,19 @@ def test_a_client_that_has_said_all_it_has_to_say_is_waited_for(full: Full) -> N
             target.sendall(b"its answer")
         assert client.read_all() == b"its answer"
         assert daemon.record()["reason"] == "finished"
+
+
+def test_for_a_client_that_is_gone_no_other_target_is_tried(full: Full) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        tunnel.server(
+            full.port, "--target", f"127.0.0.1:{other.getsockname()[1]}", "--connect-timeout", "never"
+        ) as daemon,
+    ):
+        with clients.connect(daemon.port) as client:
+            client.reset()
+        record = daemon.record()
+        assert (record["reason"], record["target"]) == ("client_gone", f"127.0.0.1:{full.port}")
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()

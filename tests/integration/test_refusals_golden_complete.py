@@ -34,6 +34,10 @@ NO_REASON = {
     CloseReason.INTERNAL_ERROR: "a mistake of ours ends set-ups too, and there is none to make on purpose",
     CloseReason.BACKEND_NO_PORT: "takes a network of its own: see tests/system/test_local_network.py",
     CloseReason.BACKEND_NO_MEMORY: "the kernel's memory for sockets cannot be used up on purpose",
+    **dict.fromkeys(
+        (reason for reason in CloseReason if reason.label.startswith("starttls_")),
+        "a dialogue of each protocol: see tests/unit/test_starttls_*.py",
+    ),
 }
 NO_DECISION = {
     policy.Reason.NO_CERTIFICATE: "OpenSSL demands a certificate where anonymous clients are denied, before rules are",

@@ -13,15 +13,16 @@ from cryptography import x509
 from cryptography.x509 import verification
 
 from tests.support.interop import require
+from tests.support.material_files import opening
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, bundle, chain, constraints, issue, keys, profile, readers, request, revoke
 from tlstunnel.tools.pki.keys import KeyKind
-from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.passphrase import Passphrase
 
 pytestmark = pytest.mark.interop
 
 KINDS = [KeyKind.P256, KeyKind.P384, KeyKind.ED25519, KeyKind.RSA2048]
-SECRET = Passphrase("open sesame")
+SECRET = Passphrase(b"open sesame")
 
 
 def run(*command: str | Path, good: bool = True) -> str:
@@ -207,7 +208,7 @@ def test_we_read_what_openssl_encrypts(arguments: list[str], tmp_path: Path) -> 
     keys.write(tmp_path / "k", key)
     run("openssl", "pkcs8", "-topk8", "-in", tmp_path / "k", *arguments, "-passout", "pass:open sesame",
         "-out", tmp_path / "e")  # fmt: skip
-    assert keys.public_bytes(keys.load(tmp_path / "e", SECRET)) == keys.public_bytes(key)
+    assert keys.public_bytes(keys.load(tmp_path / "e", opening("open sesame"))) == keys.public_bytes(key)
 
 
 def test_we_refuse_what_openssl_makes_too_costly(tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_we_refuse_what_openssl_makes_too_costly(tmp_path: Path) -> None:
     run("openssl", "pkcs8", "-topk8", "-in", tmp_path / "k", "-iter", "10000001", "-passout", "pass:open sesame",
         "-out", tmp_path / "e")  # fmt: skip
     with pytest.raises(UsageError, match="asks for more than 10000000 rounds"):
-        keys.load(tmp_path / "e", SECRET)
+        keys.load(tmp_path / "e", opening("open sesame"))
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -240,7 +241,7 @@ def test_bundles_by_openssl_are_read(tmp_path: Path, arguments: list[str]) -> No
     made = issue.server(authority.create(tmp_path / "ca"), ["localhost"], tmp_path)
     run("openssl", "pkcs12", "-export", *arguments, "-in", made.certificate, "-inkey", made.key or "",
         "-out", tmp_path / "x.p12", "-passout", "pass:open sesame")  # fmt: skip
-    opened = bundle.parse_pkcs12((tmp_path / "x.p12").read_bytes(), where="x.p12", passphrase=SECRET)
+    opened = bundle.parse_pkcs12((tmp_path / "x.p12").read_bytes(), where="x.p12", passphrases=opening("open sesame"))
     assert opened.certificate == made.parsed
 
 

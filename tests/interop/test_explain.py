@@ -357,7 +357,10 @@ def test_a_key_that_does_not_fit_is_refused_without_showing_it(tmp_path: Path) -
     pair, other = certificates.client("billing"), certificates.client("payroll", key_type="ECDSA P-384")
     done = explain("localhost:1", "--cert", str(pair.certificate), "--key", str(other.key))
     assert done.returncode == 2
-    assert done.stderr == f"tlstunnel: {other.key}: not the key of the certificate; give the two that belong together\n"
+    assert done.stderr == (
+        f"tlstunnel: {other.key}: the private key (ECDSA P-384; the certificate's is ECDSA P-256) does not belong to "
+        f"the certificate CN=billing in {pair.certificate}; name the key it was made with\n"
+    )
     (tmp_path / "garbage.pem").write_bytes(os.urandom(1000))
     done = explain("localhost:1", "--cert", str(tmp_path / "garbage.pem"), "--key", str(other.key))
     assert done.returncode == 2

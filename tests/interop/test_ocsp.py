@@ -181,7 +181,7 @@ def test_a_silent_responder_is_counted_and_the_tunnel_works_without_it(
         said = daemon.message("ocsp")["message"]
         assert said == (
             f"{pair.certificate}: http://127.0.0.1:{port}/: no answer (connection refused); "
-            "there is no proof to staple; asking again in 60 s"
+            "there is no OCSP response to staple; asking again in 60 s"
         )
         assert status(daemon.port, authority) == "none"
         shown = metrics(daemon, admin)

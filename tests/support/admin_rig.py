@@ -36,7 +36,7 @@ from tlstunnel.observe.listing import answer, channel_pair
 from tlstunnel.observe.log import open_log
 from tlstunnel.observe.observer import Observer
 from tlstunnel.observe.record import ConnectionRecord
-from tlstunnel.observe.series import schema_for
+from tlstunnel.observe.series import series_for
 from tlstunnel.observe.state import (
     CertificateState,
     ReloadState,
@@ -78,9 +78,9 @@ def one_connection(observer: Observer, service: int = 0, reason: CloseReason = C
         observer.handshake_done(record)
     if reason.stage.value == "link":
         observer.dialed(record)
-        forward, reverse = observer.byte_cells(service)
-        observer.row.cells[forward] += 100
-        observer.row.cells[reverse] += 1000
+        forward, reverse = observer.byte_counters(service)
+        observer.row.counters[forward] += 100
+        observer.row.counters[reverse] += 1000
     record.reason = reason
     observer.closed(record)
 
@@ -139,9 +139,9 @@ class _Worker:
             )
         now = time.monotonic()
         for record in observer.open.values():
-            forward, reverse = observer.byte_cells(record.service_index)
-            observer.row.cells[forward] += int(20000 * (now - self._last))
-            observer.row.cells[reverse] += int(random.randint(100_000, 400_000) * (now - self._last))
+            forward, reverse = observer.byte_counters(record.service_index)
+            observer.row.counters[forward] += int(20000 * (now - self._last))
+            observer.row.counters[reverse] += int(random.randint(100_000, 400_000) * (now - self._last))
         self._last = now
 
 
@@ -149,8 +149,8 @@ class _Rig:
     def __init__(self, workers: int, address: str, settings: Admin) -> None:
         self._settings = settings
         self._config = config()
-        self._schema = schema_for(self._config)
-        self._counters = Counters(self._schema.layout, rows=workers + 1)
+        self._series = series_for(self._config)
+        self._counters = Counters(self._series.layout, rows=workers + 1)
         self._own = self._counters.row(0)
         self._state_blob = StateBlob()
         self._log = open_log(self._config.log)
@@ -187,7 +187,7 @@ class _Rig:
                 for each, days in zip(self._config.services, (90.5, 12.25), strict=True)
             ),
         )
-        self._own.floats[self._schema.process.last_reload_success] = now
+        self._own.floats[self._series.process.last_reload_success] = now
 
     def run(self) -> None:
         for row in self._channels:
@@ -209,21 +209,21 @@ class _Rig:
     def _obey(self, order: dict[str, Any]) -> None:
         row = order.get("row", 0)
         if order["do"] == "phase":
-            self._own.cells[self._schema.process.draining] = int(order["phase"] == "draining")
+            self._own.counters[self._series.process.draining] = int(order["phase"] == "draining")
             self._publish(phase=order["phase"])
         elif order["do"] == "kill":
             os.kill(self._pids[row], signal.SIGKILL)
             os.waitpid(self._pids[row], 0)
             self._counters.row(row).clear_gauges()
-            self._own.cells[self._schema.process.worker_restarts] += 1
+            self._own.counters[self._series.process.worker_restarts] += 1
             self._start_worker(row)
             self._publish()
         elif order["do"] == "stop_worker":
             os.kill(self._pids[row], signal.SIGSTOP)
             os.waitpid(self._pids[row], os.WUNTRACED)
         elif order["do"] == "reload":
-            cells = self._schema.process
-            self._own.cells[cells.reloads_ok if order["ok"] else cells.reloads_failed] += 1
+            result = "success" if order["ok"] else "failure"
+            self._own.counters[self._series.process.reloads[result]] += 1
             errors = () if order["ok"] else ("tunnel.toml: services.orders.key: does not match the certificate",)
             self._publish(last_reload=ReloadState(at=time.time(), ok=order["ok"], errors=errors))
         else:
@@ -235,11 +235,11 @@ class _Rig:
             WorkerState(pid=pid, row=row, generation=1, started_at=time.time()) for row, pid in self._pids.items()
         )
         self._state = replace(self._state, workers=workers, **changes)
-        self._own.cells[self._schema.process.workers] = len(workers)
+        self._own.counters[self._series.process.workers] = len(workers)
         self._state_blob.publish(self._state)
 
     def _start_worker(self, row: int) -> None:
-        observer = Observer(self._schema, self._counters.row(row), self._log)
+        observer = Observer(self._series, self._counters.row(row), self._log)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._orders[row] = ours
         self._pids[row] = self._fork(_Worker(observer, self._channels[row][1], theirs).run)
@@ -252,7 +252,7 @@ class _Rig:
 
         ends = {row: pair[0] for row, pair in self._channels.items()}
         sources = AdminSources(
-            self._counters, self._schema, self._state_blob, ends, self._log, self._state.supervisor_pid
+            self._counters, self._series, self._state_blob, ends, self._log, self._state.supervisor_pid
         )
         run_admin(sources, [self._listener], tls_context(self._settings))
 

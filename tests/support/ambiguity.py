@@ -43,10 +43,10 @@ class _Automaton:
     """The states of a pattern, what each reads, and which may follow which."""
 
     def __init__(self, pattern: re.Pattern[Any], *, is_search: bool) -> None:
-        assert not pattern.flags & (re.IGNORECASE | re.LOCALE), "what a state reads is compared by code points here"
+        assert not pattern.flags & re.LOCALE, "what a state reads is compared by code points here"
         tree = re._parser.parse(pattern.pattern, pattern.flags)  # type: ignore[attr-defined]
-        self._alphabet = sorted(set(_characters(tree)).union(_ALWAYS))
         self._flags = pattern.flags
+        self._alphabet = sorted({each for char in {*_characters(tree), *_ALWAYS} for each in self._cases(char)})
         self.reads: list[frozenset[str]] = []
         self.follows: list[list[int]] = []
         self.has_loop_in_repeated_assertion = False
@@ -134,11 +134,16 @@ class _Automaton:
     def _is_read(self, char: str, operation: str, argument: Any) -> bool:
         if operation == "ANY":
             return char != "\n" or bool(self._flags & re.DOTALL)
+        cases = self._cases(char)
         if operation in ("LITERAL", "NOT_LITERAL"):
-            return (ord(char) == argument) is (operation == "LITERAL")
+            return any(ord(each) == argument for each in cases) is (operation == "LITERAL")
         items = [(str(kind), value) for kind, value in argument]
         is_negated = items[0][0] == "NEGATE"
-        return is_negated != any(self._is_among(char, kind, value) for kind, value in items)
+        return is_negated != any(self._is_among(each, kind, value) for each in cases for kind, value in items)
+
+    def _cases(self, char: str) -> set[str]:
+        """What stands for a character: the letters of ASCII in either case, where the pattern ignores that."""
+        return {char, char.swapcase()} if self._flags & re.IGNORECASE and char.isascii() else {char}
 
     def _is_among(self, char: str, kind: str, value: Any) -> bool:
         if kind == "RANGE":

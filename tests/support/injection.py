@@ -35,7 +35,7 @@ from tlstunnel.connection import bridge
 from tlstunnel.connection.ledger import Ledger
 from tlstunnel.daemon.processes import messages, worker
 from tlstunnel.observe.counters import Counters
-from tlstunnel.observe.series import schema_for
+from tlstunnel.observe.series import series_for
 from tlstunnel.relay import linger, reactor
 from tlstunnel.tls.inventory import Inventory, take
 from tlstunnel.x509.passphrase import PassphraseSource
@@ -150,7 +150,7 @@ class Running:
     run: Any
     sockets: dict[str, tuple[socket.socket, ...]]
     row: Any
-    schema: Any
+    series: Any
     sink: ListSink
     injector: Injector
     is_over: threading.Event = field(default_factory=threading.Event)
@@ -167,8 +167,8 @@ class Running:
         worker = run._worker
         return State(
             open=len(worker.open_connections),
-            places=sum(self.row.cells[runtime._taken] for runtime in run._runtimes),
-            active=sum(self.row.cells[series.active] for series in self.schema.services),
+            places=sum(self.row.counters[runtime._taken] for runtime in run._runtimes),
+            active=sum(self.row.counters[each.active] for each in self.series.services),
             records=len(run._worker.observer.open),
             held=len(run._reactor.held),
             handlers=len(run._reactor._handlers),
@@ -231,20 +231,20 @@ INVENTORIES = Inventories()
 def running(path: Path) -> Iterator[Running]:
     """A worker for the services of a configuration file, each on a port of its own, until the block is left."""
     config = load_file(path)
-    schema = schema_for(config)
-    counters = Counters(schema.layout, 1)
+    series = series_for(config)
+    counters = Counters(series.layout, 1)
     row, ledger = counters.row(0), Ledger(counters)
     sink = ListSink()
     log = log_on(sink, form="json")
     sockets = {service.name: (socket.create_server(("127.0.0.1", 0)),) for service in config.services}
     ours, theirs = messages.pair()
     plan = worker.Plan(
-        config=config, contexts=INVENTORIES.of(path).contexts, sockets=dict(sockets), schema=schema, row=row, log=log,
+        config=config, contexts=INVENTORIES.of(path).contexts, sockets=dict(sockets), series=series, row=row, log=log,
         channel=theirs, listing=None, ledger=ledger, capacity=1000,
     )  # fmt: skip
     run = worker._Run(plan)
     injector = Injector()
-    held = Running(run, sockets, row, schema, sink, injector)
+    held = Running(run, sockets, row, series, sink, injector)
     ended: list[object] = []
 
     async def begin() -> int:

@@ -6,22 +6,19 @@ from typing import Any
 
 from tlstunnel.config.model import Log as LogSettings
 from tlstunnel.observe.log import Log
+from tlstunnel.observe.sinks import Sink
 
 
-class ListSink:
+class ListSink(Sink):
     """Keeps each write; refuses when told to."""
 
-    batches = True
     stamps = True
-    is_terminal = False
 
     def __init__(self) -> None:
+        super().__init__(-1)
         self.writes: list[bytes] = []
         self.takes = True
         self.error: OSError | None = None
-
-    def start(self, level: str) -> bytes:
-        return b""
 
     def write(self, data: bytes) -> bool:
         if self.error is not None:
@@ -41,5 +38,5 @@ class ListSink:
         return b"".join(self.writes).decode().splitlines()
 
 
-def log_on(sink: Any, *, level: str = "info", form: str = "text", **options: Any) -> Log:
+def log_on(sink: Sink, *, level: str = "info", form: str = "text", **options: Any) -> Log:
     return Log(sink, LogSettings(level=level, format=form), **options)

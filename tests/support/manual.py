@@ -1,4 +1,4 @@
-"""The tables of the reference pages, made from the table of keys.
+"""The tables of the reference pages, made from the table of keys and the table of metrics.
 
 The texts around them, and what a key of the file means, are written in the pages. A test compares; `UPDATE_GOLDEN=1`
 writes what has changed, and leaves the meaning of a new key to be written by hand.
@@ -17,10 +17,16 @@ from tlstunnel.config import effective
 from tlstunnel.config.keys import KEYS, PANELS, SECTIONS, Key, Place, keys_in, options_of
 from tlstunnel.config.model import ClientAuth, Config, Mode, Service
 from tlstunnel.config.source import render
+from tlstunnel.observe.lines import LEVEL_OF
+from tlstunnel.observe.metrics import FAMILIES
+from tlstunnel.outcome import CloseReason, Stage
 
 REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference"
 TABLE = re.compile(r"^(\| (?:key|field) \|.*\n\|[-|]+\|\n)((?:\|.*\n)*)", re.MULTILINE)
 ROW = re.compile(r"\| `(\w+)`.* \| ((?:[^|]|\\\|)*) \|\n")
+METRICS = re.compile(r"^(\| metric \|.*\n\|[-|]+\|\n)((?:\|.*\n)*)", re.MULTILINE)
+SUBJECTS = ("(connection|bytes)", "(handshake|access)", "(backend|target)", "(certificate|ocsp|config)", "")
+"""How the names begin of the metrics that each table of metrics.md has, in the order of the page."""
 EVERY = Place.SERVER | Place.CLIENT | Place.PASSTHROUGH
 
 
@@ -68,6 +74,29 @@ def options_page() -> str:
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         parts.append(f"## {panel}\n\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
+
+
+def metrics_page() -> str:
+    """docs/reference/metrics.md with its tables as they should be."""
+    rows: dict[str, list[str]] = {subject: [] for subject in SUBJECTS}
+    for family in FAMILIES:
+        subject = next(subject for subject in SUBJECTS if re.match(subject, family.series))
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        values = ", ".join(f"`{key}`" for key in family.keys if isinstance(key, str) and not family.remark)
+        meaning = f"{family.help[:-1]}: {values}." if values else f"{family.help} {family.remark}".rstrip()
+        rows[subject].append(
+            f"| `{family.sample_name}` | {family.kind} | {labels}{' ' if labels else ''}| {meaning} |\n"
+        )
+    tables = iter(sorted(table) for table in rows.values())
+    text, _, _ = _text("metrics.md").partition("| reason | stage |")
+    reasons = [
+        f"| `{reason.label}` | {reason.stage.value} | {reason.fault.value} | {LEVEL_OF[reason]} | {reason.text} |\n"
+        for stage in Stage
+        for reason in CloseReason
+        if reason.stage is stage
+    ]
+    head = "| reason | stage | fault | level | meaning |\n|---|---|---|---|---|\n"
+    return METRICS.sub(lambda table: table[1] + "".join(next(tables)), text) + head + "".join(reasons)
 
 
 def without_meaning() -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.support import certificates as made
 from tlstunnel.config.model import CertificateFiles
+from tlstunnel.x509.passphrase import VARIABLE, PassphraseSource
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "material"
 SECRET = "correct horse battery staple"
@@ -43,6 +44,11 @@ class Place:
     def p12(self, content: bytes | Path, passphrase: bytes | None = None) -> CertificateFiles:
         secret = None if passphrase is None else self.put("pass.txt", passphrase)
         return CertificateFiles(p12=self.put("server.p12", content), key_passphrase_file=secret)
+
+
+def opening(secret: str) -> PassphraseSource:
+    """Whoever is asked says this."""
+    return PassphraseSource({VARIABLE: secret})
 
 
 def compare(name: str, said: str, folder: Path) -> None:

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tlstunnel._openssl import read_key
 from tlstunnel.tools.pki import encryption
-from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.passphrase import Passphrase
+from tlstunnel.x509.pem import write_pem
 
 FORMS = ("seed", "expanded", "both")
 
@@ -35,8 +36,8 @@ def pem(der: bytes, label: str = "PRIVATE KEY") -> bytes:
 
 def encrypted(der: bytes, passphrase: str) -> bytes:
     """Encrypted, as PEM."""
-    return encryption.to_pem(
-        "ENCRYPTED PRIVATE KEY", encryption.encrypt_pkcs8(der, Passphrase(passphrase), rounds=1000)
+    return write_pem(
+        "ENCRYPTED PRIVATE KEY", encryption.encrypt_pkcs8(der, Passphrase(passphrase.encode()), rounds=1000)
     )
 
 

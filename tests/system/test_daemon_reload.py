@@ -77,7 +77,7 @@ def test_100_certificate_reloads_under_load_are_noticed_by_no_connection(
 
 
 def test_100_new_generations_under_load_are_noticed_by_no_connection(tmp_path: Path, echo: backends.Backend) -> None:
-    site = Site(tmp_path, echo.port, drain_timeout='"5m"')
+    site = Site(tmp_path, echo.port)
     port, moving = free_port(), (free_port(), free_port())
 
     def configure(number: int) -> None:
@@ -85,7 +85,7 @@ def test_100_new_generations_under_load_are_noticed_by_no_connection(tmp_path: P
         main = "web" if number % 3 else "shop"
         site.write(
             {
-                main: {"listen": f'"127.0.0.1:{port}"', "idle_timeout": f'"{number + 1}h"'},
+                main: {"listen": f'"127.0.0.1:{port}"', "idle_timeout": f'"{number + 1}h"', "drain_timeout": '"5m"'},
                 "mail": {"listen": f'"127.0.0.1:{moving[number % 2]}"'},
                 **{f"extra{each}": {} for each in range(number % 4)},
             },

@@ -41,7 +41,7 @@ def misspell_a_key(site: Site, _: int) -> str:
 
 def remove_the_key_file(site: Site, _: int) -> str:
     (site.folder / "web.key").unlink()
-    return f'services.web.key: "web.key": there is no file {site.folder}/web.key'
+    return f"services.web.key: {site.folder}/web.key: does not exist; check the path"
 
 
 def swap_the_key(site: Site, _: int) -> str:
@@ -56,7 +56,7 @@ def damage_the_certificate(site: Site, _: int) -> str:
 
 def remove_the_configuration(site: Site, _: int) -> str:
     site.config.unlink()
-    return "tunnel.toml: cannot be read"
+    return "tunnel.toml: does not exist; check the path"
 
 
 def listen_where_somebody_is(site: Site, taken: int) -> str:
@@ -164,7 +164,7 @@ def test_a_key_that_may_not_be_read_any_more_changes_nothing(tmp_path: Path, ech
     prefix = (require("setpriv"), "--bounding-set", "-dac_override,-dac_read_search")
     with site.run(prefix=prefix) as daemon, visitors(daemon.port, count=1) as crowd:
         shutil.chown(tmp_path / "web.key", "nobody")
-        assert "web.key cannot be read (permission denied)" in reload(daemon)
+        assert "web.key: permission denied for user root" in reload(daemon)
         crowd.wait_for(2)
 
 

@@ -105,6 +105,21 @@ def test_links_that_do_not_end_are_cut_and_counted(tmp_path: Path, echo: backend
             sock.close()
 
 
+def test_what_a_worker_has_cut_counts_also_when_it_is_killed_before_it_can_say_so(
+    tmp_path: Path, echo: backends.Backend
+) -> None:
+    site = Site(tmp_path, echo.port, drain_timeout='"0s"', process_workers="1")
+    with site.run(exit_code=None) as daemon, dial(daemon.port, client_context()) as sock:
+        exchange(sock)
+        (worker,) = site.workers()
+        daemon.terminate()
+        assert daemon.record()["reason"] == "drained"
+        # It lingers now: our side has not closed.
+        os.kill(worker, signal.SIGKILL)
+        assert daemon.wait() == 1
+        assert daemon.messages[-1]["message"] == "stopped; 1 connection was cut at the end of the drain"
+
+
 def test_a_second_signal_hastens(tmp_path: Path, echo: backends.Backend) -> None:
     site = Site(tmp_path, echo.port, drain_timeout='"never"')
     for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)):

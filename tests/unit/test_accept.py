@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from tlstunnel.config.model import Mode
 from tlstunnel.connection.accept import Acceptor
 from tlstunnel.relay.reactor import Reactor
 
@@ -17,7 +18,8 @@ def runtime() -> Any:
     return SimpleNamespace(
         worker=SimpleNamespace(reactor=Reactor(), waiting={}, ledger=None),
         admission=SimpleNamespace(has_rules=False),
-        service=SimpleNamespace(accept_proxy_protocol=False, keepalive=None),
+        service=SimpleNamespace(accept_proxy_protocol=False, keepalive=None, mode=Mode.SERVER, target_tls=None),
+        routes=SimpleNamespace(is_needed=False),
         is_counted=False,
         room=lambda most: most,
     )

@@ -106,7 +106,7 @@ def test_relay_options_that_contradict_each_other_are_refused(tmp_path: Path) ->
         ("--ciphersuites", "NOPE", '--ciphersuites: "NOPE" is not a list of TLS 1.3 suites'),
         ("--groups", "NOPE", '--groups: OpenSSL does not know every group in "NOPE"'),
         ("--workers", "none", '--workers: "none" is not a whole number'),
-        ("--cert", "/no/such.pem", '--cert: "/no/such.pem"'),
+        ("--cert", "/no/such.pem", "--cert: /no/such.pem: does not exist"),
     ],
 )
 def test_relay_settings_are_judged_before_anything_is_started(option: str, value: str, message: str) -> None:

@@ -28,7 +28,7 @@ SAID = {
     "frobnicate": 'tlstunnel: no such command "frobnicate"; see tlstunnel --help',
     "--frobnicate": "tlstunnel: no such option --frobnicate; see tlstunnel --help",
     "--version=3": "tlstunnel: --version does not take a value; see tlstunnel --help",
-    "--\x1b[31m\n": "tlstunnel: no such option --\\u001B[31m; see tlstunnel --help",
+    "--\x1b[31m\n": "tlstunnel: no such option --\\x1b[31m; see tlstunnel --help",
 }
 
 

@@ -111,7 +111,7 @@ def test_what_is_refused_is_not_started_and_gets_a_line_for_each_problem(
 def test_a_configuration_file_that_is_not_there_exits_1(tlstunnel: Command, command: str) -> None:
     done = tlstunnel(command, "missing.toml")
     assert (done.code, done.started) == (1, [])
-    assert done.err.startswith("tlstunnel: missing.toml: cannot be read")
+    assert done.err.startswith("tlstunnel: missing.toml: does not exist; check the path")
 
 
 def test_check_says_ok_when_everything_can_be_used(tlstunnel: Command, pair: certificates.Pair) -> None:
@@ -202,7 +202,7 @@ def test_check_exits_1_when_only_files_are_missing(tlstunnel: Command, pair: cer
     assert done.code == 2  # crl without client_auth is a mistake in the text
     done = tlstunnel("check", config_file(service(pair).replace(str(pair.key), "missing.key")))
     assert done.code == 1
-    assert "there is no file" in done.err
+    assert "missing.key: does not exist; check the path" in done.err
 
 
 def test_check_tells_when_a_key_is_encrypted_and_nobody_gives_its_passphrase(
@@ -329,6 +329,7 @@ VALUES = {
     "--ocsp-staple": "auto",
     "--crl-expired": "warning",
     "--alpn-mismatch": "ignore",
+    "--starttls": "imap",
 }
 """A value for each option that takes other than a file, a duration, a number, a name or an address."""
 VERIFIES = ["--client-auth", "required", "--client-ca", "FILE"]

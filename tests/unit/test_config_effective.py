@@ -32,6 +32,7 @@ from tlstunnel.config.model import (
     ServerName,
     Service,
     SNIMismatch,
+    StartTLS,
     TargetTLS,
     Timeouts,
     TLSSettings,
@@ -128,6 +129,7 @@ def everything(folder: Path) -> Config:
         target_tls=own_backend,
         timeouts=TIMES,
         keepalive=Keepalive(idle_s=7200, interval_s=75, count=9),
+        starttls=StartTLS.POSTGRES,
         unsafe_listen=True,
         **limits,
     )
@@ -163,11 +165,20 @@ def everything(folder: Path) -> Config:
         accept_proxy_protocol=True,
         proxy_trusted=(IPv4Network("10.0.0.0/8"),),
     )
+    mail = Service(
+        name="mail",
+        mode=Mode.SERVER,
+        listen=(parse_listen(":25"),),
+        targets=(parse_target("127.0.0.1:25"),),
+        certificate=pairs,
+        starttls=StartTLS.SMTP,
+        starttls_required=False,
+    )
     strict = dataclasses.replace(
         router, name="strict", listen=(parse_listen(":445"),), targets=(), sni_mismatch=SNIMismatch.REJECT
     )
     return Config(
-        services=(server, client, router, stapled, strict),
+        services=(server, client, router, stapled, mail, strict),
         process=Process(workers=3, user="tls", group="tls", max_connections=100, reload_poll_s=math.inf),
         admin=Admin(
             listen=parse_listen(":9464"),

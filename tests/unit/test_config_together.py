@@ -106,6 +106,8 @@ FAULTS = (
     fault("services.web.ocsp_cache", "nowhere"),
     fault("services.web.sni_mismatch", "drop"),
     fault("services.web.http_hint", "no"),
+    fault("services.web.starttls", "ftp"),
+    fault("services.web.starttls_required", False),
     fault("services.web.strict_close", 0),
     fault("services.web.failover", "random"),
     fault("services.web.target_tls", {"ca": "none.pem"}, "services.web.target_tls.ca"),
@@ -185,6 +187,7 @@ DEPENDENT = {
     ("services.web.certificate", "services.web.certficate"),  # misspelt, so not missing
     ("services.web.client_ca", "services.web.client_auth"),
     ("services.web.proxy_tlvs", "services.web.proxy_protocol"),
+    ("services.web.starttls_required", "services.web.starttls"),
 }
 
 

@@ -26,7 +26,7 @@ from tlstunnel.config.model import ALPNMismatch, CertificateFiles, ClientAuth, M
 from tlstunnel.outcome import CloseReason
 from tlstunnel.tls import context as contexts
 from tlstunnel.tls.ciphers import settings_warnings, unusable_ciphers
-from tlstunnel.tls.context import ContextError, check_settings
+from tlstunnel.tls.context import ContextError, Objection, check_settings
 from tlstunnel.tls.store import Material, ServiceContexts
 from tlstunnel.tools.probe.certificates import judge
 from tlstunnel.x509.checks import crl_problems
@@ -266,9 +266,10 @@ def test_a_client_certificate_that_fits_into_no_ticket_is_refused_by_its_own_rea
         assert (made.error is None) is is_good, made.error
         assert made.peer.is_done is is_good or version == "1.3"
         if not is_good:
-            assert side.objection is not None
-            assert side.objection.reason is CloseReason.BAD_CERTIFICATE
-            assert "bytes, and at most 61440 fit into a session ticket" in side.objection.detail
+            objection = made.error.objection if made.error is not None else None
+            assert isinstance(objection, Objection)
+            assert objection.reason is CloseReason.BAD_CERTIFICATE
+            assert "bytes, and at most 61440 fit into a session ticket" in objection.detail
         made.engine.free()
 
 
@@ -287,8 +288,7 @@ def test_the_claim_of_a_refused_client_is_there_when_its_handshake_fails_and_is_
         made = memory.shake(engine(live), memory.Peer(client_context(version, client_pair(name))))
         made.engine.free()
         assert made.is_good is is_good
-        assert side.take_claim() == (None if is_good else f"cn={name}")
-        assert side.take_claim() is None
+        assert (None if made.error is None else made.error.objection) == (None if is_good else f"cn={name}")
 
 
 def service(**options: Any) -> Service:

@@ -15,7 +15,8 @@ import trio
 
 from tlstunnel.address import parse_target
 from tlstunnel.config.model import Keepalive
-from tlstunnel.connection.dial import FIRST_REST_S, MAX_REST_S, Dialer, DialError, dial_error, set_up
+from tlstunnel.connection.dial import FIRST_REST_S, MAX_REST_S, Dialer, dial_error, set_up
+from tlstunnel.connection.refusal import RefusedError
 from tlstunnel.outcome import CloseReason
 
 TARGET = parse_target("db.example.org:5432")
@@ -144,23 +145,23 @@ def test_a_refusal_is_named_whichever_way_it_comes() -> None:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
     dialer = Dialer(parse_target(f"127.0.0.1:{port}"))
-    with pytest.raises(DialError) as error:  # noqa: PT012 - at once, or when it is looked at
+    with pytest.raises(RefusedError) as error:  # noqa: PT012 - at once, or when it is looked at
         begun = dialer.begin()
         assert begun is not None
         with closing(begun[0]):
             finish(dialer, begun[0])
-    assert error.value.reason is CloseReason.BACKEND_REFUSED
+    assert error.value.refusal.reason is CloseReason.BACKEND_REFUSED
     by_name = Dialer(parse_target(f"localhost:{port}"))
     with pytest.raises(OSError) as raised:  # noqa: PT011 - what it is called is what we look at
         trio.run(by_name.slowly(60))
-    assert dial_error(by_name.target, raised.value).reason is CloseReason.BACKEND_REFUSED
+    assert dial_error(by_name.target, raised.value).refusal.reason is CloseReason.BACKEND_REFUSED
 
 
 def test_a_name_that_does_not_resolve_is_named() -> None:
     dialer = Dialer(parse_target("no-such-name.localhost.invalid:1"))
     with pytest.raises(OSError) as raised:  # noqa: PT011
         trio.run(dialer.slowly(60))
-    assert dial_error(dialer.target, raised.value).reason is CloseReason.BACKEND_UNRESOLVABLE
+    assert dial_error(dialer.target, raised.value).refusal.reason is CloseReason.BACKEND_UNRESOLVABLE
 
 
 def test_who_does_not_accept_in_time_is_named(tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_who_does_not_accept_in_time_is_named(tmp_path: Path) -> None:
             taken.append(begun[0])
         with pytest.raises(TimeoutError) as raised:
             trio.run(dialer.slowly(0.1))
-        assert dial_error(dialer.target, raised.value).reason is CloseReason.BACKEND_CONNECT_TIMEOUT
+        assert dial_error(dialer.target, raised.value).refusal.reason is CloseReason.BACKEND_CONNECT_TIMEOUT
         for each in taken:
             each.close()
 
@@ -208,27 +209,27 @@ def test_who_does_not_accept_in_time_is_named(tmp_path: Path) -> None:
 )
 def test_what_the_system_says_is_a_reason_and_names_the_target(number: int, reason: CloseReason) -> None:
     error = dial_error(TARGET, OSError(number, os.strerror(number)))
-    assert error.reason is reason
-    assert error.detail == f"db.example.org:5432: {os.strerror(number).lower()}"
+    assert error.refusal.reason is reason
+    assert error.refusal.detail == f"db.example.org:5432: {os.strerror(number).lower()}"
 
 
 def test_an_interface_that_is_not_there_fails_its_connection_alone_and_is_named() -> None:
     dialer = Dialer(parse_target("[fe80::1%nosuch0]:80"))
-    with pytest.raises(DialError) as error:
+    with pytest.raises(RefusedError) as error:
         dialer.begin()
-    assert error.value.reason is CloseReason.BACKEND_UNREACHABLE
-    assert error.value.detail == '[fe80::1%nosuch0]:80: there is no interface "nosuch0"'
+    assert error.value.refusal.reason is CloseReason.BACKEND_UNREACHABLE
+    assert error.value.refusal.detail == '[fe80::1%nosuch0]:80: there is no interface "nosuch0"'
     from_there = Dialer(parse_target("[::1]:80"), "fe80::1%nosuch0")
-    with pytest.raises(DialError) as error:
+    with pytest.raises(RefusedError) as error:
         from_there.begin()
-    assert error.value.reason is CloseReason.BACKEND_NO_SOURCE
-    assert error.value.detail == 'source_address fe80::1%nosuch0: there is no interface "nosuch0"'
+    assert error.value.refusal.reason is CloseReason.BACKEND_NO_SOURCE
+    assert error.value.refusal.detail == 'source_address fe80::1%nosuch0: there is no interface "nosuch0"'
 
 
 def test_an_interface_is_looked_for_at_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
         dialer = Dialer(parse_target(f"[::1%vpn7]:{listener.getsockname()[1]}"))
-        with pytest.raises(DialError):
+        with pytest.raises(RefusedError):
             dialer.begin()
         there = socket.if_nametoindex("lo")
         monkeypatch.setattr(socket, "if_nametoindex", {"vpn7": there}.__getitem__)
@@ -246,10 +247,10 @@ def test_a_socket_that_is_connected_to_itself_is_refused(family: socket.AddressF
         assert sock.getpeername() == sock.getsockname()
         dialer = Dialer(parse_target(target_of(sock)))
         for look in (dialer.is_there, dialer.check):
-            with pytest.raises(DialError) as error:
+            with pytest.raises(RefusedError) as error:
                 look(sock)
-            assert error.value.reason is CloseReason.BACKEND_REFUSED
-            assert error.value.detail.endswith(": connection refused")
+            assert error.value.refusal.reason is CloseReason.BACKEND_REFUSED
+            assert error.value.refusal.detail.endswith(": connection refused")
 
 
 def test_a_name_that_leads_to_the_connection_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +268,7 @@ def test_a_name_that_leads_to_the_connection_itself_is_refused(monkeypatch: pyte
     dialer = Dialer(parse_target("localhost:80"))
     with pytest.raises(OSError) as raised:  # noqa: PT011
         trio.run(dialer.slowly(60))
-    assert dial_error(dialer.target, raised.value).reason is CloseReason.BACKEND_REFUSED
+    assert dial_error(dialer.target, raised.value).refusal.reason is CloseReason.BACKEND_REFUSED
     assert opened
     for fd in opened:
         with pytest.raises(OSError):  # noqa: PT011
@@ -284,11 +285,14 @@ def attempts(*errors: OSError) -> OSError:
 def test_among_several_attempts_the_one_with_a_name_of_its_own_counts() -> None:
     refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
     unreachable = OSError(errno.ENETUNREACH, "Network is unreachable")
-    assert dial_error(TARGET, attempts(unreachable, refused)).reason is CloseReason.BACKEND_REFUSED
-    assert dial_error(TARGET, attempts(unreachable, unreachable)).reason is CloseReason.BACKEND_UNREACHABLE
-    assert dial_error(TARGET, attempts(refused)).reason is CloseReason.BACKEND_REFUSED
-    assert dial_error(TARGET, attempts(socket.gaierror(-2, "?"), refused)).reason is CloseReason.BACKEND_UNRESOLVABLE
-    assert dial_error(TARGET, OSError("no words")).detail == "db.example.org:5432: no words"
+    assert dial_error(TARGET, attempts(unreachable, refused)).refusal.reason is CloseReason.BACKEND_REFUSED
+    assert dial_error(TARGET, attempts(unreachable, unreachable)).refusal.reason is CloseReason.BACKEND_UNREACHABLE
+    assert dial_error(TARGET, attempts(refused)).refusal.reason is CloseReason.BACKEND_REFUSED
+    assert (
+        dial_error(TARGET, attempts(socket.gaierror(-2, "?"), refused)).refusal.reason
+        is CloseReason.BACKEND_UNRESOLVABLE
+    )
+    assert dial_error(TARGET, OSError("no words")).refusal.detail == "db.example.org:5432: no words"
 
 
 def test_a_target_that_failed_rests_longer_each_time_up_to_a_limit_and_wakes_when_reached() -> None:
@@ -335,4 +339,4 @@ def test_a_race_that_never_gets_a_descriptor_says_so_when_time_is_up(monkeypatch
     dialer = Dialer(parse_target("localhost:1"))
     with pytest.raises(OSError, match="all attempts failed") as caught:
         trio.run(dialer.slowly(0.1))
-    assert dial_error(dialer.target, caught.value).reason is CloseReason.BACKEND_NO_DESCRIPTORS
+    assert dial_error(dialer.target, caught.value).refusal.reason is CloseReason.BACKEND_NO_DESCRIPTORS

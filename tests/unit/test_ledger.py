@@ -14,13 +14,13 @@ from tlstunnel.connection import ledger as ledgers
 from tlstunnel.connection.ledger import Ledger, key
 from tlstunnel.observe.counters import Counters, Layout
 
-CELL = 3
+COUNTER = 3
 WHO = key(1, 4, 0x7F000001)
 
 
 @pytest.fixture
 def counters() -> Counters:
-    made = Counters(Layout(8, gauges=(CELL,)), rows=16)
+    made = Counters(Layout(8, gauges=(COUNTER,)), rows=16)
     for row in range(16):
         made.row(row)
     return made
@@ -53,18 +53,18 @@ def forked() -> Iterator[Callable[[Callable[[], None]], int]]:
 def test_one_at_a_time_holds_the_lock(counters: Counters, forked: Callable[[Callable[[], None]], int]) -> None:
     """Eight processes count to one number together, as nobody could without it."""
     ledger = Ledger(counters)
-    cells = counters.row(0).cells
+    own = counters.row(0).counters
 
     def count() -> None:
         for _ in range(2000):
             while not ledger.enter():
                 pass
-            cells[0] += 1
+            own[0] += 1
             ledger.leave()
 
     for pid in [forked(count) for _ in range(8)]:
         os.waitpid(pid, 0)
-    assert cells[0] == 16_000
+    assert own[0] == 16_000
 
 
 def test_the_lock_of_one_that_is_killed_is_free(
@@ -95,27 +95,27 @@ def test_whoever_is_killed_at_any_moment_leaves_an_exact_count(
 ) -> None:
     """Workers that take and give back as fast as they can are killed in the middle of it, again and again."""
     most, ledger = 7, Ledger(counters)
-    high = counters.row(15).cells
+    high = counters.row(15).counters
 
     def work(row: int) -> None:
-        cells = counters.row(row).cells
+        own = counters.row(row).counters
         held: list[int] = []
         while True:
             while not ledger.enter():
                 pass
             entry = ledger.find(WHO, 0.0)
             assert entry is not None
-            if max(counters.total(CELL), ledger.count(entry)) < most:
-                cells[CELL] += 1
+            if max(counters.total(COUNTER), ledger.count(entry)) < most:
+                own[COUNTER] += 1
                 ledger.note(entry, row)
                 held.append(entry)
-            if max(counters.total(CELL), ledger.count(entry)) > most:
+            if max(counters.total(COUNTER), ledger.count(entry)) > most:
                 high[0] = 1
             high[1] += 1
             ledger.leave()
             if len(held) > 2:
                 ledger.forget(held.pop(), row)
-                cells[CELL] -= 1
+                own[COUNTER] -= 1
 
     def wait_for_progress(steps: int) -> None:
         until = high[1] + steps
@@ -137,7 +137,7 @@ def test_whoever_is_killed_at_any_moment_leaves_an_exact_count(
         counters.row(row).clear_gauges()
         ledger.clear(row)
     assert high[0] == 0, "more than the limit"
-    assert counters.total(CELL) == 0
+    assert counters.total(COUNTER) == 0
     entry = ledger.find(WHO, 0.0)
     assert entry is not None
     assert ledger.count(entry) == 0

@@ -20,7 +20,7 @@ from tlstunnel.cli.colours import URGENCY_STYLES
 from tlstunnel.cli.status import problems_of
 from tlstunnel.observe.admin.page import page
 from tlstunnel.observe.counters import Counters
-from tlstunnel.observe.series import schema_for
+from tlstunnel.observe.series import series_for
 from tlstunnel.observe.state import CertificateState, TunnelState
 from tlstunnel.observe.status import status_document
 from tlstunnel.observe.words import days_cell, time_left, urgency
@@ -57,7 +57,7 @@ def test_what_is_said_to_be_left_is_never_more_than_there_is(ahead: timedelta, d
 def status_of(end: datetime, life: timedelta = 100 * DAY) -> dict[str, object]:
     """The status document of a tunnel with one certificate."""
     settings = config()
-    schema = schema_for(settings)
+    series = series_for(settings)
     shown = CertificateState(
         service="orders",
         file="a.pem",
@@ -66,12 +66,12 @@ def status_of(end: datetime, life: timedelta = 100 * DAY) -> dict[str, object]:
         not_after=end.timestamp(),
         loaded_at=NOW.timestamp(),
     )
-    counters = Counters(schema.layout, rows=1)
+    counters = Counters(series.layout, rows=1)
     counters.row(0)
     state = TunnelState(
         version="0", supervisor_pid=1, started_at=NOW.timestamp() - 60, phase="ready", certificates=(shown,)
     )
-    return status_document(counters, schema, state, now=NOW.timestamp())
+    return status_document(counters, series, state, now=NOW.timestamp())
 
 
 @pytest.mark.parametrize("ahead", [13 * DAY + 23 * HOUR, DAY, 5 * HOUR, -5 * HOUR, -3 * DAY])
@@ -104,12 +104,12 @@ def test_cert_show_says_days_in_the_words_of_the_one_function() -> None:
 
 
 def test_a_column_of_days_holds_numbers_and_words_where_a_number_says_nothing() -> None:
-    cells = []
+    column = []
     for ahead in (3650 * DAY, DAY, 5 * HOUR, -5 * HOUR):
         document = status_of(NOW + ahead)
         [shown] = document["certificates"]  # type: ignore[misc]
-        cells.append(days_cell(document, shown))
-    assert cells == ["3,650", "1", "5 hours left", "expired 5 hours ago"]
+        column.append(days_cell(document, shown))
+    assert column == ["3,650", "1", "5 hours left", "expired 5 hours ago"]
 
 
 LIVES = [6 * HOUR, DAY, 7 * DAY, 47 * DAY, 90 * DAY, 3650 * DAY]

@@ -26,15 +26,16 @@ class Rig:
         self.due: list[Any] = []
         daemon = SimpleNamespace(
             children={child.pid: child for child in children},
-            show=self._show,
+            publish=self._publish,
             log=SimpleNamespace(message=lambda _level, _event, text, **_: self.said.append(text)),
+            notifier=SimpleNamespace(is_active=False, watchdog_s=None),
             timers=SimpleNamespace(after=lambda _delay, _name, action: self.due.append(action)),
         )
-        workforce = SimpleNamespace(tell=lambda order, children: self.pinged.append(order))
-        admin = SimpleNamespace(look=lambda hung: None)
+        workforce = SimpleNamespace(send=lambda order, children: self.pinged.append(order))
+        admin = SimpleNamespace(check=lambda hung: None)
         Liveness(cast(Any, daemon), cast(Any, workforce), cast(Any, admin)).begin()
 
-    def _show(self) -> None:
+    def _publish(self) -> None:
         self.shown += 1
 
     def tick(self, times: int = 1) -> None:

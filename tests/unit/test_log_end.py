@@ -17,9 +17,8 @@ from tlstunnel.config.model import Log as LogSettings
 from tlstunnel.daemon.processes.workforce import GRACE_S
 from tlstunnel.observe.counters import Counters, Row
 from tlstunnel.observe.log import ENDING_S, Log
-from tlstunnel.observe.outbox import MAX_PENDING
-from tlstunnel.observe.series import ProcessSeries, schema_for
-from tlstunnel.observe.sinks import FileSink, StreamSink, SyslogSink
+from tlstunnel.observe.series import ProcessSeries, series_for
+from tlstunnel.observe.sinks import MAX_PENDING, FileSink, StreamSink, SyslogSink
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.linger import LINGER_S
 
@@ -59,12 +58,12 @@ class Reader:
 
 def log_on(sink: Any, clock: Callable[[], float] | None = None) -> tuple[Log, Row, ProcessSeries]:
     """A worker's log, with the row it counts in."""
-    schema = schema_for(config())
-    row = Counters(schema.layout, rows=1).row(0)
+    series = series_for(config())
+    row = Counters(series.layout, rows=1).row(0)
     log = Log(sink, LogSettings(format="json"), **({} if clock is None else {"monotonic": clock}))
     log.begin_in_child(batched=True)
-    log.count_on(row, schema.process)
-    return log, row, schema.process
+    log.count_on(row, series.process)
+    return log, row, series.process
 
 
 def fill(log: Log, lines: int) -> None:
@@ -77,10 +76,14 @@ def test_a_reader_that_comes_back_in_time_gets_every_line() -> None:
     reader = Reader(wakes_after=3)
     log, row, series = log_on(reader, lambda: reader.now)
     fill(log, 50)
-    assert row.cells[series.log_waiting] == 50
+    assert row.counters[series.log_waiting] == 50
     assert log.finish() == 0
     assert reader.written.count(b"\n") == 50
-    assert (row.cells[series.log_waiting], row.cells[series.log_unsaid], row.cells[series.log_dropped]) == (0, 0, 0)
+    assert (
+        row.counters[series.log_waiting],
+        row.counters[series.log_unreported],
+        row.counters[series.log_dropped],
+    ) == (0, 0, 0)
 
 
 def test_a_reader_that_is_stuck_is_waited_for_so_long_and_no_longer_and_the_loss_is_counted() -> None:
@@ -89,7 +92,11 @@ def test_a_reader_that_is_stuck_is_waited_for_so_long_and_no_longer_and_the_loss
     fill(log, 50)
     assert log.finish() == 50
     assert reader.now == 1000.0 + ENDING_S
-    assert (row.cells[series.log_waiting], row.cells[series.log_unsaid], row.cells[series.log_dropped]) == (0, 50, 50)
+    assert (
+        row.counters[series.log_waiting],
+        row.counters[series.log_unreported],
+        row.counters[series.log_dropped],
+    ) == (0, 50, 50)
 
 
 def test_lines_that_found_no_room_before_the_end_are_among_the_lost() -> None:
@@ -97,15 +104,15 @@ def test_lines_that_found_no_room_before_the_end_are_among_the_lost() -> None:
     log, row, series = log_on(reader, lambda: reader.now)
     sent = 2 * MAX_PENDING // 500
     fill(log, sent)
-    assert 0 < row.cells[series.log_waiting] < sent
-    assert log.finish() == sent == row.cells[series.log_dropped]
+    assert 0 < row.counters[series.log_waiting] < sent
+    assert log.finish() == sent == row.counters[series.log_dropped]
 
 
 def test_a_reader_that_comes_back_is_told_what_it_missed() -> None:
     reader = Reader(wakes_after=1)
     log, row, series = log_on(reader, lambda: reader.now)
     fill(log, 2 * MAX_PENDING // 500)
-    missed = row.cells[series.log_dropped]
+    missed = row.counters[series.log_dropped]
     assert log.finish() == 0
     assert f'"count":{missed}'.encode() in reader.written.splitlines()[-1]
 
@@ -134,7 +141,7 @@ def test_a_reader_that_is_gone_is_not_waited_for() -> None:
     os.close(write)
     log, row, series = log_on(sink)
     fill(log, 5)
-    assert log.finish(within_s=3600.0) == 5 == row.cells[series.log_dropped]
+    assert log.finish(within_s=3600.0) == 5 == row.counters[series.log_dropped]
     log.close()
 
 
@@ -190,9 +197,9 @@ def test_a_syslog_socket_that_stays_blocked_costs_the_bound_and_what_is_lost_is_
         daemon.bind(path)
         log, row, series = log_on(SyslogSink(path))
         fill(log, 100)
-        waiting = row.cells[series.log_waiting]
+        waiting = row.counters[series.log_waiting]
         assert 0 < waiting < 100
-        assert log.finish(within_s=0.05) == waiting == row.cells[series.log_dropped]
+        assert log.finish(within_s=0.05) == waiting == row.counters[series.log_dropped]
         log.close()
 
 
@@ -203,7 +210,7 @@ def test_a_child_writes_nothing_of_its_parents_and_counts_nothing_in_its_row() -
     log.begin_in_child()
     assert not log.has_pending
     assert log.finish() == 0
-    assert row.cells[series.log_waiting] == 9, "the parent's row is the parent's"
+    assert row.counters[series.log_waiting] == 9, "the parent's row is the parent's"
 
 
 @pytest.mark.parametrize("before_s", [LINGER_S + 0.5])

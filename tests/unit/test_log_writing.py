@@ -16,9 +16,8 @@ from tests.support.logs import ListSink, log_on
 from tests.unit.test_log_lines import record
 from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.log import BURST, INTERVAL_S
-from tlstunnel.observe.outbox import MAX_PENDING
-from tlstunnel.observe.series import schema_for
-from tlstunnel.observe.sinks import MAX_WRITE, FileSink, StreamSink
+from tlstunnel.observe.series import series_for
+from tlstunnel.observe.sinks import MAX_PENDING, MAX_WRITE, FileSink, StreamSink
 from tlstunnel.outcome import CloseReason, Stage
 
 
@@ -120,14 +119,14 @@ def test_a_full_pipe_is_noticed_even_where_proc_cannot_open_it(
 
 def test_a_sink_that_fails_costs_lines_that_are_counted_not_a_crash(sink: ListSink) -> None:
     log = log_on(sink)
-    schema = schema_for(config())
-    row = Counters(schema.layout, rows=1).row(0)
-    log.count_on(row, schema.process)
+    series = series_for(config())
+    row = Counters(series.layout, rows=1).row(0)
+    log.count_on(row, series.process)
     sink.error = OSError(28, "No space left on device")
     for _ in range(3):
         log.connection(record(CloseReason.FINISHED))
     log.tick()
-    assert row.cells[schema.process.log_dropped] == 3
+    assert row.counters[series.process.log_dropped] == 3
     sink.error = None
     log.tick()
     assert sink.lines == ["warning log: nothing took them, lines lost: 3"]
@@ -237,14 +236,14 @@ def test_behind_a_proxy_limits_are_as_rare_and_wrong_headers_noise_in_either_for
     assert len(sink.lines) == (BURST if reason.label.startswith("proxy_header") else 1)
 
 
-def test_suppressed_lines_are_counted_on_the_board(sink: ListSink) -> None:
-    schema = schema_for(config())
-    row = Counters(schema.layout, rows=1).row(0)
+def test_suppressed_lines_are_counted(sink: ListSink) -> None:
+    series = series_for(config())
+    row = Counters(series.layout, rows=1).row(0)
     log = log_on(sink)
-    log.count_on(row, schema.process)
+    log.count_on(row, series.process)
     for _ in range(BURST + 7):
         log.connection(record(CloseReason.HANDSHAKE_EOF, full=False))
-    assert row.cells[schema.process.log_suppressed] == 7
+    assert row.counters[series.process.log_suppressed] == 7
 
 
 def test_connections_that_moved_bytes_are_never_noise(sink: ListSink) -> None:

@@ -10,14 +10,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support import certificates as made
 from tests.support import mldsa_keys
-from tests.support.material_files import Place
+from tests.support.material_files import Place, opening
 from tlstunnel.config.model import CertificateFiles
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import keys
-from tlstunnel.tools.pki.passphrase import Passphrase
 from tlstunnel.x509.key import key_type
 from tlstunnel.x509.material import MaterialError, load_credential
-from tlstunnel.x509.passphrase import PassphraseSource
+from tlstunnel.x509.passphrase import Passphrase, PassphraseSource
 
 KINDS = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
 
@@ -27,12 +26,12 @@ KINDS = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
 def test_cert_reads_every_form(kind: str, form: str) -> None:
     key = keys.generate(keys.KeyKind(kind.lower().replace("-", "")))
     der = mldsa_keys.pkcs8(key, form)
-    secret = Passphrase("secret")
-    for data, passphrase in ((der, None), (mldsa_keys.pem(der), None), (mldsa_keys.encrypted(der, "secret"), secret)):
-        found = keys.parse(data, where="k", passphrase=passphrase)
+    secret = Passphrase(b"secret")
+    for data in (der, mldsa_keys.pem(der), mldsa_keys.encrypted(der, "secret")):
+        found = keys.parse(data, where="k", passphrases=opening("secret"))
         assert key_type(found) == kind
         assert keys.public_bytes(found) == keys.public_bytes(key)
-        again = keys.parse(keys.to_pem(found, secret), where="k", passphrase=secret)
+        again = keys.parse(keys.to_pem(found, secret), where="k", passphrases=opening("secret"))
         assert keys.public_bytes(again) == keys.public_bytes(key)
 
 
@@ -55,8 +54,8 @@ def test_a_seed_and_a_key_that_do_not_belong_together_are_refused(tmp_path: Path
 
 def test_a_wrong_passphrase_of_such_a_key_is_called_that() -> None:
     der = mldsa_keys.pkcs8(mldsa.MLDSA44PrivateKey.generate(), "both")
-    with pytest.raises(UsageError, match="the passphrase does not open it"):
-        keys.parse(mldsa_keys.encrypted(der, "secret"), where="k", passphrase=Passphrase("wrong"))
+    with pytest.raises(UsageError, match=r"is encrypted, and the passphrase in [A-Z_]+ does not open it"):
+        keys.parse(mldsa_keys.encrypted(der, "secret"), where="k", passphrases=opening("wrong"))
 
 
 @pytest.mark.parametrize("form", [*mldsa_keys.FORMS, "encrypted"])
@@ -65,5 +64,5 @@ def test_the_files_that_openssl_3_5_writes_are_read(form: str) -> None:
     files = CertificateFiles(certificate=folder / "certificate.pem", key=folder / f"{form}.pem")
     credential = load_credential(files, PassphraseSource({"TLSTUNNEL_KEY_PASSPHRASE": "secret"}))
     assert credential.key_type == "ML-DSA-44"
-    found = keys.load(folder / f"{form}.pem", Passphrase("secret"))
+    found = keys.load(folder / f"{form}.pem", opening("secret"))
     assert key_type(found) == "ML-DSA-44"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,15 +12,17 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from tests.support.admin_rig import begin, config, one_connection
 from tests.unit.test_observe_observer import ListLog
+from tlstunnel.observe import metrics, series
 from tlstunnel.observe.counters import Counters
+from tlstunnel.observe.families import counter
 from tlstunnel.observe.metrics import FAMILIES, TunnelCollector, exposition
 from tlstunnel.observe.observer import Observer
 from tlstunnel.observe.processes import ProcessUsage, usage
-from tlstunnel.observe.series import schema_for
+from tlstunnel.observe.series import ProcessSeries, series_for
 from tlstunnel.observe.state import CertificateState, StateBlob, TunnelState, WorkerState
 from tlstunnel.outcome import CloseReason
 
-Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+Shown = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 CONTRACT = {
     "tlstunnel_connections_total": {"service", "result"},
@@ -46,13 +48,13 @@ CONTRACT = {
 
 
 class World:
-    """A counters with two workers, and its page."""
+    """Counters of two workers, and their page."""
 
     def __init__(self) -> None:
-        self.schema = schema_for(config())
-        self.counters = Counters(self.schema.layout, rows=3)
+        self.series = series_for(config())
+        self.counters = Counters(self.series.layout, rows=3)
         self.own = self.counters.row(0)
-        self.workers = [Observer(self.schema, self.counters.row(row), ListLog()) for row in (1, 2)]
+        self.workers = [Observer(self.series, self.counters.row(row), ListLog()) for row in (1, 2)]
         self.blob = StateBlob()
         self.state = TunnelState(
             version="1.0",
@@ -77,13 +79,13 @@ class World:
     def page(self, accept: str = "") -> str:
         collector = TunnelCollector(
             self.counters,
-            self.schema,
+            self.series,
             self.blob,
             lambda pid: ProcessUsage(float(pid), 1, 2, 3.0, None if pid == 1 else 5, 6),
         )
         return exposition(collector, accept)[0].decode()
 
-    def series(self) -> Series:
+    def shown(self) -> Shown:
         return {
             (sample.name, frozenset(sample.labels.items())): sample.value
             for family in parse_text(self.page())
@@ -91,7 +93,7 @@ class World:
         }
 
     def value(self, name: str, **labels: str) -> float:
-        return self.series()[name, frozenset(labels.items())]
+        return self.shown()[name, frozenset(labels.items())]
 
 
 @pytest.fixture
@@ -101,7 +103,7 @@ def world() -> World:
 
 def test_every_series_of_the_contract_exists_from_the_start_with_its_labels(world: World) -> None:
     seen: dict[str, set[str]] = {}
-    for name, labels in world.series():
+    for name, labels in world.shown():
         seen.setdefault(name, set()).update(key for key, _ in labels)
     for name, labels in CONTRACT.items():
         found = seen[name] if name in seen else {label for label in seen[name + "_bucket"] if label != "le"}
@@ -109,14 +111,14 @@ def test_every_series_of_the_contract_exists_from_the_start_with_its_labels(worl
 
 
 def test_known_series_start_at_zero(world: World) -> None:
-    series = world.series()
+    shown = world.shown()
     for reason in CloseReason:
-        assert series["tlstunnel_connections_total", frozenset({("service", "mail"), ("result", reason.label)})] == 0
+        assert shown["tlstunnel_connections_total", frozenset({("service", "mail"), ("result", reason.label)})] == 0
     for direction in ("forward", "reverse"):
-        assert series["tlstunnel_bytes_total", frozenset({("service", "mail"), ("direction", direction)})] == 0
-    handshakes = {key: value for key, value in series.items() if key[0] == "tlstunnel_handshakes_total"}
+        assert shown["tlstunnel_bytes_total", frozenset({("service", "mail"), ("direction", direction)})] == 0
+    handshakes = {key: value for key, value in shown.items() if key[0] == "tlstunnel_handshakes_total"}
     assert set(handshakes.values()) == {0}
-    assert len(handshakes) == sum(len(expected) for expected in world.schema.expected.values())
+    assert len(handshakes) == sum(len(expected) for expected in world.series.expected.values())
 
 
 def test_totals_are_the_sum_of_all_workers(world: World) -> None:
@@ -143,7 +145,7 @@ def test_buckets_are_cumulative_and_end_in_the_count(world: World) -> None:
         one_connection(world.workers[0])
     bounds = {
         dict(labels)["le"]: value
-        for (name, labels), value in world.series().items()
+        for (name, labels), value in world.shown().items()
         if name == "tlstunnel_handshake_duration_seconds_bucket" and dict(labels)["service"] == "orders"
     }
     assert (bounds["0.001"], bounds["0.0025"], bounds["10.0"], bounds["+Inf"]) == (0, 5, 5, 5)
@@ -172,30 +174,30 @@ def test_processes_are_shown_by_role_and_what_cannot_be_read_is_left_out(world: 
     assert world.value("process_cpu_seconds_total", role="supervisor", row="0") == 1
     assert world.value("process_cpu_seconds_total", role="worker", row="2") == 3
     assert world.value("process_open_fds", role="admin", row="") == 5
-    assert ("process_open_fds", frozenset({("role", "supervisor"), ("row", "0")})) not in world.series()
+    assert ("process_open_fds", frozenset({("role", "supervisor"), ("row", "0")})) not in world.shown()
 
 
 def test_a_worker_that_drains_after_a_reload_does_not_make_the_daemon_draining(world: World) -> None:
-    world.workers[0].row.cells[world.schema.process.draining] = 1
+    world.workers[0].row.counters[world.series.process.draining] = 1
     assert world.value("tlstunnel_draining") == 0
-    world.own.cells[world.schema.process.draining] = 1
+    world.own.counters[world.series.process.draining] = 1
     assert world.value("tlstunnel_draining") == 1
 
 
 def test_a_removed_service_is_shown_while_it_has_links_and_then_no_more(world: World) -> None:
     record = begin(world.workers[0], 1, 1)
-    world.schema = schema_for(config(("orders",)), world.schema)
+    world.series = series_for(config(("orders",)), world.series)
     assert world.value("tlstunnel_connections_active", service="mail") == 1
     record.reason = CloseReason.FINISHED
     world.workers[0].closed(record)
-    assert ("tlstunnel_connections_active", frozenset({("service", "mail")})) not in world.series()
+    assert ("tlstunnel_connections_active", frozenset({("service", "mail")})) not in world.shown()
     assert world.value("tlstunnel_connections_active", service="orders") == 0
 
 
 def test_limits_are_shown_where_there_are_some(world: World) -> None:
     assert world.value("tlstunnel_connections_limit", service="orders") == 1000
     limited = replace(config(), process=replace(config().process, max_connections=50))
-    world.schema = schema_for(limited, world.schema)
+    world.series = series_for(limited, world.series)
     assert world.value("tlstunnel_connections_limit", service="") == 50
 
 
@@ -208,18 +210,33 @@ def test_openmetrics_has_the_same_series(world: World) -> None:
         for family in parse_openmetrics(page)
         for sample in family.samples
     }
-    assert open_series == world.series()
+    assert open_series == world.shown()
 
 
 def test_before_the_first_state_counters_are_shown_all_the_same(world: World) -> None:
     world.blob = StateBlob()
     assert world.value("tlstunnel_workers") == 0
-    assert not any(name.startswith("process_") for name, _ in world.series())
+    assert not any(name.startswith("process_") for name, _ in world.shown())
 
 
 def test_families_and_the_page_name_the_same_metrics(world: World) -> None:
     shown = {family.name for family in parse_text(world.page())}
-    assert shown == {name if name.startswith("process_") else f"tlstunnel_{name}" for name in FAMILIES}
+    assert shown == {family.name for family in FAMILIES}
+
+
+def test_a_metric_takes_a_field_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True, slots=True)
+    class MoreSeries(ProcessSeries):
+        surprises: dict[str, int] = counter("surprises{kind}", "Surprises, by kind.", keys=("good", "bad"))
+
+    for module in (series, metrics):
+        monkeypatch.setattr(module, "ProcessSeries", MoreSeries)
+    world = World()
+    process = world.series.process
+    assert isinstance(process, MoreSeries)
+    world.own.counters[process.surprises["bad"]] += 3
+    shown = {kind: world.value("tlstunnel_surprises_total", kind=kind) for kind in ("good", "bad")}
+    assert shown == {"good": 0, "bad": 3}
 
 
 def test_our_own_usage_is_read_from_proc() -> None:

@@ -8,7 +8,7 @@ from tests.support.admin_rig import begin, config, one_connection
 from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.observer import Observer
 from tlstunnel.observe.record import ConnectionRecord, Identifiers
-from tlstunnel.observe.series import schema_for
+from tlstunnel.observe.series import series_for
 from tlstunnel.outcome import CloseReason, Stage
 
 
@@ -34,37 +34,37 @@ def log() -> ListLog:
 
 @pytest.fixture
 def observer(log: ListLog) -> Observer:
-    schema = schema_for(config())
-    return Observer(schema, Counters(schema.layout, rows=2).row(1), log)
+    series = series_for(config())
+    return Observer(series, Counters(series.layout, rows=2).row(1), log)
 
 
 @pytest.mark.parametrize("reason", CloseReason, ids=lambda reason: reason.name)
 def test_each_end_is_counted_once_and_once_for_its_stage(reason: CloseReason, observer: Observer, log: ListLog) -> None:
     one_connection(observer, 1, reason)
-    series = observer._services[1]
-    cells = observer.row.cells
-    assert {each: cells[cell] for each, cell in series.results.items() if cells[cell]} == {reason: 1}
+    service = observer._services[1]
+    counters = observer.row.counters
+    assert {each: counters[counter] for each, counter in service.results.items() if counters[counter]} == {reason: 1}
     tables = {
-        Stage.ADMIT: series.rejected,
-        Stage.HANDSHAKE: series.handshake_failures,
-        Stage.DIAL: series.connect_failures,
+        Stage.ADMIT: service.rejected,
+        Stage.HANDSHAKE: service.handshake_failures,
+        Stage.DIAL: service.connect_failures,
     }
     for stage, table in tables.items():
-        counted = {each: cells[cell] for each, cell in table.items() if cells[cell]}
+        counted = {each: counters[counter] for each, counter in table.items() if counters[counter]}
         assert counted == ({reason: 1} if stage is reason.stage else {})
-    assert cells[series.active] == 0
-    assert sum(cells[series.duration.first + index] for index in range(len(series.duration.bounds) + 1)) == 1
+    assert counters[service.active] == 0
+    assert sum(counters[service.duration.first + index] for index in range(len(service.duration.bounds) + 1)) == 1
     assert [record.reason for record in log.records] == [reason]
-    assert cells[observer._services[0].results[reason]] == 0
+    assert counters[observer._services[0].results[reason]] == 0
 
 
 def test_an_open_connection_is_active_and_listed_until_it_is_closed(observer: Observer) -> None:
     record = begin(observer, 0, 1000)
     active = observer._services[0].active
-    assert (observer.row.cells[active], list(observer.open.values())) == (1, [record])
+    assert (observer.row.counters[active], list(observer.open.values())) == (1, [record])
     record.reason = CloseReason.FINISHED
     observer.closed(record)
-    assert (observer.row.cells[active], observer.open) == (0, {})
+    assert (observer.row.counters[active], observer.open) == (0, {})
     assert record.total_s >= 0
 
 
@@ -75,8 +75,8 @@ def test_a_connection_closed_twice_is_counted_and_logged_once(observer: Observer
     record.reason = CloseReason.FINISHED
     observer.closed(record)
     results = observer._services[0].results
-    assert [observer.row.cells[results[each]] for each in (CloseReason.CLIENT_RESET, CloseReason.FINISHED)] == [1, 0]
-    assert observer.row.cells[observer._services[0].active] == 0
+    assert [observer.row.counters[results[each]] for each in (CloseReason.CLIENT_RESET, CloseReason.FINISHED)] == [1, 0]
+    assert observer.row.counters[observer._services[0].active] == 0
     assert len(log.records) == 1
 
 
@@ -87,10 +87,10 @@ def test_a_record_without_a_reason_is_our_error(observer: Observer, log: ListLog
 
 def test_a_refused_connection_is_counted_without_ever_being_active(observer: Observer, log: ListLog) -> None:
     observer.rejected(0, "192.0.2.7:1", CloseReason.REJECT_PER_IP)
-    series = observer._services[0]
-    assert observer.row.cells[series.results[CloseReason.REJECT_PER_IP]] == 1
-    assert observer.row.cells[series.rejected[CloseReason.REJECT_PER_IP]] == 1
-    assert observer.row.cells[series.active] == 0
+    service = observer._services[0]
+    assert observer.row.counters[service.results[CloseReason.REJECT_PER_IP]] == 1
+    assert observer.row.counters[service.rejected[CloseReason.REJECT_PER_IP]] == 1
+    assert observer.row.counters[service.active] == 0
     assert log.refused == [("orders", "192.0.2.7:1", CloseReason.REJECT_PER_IP)]
 
 
@@ -98,11 +98,11 @@ def test_handshakes_and_dials_fill_their_histograms(observer: Observer) -> None:
     record = begin(observer, 0, 1000)
     observer.handshake_done(record)
     observer.dialed(record)
-    series = observer._services[0]
+    service = observer._services[0]
     key = ("TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", False)
-    assert observer.row.cells[series.handshakes[key]] == 1
-    assert observer.row.floats[series.handshake_duration.sum] == pytest.approx(0.0021)
-    assert observer.row.floats[series.connect_duration.sum] == pytest.approx(0.0003)
+    assert observer.row.counters[service.handshakes[key]] == 1
+    assert observer.row.floats[service.handshake_duration.sum] == pytest.approx(0.0021)
+    assert observer.row.floats[service.connect_duration.sum] == pytest.approx(0.0003)
 
 
 @pytest.mark.parametrize(("openssl", "known"), [("secp256r1", "P-256"), ("x25519", "X25519"), ("P-384", "P-384")])
@@ -111,22 +111,24 @@ def test_groups_are_counted_and_logged_by_the_names_people_know(openssl: str, kn
     record.group = openssl
     observer.handshake_done(record)
     assert record.group == known
-    assert observer.row.cells[observer._services[0].handshakes["TLSv1.3", "TLS_AES_128_GCM_SHA256", known, False]] == 1
+    assert (
+        observer.row.counters[observer._services[0].handshakes["TLSv1.3", "TLS_AES_128_GCM_SHA256", known, False]] == 1
+    )
 
 
 def test_failed_attempts_resting_targets_and_pauses_are_counted(observer: Observer) -> None:
-    series = observer._services[0]
-    cells = observer.row.cells
+    service = observer._services[0]
+    counters = observer.row.counters
     observer.dial_failed(0, CloseReason.BACKEND_REFUSED)
-    assert cells[series.connect_failures[CloseReason.BACKEND_REFUSED]] == 1
-    assert cells[series.results[CloseReason.BACKEND_REFUSED]] == 0
+    assert counters[service.connect_failures[CloseReason.BACKEND_REFUSED]] == 1
+    assert counters[service.results[CloseReason.BACKEND_REFUSED]] == 0
     observer.target_rests(0, "127.0.0.1:8081", True)
     observer.target_rests(0, "127.0.0.1:9999", True)
-    assert cells[series.targets_resting["127.0.0.1:8081"]] == 1
+    assert counters[service.targets_resting["127.0.0.1:8081"]] == 1
     observer.target_rests(0, "127.0.0.1:8081", False)
-    assert cells[series.targets_resting["127.0.0.1:8081"]] == 0
+    assert counters[service.targets_resting["127.0.0.1:8081"]] == 0
     observer.accept_paused("descriptors")
-    assert cells[observer.process.accept_pauses["descriptors"]] == 1
+    assert counters[observer.process.accept_pauses["descriptors"]] == 1
 
 
 def test_ids_of_one_worker_sort_by_age_and_differ_from_anothers() -> None:

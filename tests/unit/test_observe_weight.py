@@ -7,7 +7,7 @@ import sys
 
 HEAVY = ("trio", "h11", "prometheus_client", "rich", "http.client", "logging", "asyncio")
 FOR_EVERYBODY = (
-    "counters", "series", "record", "observer", "log", "lines", "sinks", "ratelimit", "state", "listing",
+    "counters", "families", "series", "record", "observer", "log", "lines", "sinks", "state", "listing",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a proof must be to be believed, for how long it is, and when the next one is asked for."""
+"""What an OCSP response must be to be stapled, for how long it is, and when the next one is fetched."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_what_is_no_response_is_called_so(pair: Pair, data: bytes) -> None:
 @pytest.mark.parametrize("status", [each for each in builder.OCSPResponseStatus if each.value])
 def test_a_responder_that_refuses_is_quoted(pair: Pair, status: builder.OCSPResponseStatus) -> None:
     data = builder.OCSPResponseBuilder.build_unsuccessful(status).public_bytes(Encoding.DER)
-    with pytest.raises(OCSPError, match=r"is no proof: the responder .+; ask it again"):
+    with pytest.raises(OCSPError, match=r"says nothing of the certificate: the responder .+; ask it again"):
         judge(data, pair)
 
 
@@ -147,14 +147,14 @@ def test_a_response_for_another_certificate_or_of_another_ca_is_not_ours(pair: P
         judge(response(pair, issuer=twin), pair)
 
 
-def test_only_good_is_a_proof(pair: Pair) -> None:
+def test_only_good_is_stapled(pair: Pair) -> None:
     with pytest.raises(OCSPError, match="the certificate is revoked; replace the certificate"):
         judge(response(pair, status=builder.OCSPCertStatus.REVOKED), pair)
     with pytest.raises(OCSPError, match="the certificate is unknown to its CA"):
         judge(response(pair, status=builder.OCSPCertStatus.UNKNOWN), pair)
 
 
-def test_a_proof_without_an_end_holds_for_a_day(pair: Pair) -> None:
+def test_a_staple_without_an_end_holds_for_a_day(pair: Pair) -> None:
     found = judge(response(pair, until=None), pair)
     assert found.until - found.since == 86400
 

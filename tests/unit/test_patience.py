@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tlstunnel.daemon.processes.timers import Timers
+from tlstunnel.daemon.processes.events import Timers
 from tlstunnel.patience import AWAY_S, GRACE_S, Patience
 
 

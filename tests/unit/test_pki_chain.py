@@ -11,11 +11,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.support.material_files import opening
 from tlstunnel.errors import UsageError, printable
 from tlstunnel.tools.pki import authority, bundle, chain, constraints, describe, issue, keys, names, profile, readers
 from tlstunnel.tools.pki.authority import Authority
 from tlstunnel.tools.pki.keys import KeyKind
-from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.passphrase import Passphrase
 
 DAY = datetime.timedelta(days=1)
 
@@ -244,23 +245,22 @@ def pair(root: Authority, tmp_path: Path, **more: object) -> issue.Issued:
 def test_a_bundle_comes_back_as_it_went(sub: Authority, tmp_path: Path, legacy: bool) -> None:
     made = pair(sub, tmp_path)
     opened = bundle.from_pem(made.certificate, made.key)
-    data = bundle.to_pkcs12(opened, Passphrase("p"), name="web", legacy=legacy)
-    again = bundle.parse_pkcs12(data, where="x", passphrase=Passphrase("p"))
+    data = bundle.to_pkcs12(opened, Passphrase(b"p"), name="web", legacy=legacy)
+    again = bundle.parse_pkcs12(data, where="x", passphrases=opening("p"))
     assert again.certificate == made.parsed
     assert again.chain == (sub.certificate,)
     assert again.name == "web"
     assert again.key is not None
     assert keys.public_bytes(again.key) == keys.public_bytes(made.parsed.public_key())
-    with pytest.raises(UsageError, match="the passphrase does not open it"):
-        bundle.parse_pkcs12(data, where="x", passphrase=Passphrase("q"))
-    with pytest.raises(UsageError, match="needs a passphrase"):
+    with pytest.raises(UsageError, match="does not open it"):
+        bundle.parse_pkcs12(data, where="x", passphrases=opening("q"))
+    with pytest.raises(UsageError, match="is encrypted; give its passphrase"):
         bundle.parse_pkcs12(data, where="x")
 
 
 def test_a_bundle_without_encryption_opens_without_a_passphrase(root: Authority, tmp_path: Path) -> None:
     made = pair(root, tmp_path)
     data = bundle.to_pkcs12(bundle.from_pem(made.certificate, made.key), None)
-    assert not bundle.needs_passphrase(data, where="x")
     assert bundle.parse_pkcs12(data, where="x").certificate == made.parsed
 
 
@@ -273,22 +273,22 @@ def test_certificate_and_key_are_found_in_one_file_in_any_order(sub: Authority, 
     assert opened.certificate == made.parsed
     assert opened.chain == (sub.certificate,)
     again = tmp_path / "again.pem"
-    again.write_bytes(bundle.to_pem(opened, Passphrase("p")))
-    assert bundle.from_pem(again, passphrase=Passphrase("p")).certificate == made.parsed
+    again.write_bytes(bundle.to_pem(opened, Passphrase(b"p")))
+    assert bundle.from_pem(again, passphrases=opening("p")).certificate == made.parsed
 
 
 def test_a_key_of_another_certificate_is_noticed(root: Authority, tmp_path: Path) -> None:
     one, other = pair(root, tmp_path / "a"), pair(root, tmp_path / "b")
-    with pytest.raises(UsageError, match='not the key of "CN=localhost"'):
+    with pytest.raises(UsageError, match="the private key does not belong to the certificate CN=localhost"):
         bundle.from_pem(one.certificate, other.key)
-    with pytest.raises(UsageError, match="holds no private key; name its file with --key"):
+    with pytest.raises(UsageError, match="holds no private key; name the key's file with key, or append the key"):
         bundle.from_pem(one.certificate)
 
 
 def test_a_bundle_that_cannot_hold_the_key_says_so(root: Authority, tmp_path: Path) -> None:
     made = pair(root, tmp_path, kind=KeyKind.MLDSA44)
     with pytest.raises(UsageError, match="knows no ML-DSA-44 keys; write PEM instead"):
-        bundle.to_pkcs12(bundle.from_pem(made.certificate, made.key), Passphrase("p"))
+        bundle.to_pkcs12(bundle.from_pem(made.certificate, made.key), Passphrase(b"p"))
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_a_bundle_that_cannot_hold_the_key_says_so(root: Authority, tmp_path: Pa
             b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
             "is PEM, not PKCS#12",
         ),
-        (b"\x30\x03\x02\x01\x05", "not a PKCS#12 file"),
+        (b"\x30\x03\x02\x01\x05", "not PKCS#12"),
         (b"hello", "is not PKCS#12"),
     ],
 )
@@ -316,7 +316,7 @@ def test_a_bundle_without_certificate_is_refused() -> None:
         None,
         serialization.NoEncryption(),  # type: ignore[arg-type]
     )
-    with pytest.raises(UsageError, match="holds no certificate"):
+    with pytest.raises(UsageError, match="holds a private key but no certificate"):
         bundle.parse_pkcs12(only_key, where="x")
 
 

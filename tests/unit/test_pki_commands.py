@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.support.material_files import opening
 from tlstunnel.cli.cert import app
 from tlstunnel.errors import TunnelError
 from tlstunnel.tools.pki import keys, readers
-from tlstunnel.tools.pki.passphrase import Passphrase
 
 
 class Ran:
@@ -132,10 +132,10 @@ def test_passphrases_come_from_file_environment_or_terminal_never_from_an_argume
     monkeypatch.setenv("KEY_PASS", "from the environment")
     good("ca", "--out", "ca", "--passphrase-file", "pass")
     good("issue", "--ca", "ca", "--ca-passphrase-file", "pass", "--server", "a", "--passphrase-env", "KEY_PASS")
-    keys.load(Path("a.key"), Passphrase("from the environment"))
+    keys.load(Path("a.key"), opening("from the environment"))
     ran = Ran("issue", "--ca", "ca", "--server", "b")
     assert ran.code == 2
-    assert ran.said.endswith("no terminal to ask on; give it with --ca-passphrase-file or --ca-passphrase-env")
+    assert ran.said.endswith("give its passphrase with --ca-passphrase-file or --ca-passphrase-env, or at a terminal")
     ran = Ran("key", "make", "--out", "x.key", "--passphrase", "hunter2")
     assert ran.code == 2
     assert "hunter2" not in ran.said
@@ -170,7 +170,7 @@ def test_a_passphrase_is_asked_for_on_the_terminal_without_echo(tmp_path: Path) 
     os.close(master)
     assert process.wait() == 0, seen
     assert b"hunter2" not in seen
-    keys.load(tmp_path / "x.key", Passphrase("hunter2"))
+    keys.load(tmp_path / "x.key", opening("hunter2"))
 
 
 def test_a_key_is_encrypted_decrypted_and_its_passphrase_changed() -> None:
@@ -182,7 +182,7 @@ def test_a_key_is_encrypted_decrypted_and_its_passphrase_changed() -> None:
     good("key", "encrypt", "k.key", "--passphrase-file", "old", "--force")
     assert "encrypted already" in Ran("key", "encrypt", "k.key", "--passphrase-file", "old", "--force").said
     good("key", "passphrase", "k.key", "--passphrase-file", "old", "--new-passphrase-file", "new", "--force")
-    keys.load(Path("k.key"), Passphrase("new"))
+    keys.load(Path("k.key"), opening("new"))
     good("key", "decrypt", "k.key", "--passphrase-file", "new", "--out", "plain.key")
     keys.load(Path("plain.key"))
     assert Path("plain.key").stat().st_mode & 0o777 == 0o600
@@ -201,7 +201,7 @@ def test_a_bundle_goes_to_pem_and_back() -> None:
     assert Path("c.p12").stat().st_mode & 0o777 == 0o600
     Path("q").write_text("q\n")
     ran = Ran("show", "c.p12", "--passphrase-file", "q")
-    assert (ran.code, ran.said.split(";")[0]) == (2, "c.p12: the passphrase does not open it, or it is damaged")
+    assert (ran.code, ran.said.split(";")[0]) == (2, "c.p12: is encrypted, and the passphrase in q does not open it")
 
 
 WRONG = {
@@ -225,8 +225,8 @@ WRONG = {
     "parent without flag": (("ca", "--out", "x", "--ca", "ca"), 2, "add --intermediate"),
     "flag without parent": (("ca", "--out", "x", "--intermediate"), 2, "add --ca DIR"),
     "bad permit": (("ca", "--out", "x", "--permit", "10.0.0.1/8"), 2, "--permit"),
-    "missing file": (("show", "missing.pem"), 1, "missing.pem: no such file"),
-    "missing request": (("sign", "missing.csr", "--ca", "ca"), 1, "missing.csr: no such file"),
+    "missing file": (("show", "missing.pem"), 1, "missing.pem: does not exist"),
+    "missing request": (("sign", "missing.csr", "--ca", "ca"), 1, "missing.csr: does not exist"),
     "not a request": (
         ("sign", "ca/ca.pem", "--ca", "ca"),
         2,
@@ -242,10 +242,10 @@ WRONG = {
         "holds a private key but no certificate; a CA needs no key here",
     ),
     "revoke a stranger": (("revoke", "AABB", "--ca", "ca"), 2, "issued no certificate with serial AABB"),
-    "revoke nothing": (("revoke", "missing.pem", "--ca", "ca"), 1, "missing.pem: no such file"),
+    "revoke nothing": (("revoke", "missing.pem", "--ca", "ca"), 1, "missing.pem: does not exist"),
     "bad reason": (("revoke", "AABB", "--ca", "ca", "--reason", "why"), 2, "write one of"),
-    "renew a root without its key": (("renew", "ca/ca.pem", "--key", "none.key"), 1, "none.key: no such file"),
-    "renew nothing": (("renew", "missing.pem", "--ca", "ca"), 1, "missing.pem: no such file"),
+    "renew a root without its key": (("renew", "ca/ca.pem", "--key", "none.key"), 1, "none.key: does not exist"),
+    "renew nothing": (("renew", "missing.pem", "--ca", "ca"), 1, "missing.pem: does not exist"),
     "new key without flag": (("renew", "x.pem", "--ca", "ca", "--encrypt"), 2, "without it the key stays as it is"),
     "bundle of nothing": (("bundle", "--out", "x.p12"), 2, "give one of them: what to read"),
     "legacy pem": (("bundle", "--cert", "x", "--out", "x.pem", "--legacy"), 2, "end it in .p12"),
@@ -311,4 +311,4 @@ def test_the_whole_command_prints_one_line_and_its_exit_code(tmp_path: Path) -> 
     command = [sys.executable, "-m", "tlstunnel", "cert", "show", "missing.pem"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "tlstunnel: missing.pem: no such file; check the path\n"
+    assert done.stderr == "tlstunnel: missing.pem: does not exist; check the path\n"

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.material_files import opening
 from tlstunnel.errors import TunnelError
 from tlstunnel.tools.pki import (
     authority,
@@ -26,9 +27,11 @@ from tlstunnel.tools.pki import (
     profile,
     readers,
 )
-from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.cost import check_cost
+from tlstunnel.x509.passphrase import Passphrase
+from tlstunnel.x509.pem import SourceFile, write_pem
 
-PASSPHRASE = Passphrase("open sesame")
+PASSPHRASE = Passphrase(b"open sesame")
 EXAMPLES = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
@@ -64,7 +67,7 @@ def corpus() -> dict[str, bytes]:
         "pem": authority.to_pem(leaf, root) + keys.to_pem(key),
         "key": key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
         "key pem": keys.to_pem(key),
-        "encrypted key": encryption.to_pem(
+        "encrypted key": write_pem(
             "ENCRYPTED PRIVATE KEY",
             encryption.encrypt_pkcs8(
                 key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()), PASSPHRASE, rounds=10
@@ -100,17 +103,17 @@ def look(data: bytes) -> None:
     where = "file"
     kind = readers.guess(data)
     if kind == "bundle":
-        bundle.needs_passphrase(data, where=where)
         opened = bundle.parse_pkcs12(data, where=where)
         found = (opened.certificate, *opened.chain)
     elif kind == "request":
         describe.request(readers.request(data, where=where))
         return
     elif kind == "crl":
-        describe.revocation_list(readers.revocation_list(data, where=where))
+        for found_list in readers.revocation_lists(data, where=where):
+            describe.revocation_list(found_list)
         return
     elif kind == "key":
-        key = keys.parse(data, where=where, passphrase=PASSPHRASE)
+        key = keys.parse(data, where=where, passphrases=opening("open sesame"))
         describe.private_key(key, encrypted=keys.is_encrypted(data))
         return
     else:
@@ -154,13 +157,13 @@ def test_a_damaged_file_of_any_kind_is_no_surprise_to_any_reader(data: bytes) ->
     for read in (
         lambda: readers.certificates(data, where="f"),
         lambda: readers.request(data, where="f"),
-        lambda: readers.revocation_list(data, where="f"),
+        lambda: readers.revocation_lists(data, where="f"),
         lambda: keys.parse(data, where="f"),
-        lambda: keys.parse(data, where="f", passphrase=PASSPHRASE),
+        lambda: keys.parse(data, where="f", passphrases=opening("open sesame")),
         lambda: bundle.parse_pkcs12(data, where="f"),
-        lambda: bundle.parse_pkcs12(data, where="f", passphrase=PASSPHRASE),
+        lambda: bundle.parse_pkcs12(data, where="f", passphrases=opening("open sesame")),
         lambda: index.parse(data, where="f"),
-        lambda: encryption.check_cost(data, where="f"),
+        lambda: check_cost(SourceFile(Path("f"), data, 0), data),
     ):
         assert is_one_line(complaint(read))
 

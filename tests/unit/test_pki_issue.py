@@ -155,7 +155,7 @@ def test_a_request_is_signed_for_its_names_alone(ca: Authority, tmp_path: Path) 
     assert made.certificate.name == "billing.pem"
     assert made.parsed.subject.rfc4514_string() == "CN=billing,OU=payments"
     assert texts(made.parsed) == ["URI:spiffe://e.org/b"]
-    assert chain.same_key(made.parsed, keys.load(asked.key))
+    assert keys.public_bytes(made.parsed.public_key()) == keys.public_bytes(keys.load(asked.key))
 
 
 def foreign(
@@ -251,9 +251,9 @@ def test_renewal_with_a_new_key_needs_force_and_makes_a_pair(ca: Authority, tmp_
         renew.by_authority(ca, old.certificate, new_key=renew.NewKey())
     new = renew.by_authority(ca, old.certificate, new_key=renew.NewKey(), force=True)
     key = keys.load(new.key or Path())
-    assert chain.same_key(new.parsed, key)
+    assert keys.public_bytes(new.parsed.public_key()) == keys.public_bytes(key)
     assert key_type(key) == "Ed25519"
-    assert not chain.same_key(old.parsed, key)
+    assert keys.public_bytes(old.parsed.public_key()) != keys.public_bytes(key)
 
 
 def test_renewal_is_refused_for_strangers_and_the_revoked(ca: Authority, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_an_intermediate_is_renewed_with_its_chain(ca: Authority, tmp_path: Path
 
 
 def crl(ca: Authority) -> x509.CertificateRevocationList:
-    return readers.revocation_list((ca.folder / "crl.pem").read_bytes(), where="crl")
+    return readers.revocation_lists((ca.folder / "crl.pem").read_bytes(), where="crl")[0]
 
 
 def test_a_revoked_certificate_is_on_the_list_with_its_reason(ca: Authority, tmp_path: Path) -> None:

@@ -14,11 +14,14 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from tests.support.material_files import opening
+from tlstunnel.cli.cert.options import Source
 from tlstunnel.errors import UsageError
-from tlstunnel.tools.pki import encryption, keys, passphrase
+from tlstunnel.tools.pki import encryption, keys
 from tlstunnel.tools.pki.keys import KeyKind
-from tlstunnel.tools.pki.passphrase import Passphrase
 from tlstunnel.x509.key import key_type
+from tlstunnel.x509.passphrase import Passphrase
+from tlstunnel.x509.pem import SourceFile, write_pem
 
 QUICK = [kind for kind in KeyKind if kind not in (KeyKind.RSA3072, KeyKind.RSA4096)]
 
@@ -34,7 +37,7 @@ def test_a_key_of_each_kind_reads_back(kind: KeyKind) -> None:
     assert keys.same_kind(key.public_key()) is kind
     again = keys.parse(keys.to_pem(key), where="k")
     assert keys.public_bytes(again) == keys.public_bytes(key)
-    again = keys.parse(keys.to_pem(key, Passphrase("secret")), where="k", passphrase=Passphrase("secret"))
+    again = keys.parse(keys.to_pem(key, Passphrase(b"secret")), where="k", passphrases=opening("secret"))
     assert keys.public_bytes(again) == keys.public_bytes(key)
 
 
@@ -44,7 +47,7 @@ def test_names_are_what_operators_say() -> None:
 
 
 def test_an_encrypted_key_takes_many_rounds_to_guess() -> None:
-    der = encryption.encrypt_pkcs8(b"x", Passphrase("p"))
+    der = encryption.encrypt_pkcs8(b"x", Passphrase(b"p"))
     assert encryption.ROUNDS >= 600_000
     assert encryption.ROUNDS.to_bytes(3, "big") in der
 
@@ -53,14 +56,14 @@ def test_an_encrypted_key_takes_many_rounds_to_guess() -> None:
 def test_older_forms_are_read(format: PrivateFormat) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     assert keys.public_bytes(keys.parse(pem(key, format), where="k")) == keys.public_bytes(key)
-    opened = keys.parse(pem(key, format, b"old"), where="k", passphrase=Passphrase("old"))
+    opened = keys.parse(pem(key, format, b"old"), where="k", passphrases=opening("old"))
     assert keys.public_bytes(opened) == keys.public_bytes(key)
 
 
 def test_a_passphrase_for_a_key_that_needs_none_does_no_harm() -> None:
-    keys.parse(keys.to_pem(keys.generate()), where="k", passphrase=Passphrase("needless"))
+    keys.parse(keys.to_pem(keys.generate()), where="k", passphrases=opening("needless"))
     der = keys.generate().private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    keys.parse(der, where="k", passphrase=Passphrase("needless"))
+    keys.parse(der, where="k", passphrases=opening("needless"))
 
 
 def test_a_key_beside_other_pem_blocks_is_found() -> None:
@@ -75,8 +78,8 @@ def weak_rsa() -> bytes:
 
 
 BAD = {
-    "garbage": (b"\x00\x01garbage", "not a private key"),
-    "empty": (b"", "not a private key"),
+    "garbage": (b"\x00\x01garbage", "is not PEM"),
+    "empty": (b"", "is empty"),
     "truncated": (keys.to_pem(keys.generate())[:120], "the file is cut short"),
     "cut in the middle": (
         keys.to_pem(keys.generate())[:60] + b"\n-----END PRIVATE KEY-----\n",
@@ -97,7 +100,7 @@ BAD = {
     "no signature": (pem(x25519.X25519PrivateKey.generate()), "is of no use in TLS"),
     "weak rsa": (weak_rsa(), "RSA 1024 is refused by OpenSSL"),
     "weak curve": (pem(ec.generate_private_key(ec.SECP224R1())), "TLS 1.3 has no signatures with ECDSA secp224r1"),
-    "encrypted": (keys.to_pem(keys.generate(), Passphrase("x")), "the key is encrypted; give its passphrase"),
+    "encrypted": (keys.to_pem(keys.generate(), Passphrase(b"x")), "is encrypted; give its passphrase"),
 }
 
 
@@ -111,14 +114,14 @@ def test_what_is_no_usable_key_is_refused_by_name(case: str) -> None:
 
 
 def test_a_wrong_passphrase_is_said_to_be_wrong_and_is_not_repeated() -> None:
-    data = keys.to_pem(keys.generate(), Passphrase("right"))
-    with pytest.raises(UsageError, match="is encrypted, and the passphrase does not open it") as caught:
-        keys.parse(data, where="k", passphrase=Passphrase("hunter2"))
+    data = keys.to_pem(keys.generate(), Passphrase(b"right"))
+    with pytest.raises(UsageError, match=r"is encrypted, and the passphrase in [A-Z_]+ does not open it") as caught:
+        keys.parse(data, where="k", passphrases=opening("hunter2"))
     assert "hunter2" not in repr(caught.value) + str(caught.value)
 
 
 def costly(rounds: int) -> bytes:
-    der = encryption.encrypt_pkcs8(b"x" * 64, Passphrase("p"), rounds=1 << 20)
+    der = encryption.encrypt_pkcs8(b"x" * 64, Passphrase(b"p"), rounds=1 << 20)
     old, new = b"\x02\x03\x10\x00\x00", b"\x02\x05" + rounds.to_bytes(5, "big")
     assert old in der
     head, tail = der.split(old)
@@ -135,32 +138,29 @@ def costly(rounds: int) -> bytes:
 @pytest.mark.parametrize("rounds", [1 << 32, 20_000_000])
 def test_a_key_that_would_keep_us_busy_for_hours_is_refused_at_once(rounds: int) -> None:
     hostile = costly(rounds)
-    for data in (hostile, encryption.to_pem("ENCRYPTED PRIVATE KEY", hostile)):
+    for data in (hostile, write_pem("ENCRYPTED PRIVATE KEY", hostile)):
         with pytest.raises(UsageError, match="asks for more than 10000000 rounds"):
-            keys.parse(data, where="k", passphrase=Passphrase("p"))
+            keys.parse(data, where="k", passphrases=opening("p"))
 
 
 def test_a_passphrase_shows_in_no_repr() -> None:
-    assert "hunter2" not in repr(Passphrase("hunter2"))
-    assert "hunter2" not in f"{Passphrase('hunter2')!s}"
+    assert "hunter2" not in repr(Passphrase(b"hunter2"))
+    assert "hunter2" not in f"{Passphrase(b'hunter2')!s}"
 
 
 def test_a_passphrase_file_counts_to_the_end_of_its_first_line(tmp_path: Path) -> None:
-    path = tmp_path / "pass"
     for content in (b"open sesame", b"open sesame\n", b"open sesame\r\nsecond\n"):
-        path.write_bytes(content)
-        assert passphrase.from_file(path).reveal() == b"open sesame"
-    for content in (b"", b"\n", b"x" * 2000):
-        path.write_bytes(content)
-        with pytest.raises(UsageError, match="the passphrase is"):
-            passphrase.from_file(path)
+        assert Passphrase.in_file(SourceFile(tmp_path / "pass", content, 0)).value == b"open sesame"
+    with pytest.raises(UsageError, match="has an empty first line"):
+        Passphrase.in_file(SourceFile(tmp_path / "pass", b"\nsecond\n", 0))
 
 
-def test_a_passphrase_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_passphrase_is_neither_empty_nor_longer_than_openssl_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEY_PASS", "open sesame")
-    assert passphrase.from_environment("KEY_PASS").reveal() == b"open sesame"
-    monkeypatch.setenv("KEY_PASS", "")
-    with pytest.raises(UsageError, match="empty"):
-        passphrase.from_environment("KEY_PASS")
+    assert Source(variable="KEY_PASS").choose("k").value == b"open sesame"
+    for wrong in ("", "x" * 1025):
+        monkeypatch.setenv("KEY_PASS", wrong)
+        with pytest.raises(UsageError, match="the passphrase in KEY_PASS is empty, or longer than 1024 bytes"):
+            Source(variable="KEY_PASS").choose("k")
     with pytest.raises(UsageError, match='"NOT_THERE" is not set'):
-        passphrase.from_environment("NOT_THERE")
+        Source(variable="NOT_THERE").choose("k")

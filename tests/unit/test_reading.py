@@ -149,7 +149,7 @@ def test_a_start_reads_pipes_and_a_reload_says_that_it_cannot(tmp_path: Path) ->
         (tmp_path / "c.toml").write_text(f'{text}key = "{key}"\n')
         config = load_file(tmp_path / "c.toml")
         loaded = load_material(config, PassphraseSource())
-        assert not loaded.poll.look()
+        assert not loaded.poll.check()
         with pytest.raises(TunnelError, match=f"{key}: is a pipe, and was read to its end at the start"):
             load_material(config, PassphraseSource(), config, loaded.inventory.contexts)
 
@@ -186,7 +186,7 @@ def test_a_pipe_is_not_opened_to_see_whether_it_can_be_read(fifo: Path, tmp_path
     text = f'[services.a]\nlisten = "127.0.0.1:0"\ntarget = "127.0.0.1:1"\ncertificate = "{pem}"\nkey = "{fifo}"\n'
     (tmp_path / "c.toml").write_text(text)
     config = load_file(tmp_path / "c.toml")
-    assert not Poll(config).look()
+    assert not Poll(config).check()
     with pytest.raises(OSError, match="No such device or address"):
         os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)  # nobody has it open
     assert not reading._pipes
@@ -260,11 +260,12 @@ OPENS_BY_ITSELF = {
     # The kernel's files.
     "tools.bench.processes", "tools.bench.machine", "tools.bench.process", "observe.processes",
     "daemon.processes.launch", "daemon.system.limits",
-    "daemon.processes.liveness", "daemon.system.privileges", "daemon.listen.bind_errors", "daemon.system.trim",
+    "daemon.processes.liveness", "daemon.system.privileges", "daemon.listen.bind_errors", "daemon.system.memory",
     # /dev/null, what we are installed with, our own units, locks, and files of our own making.
     "cli.app", "cli.entry", "cli.files", "cli.systemd", "tools.pki.files", "daemon.ocsp.stapling",
     "config.files",  # looks whether a file can be opened, and not into it
     "x509.apart",  # a pipe between two processes of ours
+    "tools.top.client",  # memory, which `ssl` reads as a file
     "observe.sinks", "tls.context",  # what is written to, without waiting
     "reading",
 }  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -10,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -19,22 +22,25 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     pkcs7,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support import certificates as made
-from tests.support.material_files import Place
+from tests.support.material_files import Place, opening
 from tests.support.mldsa_keys import elements, encrypted, tlv
 from tlstunnel.access.peer import identity
+from tlstunnel.cli import app
 from tlstunnel.cli.cert import show
 from tlstunnel.config.model import Admin
 from tlstunnel.errors import TunnelError
 from tlstunnel.observe.admin.tls import tls_context
 from tlstunnel.tools.pki import bundle, chain, describe, keys, readers
-from tlstunnel.tools.pki.encryption import to_pem
-from tlstunnel.tools.pki.passphrase import Passphrase, from_file
 from tlstunnel.tools.top.client import client_context
+from tlstunnel.x509.checks import covers, is_for
 from tlstunnel.x509.key import key_type
 from tlstunnel.x509.material import contents_digest, load_credential
 from tlstunnel.x509.passphrase import PassphraseSource
+from tlstunnel.x509.pem import read_file, write_pem
 from tlstunnel.x509.trust import load_ca, load_system_ca
 
 PAIR, CA = made.server("localhost"), made.ca()
@@ -49,7 +55,7 @@ def relabel(label: str, pem: bytes = PEM) -> bytes:
 
 
 def trusted(der: bytes, aux: bytes) -> bytes:
-    return to_pem("TRUSTED CERTIFICATE", der + aux)
+    return write_pem("TRUSTED CERTIFICATE", der + aux)
 
 
 FILES = {
@@ -121,6 +127,181 @@ KEYS = {
 }
 
 
+Said = tuple[int, str]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs a whole command in this process: its exit code, and what it says from the name of a file on."""
+
+    def run(path: Path, *words: str | Path) -> Said:
+        monkeypatch.setattr(sys, "argv", ["tlstunnel", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        text = capsys.readouterr().err
+        return int(ended.value.code or 0), text[text.index(str(path)) :] if text else ""
+
+    return run
+
+
+def written(folder: Path, **keys: Path) -> Path:
+    """A configuration of one service, with these files."""
+    mode = "client" if "ca" in keys else "server"
+    target = "localhost:1" if mode == "client" else "127.0.0.1:1"
+    lines = ["[services.web]", f'mode = "{mode}"', 'listen = ["127.0.0.1:0"]', f'target = "{target}"']
+    path = folder / "tunnel.toml"
+    path.write_text("\n".join(lines + [f'{key} = "{value}"' for key, value in keys.items()]) + "\n")
+    return path
+
+
+def make(path: Path, content: bytes | None) -> Path:
+    """The file; a link to nowhere, or a directory, where the name says so."""
+    if path.name == "link":
+        path.symlink_to("gone")
+    elif path.name == "directory":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    return path
+
+
+# What is wrong with it, and what is said of it as a certificate and as a file of CAs; `None` for nothing wrong.
+BAD: dict[str, tuple[bytes | None, int, str | None, str | None]] = {
+    "missing": (None, 1, "does not exist; check the path", "does not exist; check the path"),
+    "link": (None, 1, *["is a symbolic link to a file that does not exist; link it to another"] * 2),
+    "empty": (b" \n", 2, "is empty; write it anew", "is empty; write it anew"),
+    "directory": (None, 2, "is a directory; name a file in it", "holds no certificates; name a folder with .pem, "
+        ".crt or .cer files, or links made by openssl rehash"),
+    "cut": (PEM[:-40], 2, *["line 1: BEGIN CERTIFICATE without END CERTIFICATE; the file is cut short"] * 2),
+    "cut-der": (PAIR.leaf_der[:-40], 2, *["is DER that is cut short; copy it anew"] * 2),
+    "text": (b"hello", 2, *["is not PEM; it would have a line like -----BEGIN CERTIFICATE-----"] * 2),
+    "page": (b"<!doctype html>", 2, *["is an HTML page, not PEM; a download must have failed"] * 2),
+    "large": (b"x" * (65 << 20), 2, "is larger than", "is larger than 16 MiB; this cannot be the file that was meant"),
+    "crlf": (PEM.replace(b"\n", b"\r\n"), 0, None, None),
+    "mark": (b"\xef\xbb\xbf" + PEM, 0, None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_every_command_says_the_same_of_a_certificates_file(
+    name: str, tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    content, code, what, _ = BAD[name]
+    path = make(tmp_path / name, content)
+    commands: list[tuple[str | Path, ...]] = [
+        ("check", written(tmp_path, certificate=path, key=PAIR.key)), ("cert", "show", path)
+    ]  # fmt: skip
+    if what is not None:  # else these go on to the network
+        pair = ("--cert", path, "--key", PAIR.key)
+        commands += [("status", *pair), *((tool, "localhost:1", *pair) for tool in ("connect", "explain"))]
+    for words in commands:
+        found = command(path, *words)
+        assert found[0] == code, words
+        assert found[1].startswith(f"{path}: {what}" if what else ""), words
+        assert found[1].count("\n") == (what is not None)
+
+
+def test_a_name_that_would_steer_the_terminal_is_written_the_same_way_by_every_command(
+    tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    path = tmp_path / "a\n\x1b[31m\u202e"
+    written_as = Path(f"{tmp_path}/a\\n\\x1b[31m\\u202e")
+    config = tmp_path / "tunnel.toml"
+    config.write_text(written(tmp_path, ca=Path("PATH")).read_text().replace('"PATH"', json.dumps(str(path))))
+    commands = [("check", config), *((tool, "localhost:1", "--ca", path) for tool in ("probe", "connect", "explain"))]
+    said = {command(written_as, *words) for words in commands}
+    assert said == {(1, f"{written_as}: does not exist; check the path\n")}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_every_command_says_the_same_of_a_file_of_cas(name: str, tmp_path: Path, command: Callable[..., Said]) -> None:
+    content, code, _, what = BAD[name]
+    path = make(tmp_path / name, content)
+    commands: list[tuple[str | Path, ...]] = [
+        ("check", written(tmp_path, ca=path)), ("cert", "show", PAIR.certificate, "--ca", path)
+    ]  # fmt: skip
+    if what is not None:  # else these go on to the network
+        commands += [(tool, "localhost:1", "--ca", path) for tool in ("probe", "connect", "explain")]
+        commands += [("status", "--ca", path)]
+    said = {command(path, *words) for words in commands}
+    assert said == {(code, f"{path}: {what}\n" if what else "")}
+
+
+def test_a_key_in_the_place_of_a_certificate_is_called_that_by_every_command(
+    tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    key, wrong = PAIR.key, "holds a private key but no certificate"
+    as_certificate = command(key, "check", written(tmp_path, certificate=key, key=key))
+    assert as_certificate == (2, f"{key}: {wrong}; are certificate and key swapped?\n")
+    assert command(key, "cert", "bundle", "--cert", key, "--out", tmp_path / "x.pem") == as_certificate
+    as_ca = command(key, "check", written(tmp_path, ca=key))
+    assert as_ca == (2, f"{key}: {wrong}; a CA needs no key here\n")
+    for words in (("cert", "show", PAIR.certificate), ("probe", "localhost:1"), ("connect", "localhost:1")):
+        assert command(key, *words, "--ca", key) == as_ca
+    assert command(key, "cert", "show", key) == (0, "")
+
+
+def test_der_in_the_place_of_pem_is_a_ca_everywhere_and_a_tunnels_certificate_nowhere(
+    tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    der = Place(tmp_path).put("server.der", PAIR.leaf_der)
+    assert command(der, "check", written(tmp_path, ca=der)) == (0, "")
+    assert command(der, "cert", "show", der, "--ca", der) == (0, "")
+    what = "is a certificate in DER, not PEM; convert it with openssl x509 -inform DER"
+    assert command(der, "check", written(tmp_path, certificate=der, key=PAIR.key)) == (2, f"{der}: {what}\n")
+    for tool in ("connect", "explain"):
+        assert command(der, tool, "localhost:1", "--cert", der, "--key", PAIR.key) == (2, f"{der}: {what}\n")
+
+
+@pytest.mark.parametrize("passphrase", [b"wrong\n", b"\n", b"", None])
+@pytest.mark.parametrize("kind", ["PEM", "PKCS#12"])
+def test_every_command_says_the_same_where_a_passphrase_does_not_open(
+    kind: str, passphrase: bytes | None, tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    secret = make(tmp_path / "pass", passphrase)
+    locked = tmp_path / "locked"
+    commands: list[tuple[str | Path, ...]] = [("cert", "show", locked, "--passphrase-file", secret)]
+    bundle_of = ("cert", "bundle", "--passphrase-file", secret, "--out", tmp_path / "x.pem")
+    if kind == "PEM":
+        locked.write_bytes(LOCKED)
+        commands += [
+            ("check", written(tmp_path, certificate=PAIR.certificate, key=locked, key_passphrase_file=secret)),
+            (*bundle_of, "--cert", PAIR.certificate, "--key", locked),
+            *((tool, "localhost:1", "--cert", PAIR.certificate, "--key", locked, "--key-passphrase-file", secret)
+              for tool in ("connect", "explain")),
+        ]  # fmt: skip
+    else:
+        locked.write_bytes(made.p12(PAIR, "secret").read_bytes())
+        commands += [
+            ("check", written(tmp_path, p12=locked, key_passphrase_file=secret)), (*bundle_of, "--p12", locked)
+        ]  # fmt: skip
+    of = locked if passphrase == b"wrong\n" else secret
+    expected = {
+        b"wrong\n": (2, f"is encrypted, and the passphrase in {secret} does not open it; correct the passphrase"),
+        b"\n": (2, "is empty; write it anew"),
+        b"": (2, "is empty; write it anew"),
+        None: (1, "does not exist; check the path"),
+    }
+    code, what = expected[passphrase]
+    assert {command(of, *words) for words in commands} == {(code, f"{of}: {what}\n")}
+
+
+def test_the_daemon_says_of_a_file_what_check_says(tmp_path: Path, command: Callable[..., Said]) -> None:
+    for name in ("missing", "directory", "cut"):
+        path = make(tmp_path / name, BAD[name][0])
+        config = written(tmp_path, certificate=path, key=PAIR.key)
+        expected = command(path, "check", config)
+        for words in (
+            ("run", config),
+            ("server", "--listen", "127.0.0.1:0", "--target", "127.0.0.1:1", "--cert", path, "--key", PAIR.key),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", "tlstunnel", *words], capture_output=True, text=True, check=False
+            )
+            assert (done.returncode, done.stderr[done.stderr.index(str(path)) :]) == expected
+
+
 @pytest.mark.parametrize("content", [pytest.param(content, id=name) for name, content in KEYS.items()])
 def test_tunnel_and_cert_agree_about_a_file_with_a_key(content: bytes, tmp_path: Path) -> None:
     place = Place(tmp_path)
@@ -130,14 +311,14 @@ def test_tunnel_and_cert_agree_about_a_file_with_a_key(content: bytes, tmp_path:
     verdicts = []
     for read in (
         lambda: load_credential(files, PassphraseSource()),
-        lambda: keys.load(files.key, from_file(secret)),
-        lambda: bundle.from_pem(PAIR.certificate, files.key, passphrase=from_file(secret)),
+        lambda: keys.load(files.key, PassphraseSource(file=read_file(secret))),
+        lambda: bundle.from_pem(PAIR.certificate, files.key, passphrases=PassphraseSource(file=read_file(secret))),
     ):
         try:
             read()  # type: ignore[no-untyped-call]
             verdicts.append("good")
         except TunnelError as exc:
-            verdicts.append(str(exc).replace(f" in {secret}", ""))
+            verdicts.append(str(exc))
     assert len(set(verdicts)) == 1, verdicts
 
 
@@ -206,6 +387,28 @@ def test_a_trust_store_of_any_kind_is_the_same_for_every_command(kind: str, tmp_
     assert contents_digest([path]) == load_ca(path).digest
 
 
+@given(
+    st.sampled_from(["*", "w*", "www", "x_y", "A-b"]),
+    st.sampled_from(["www", "xn--abc", "A-b", "x_y", "other"]),
+    st.lists(st.sampled_from(["www", "xn--abc", "A-b", "org", "b1"]), max_size=3),
+    st.booleans(),
+    st.sampled_from(["", "."]),
+)
+@settings(max_examples=200, deadline=None)
+def test_names_are_matched_as_openssl_does(
+    first: str, asked: str, parent: list[str], has_parent: bool, end: str
+) -> None:
+    name = ".".join([first, *parent])
+    host = ".".join([asked, *(parent if has_parent else parent[1:])]) + end
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), 1, made.NOW, made.NOW)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    assert covers([name], host) is is_for(certificate, host)
+
+
 def test_what_is_no_certificate_in_a_folder_is_passed_over_with_a_remark(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_bytes(ISSUER)
     (tmp_path / "ca-key.pem").write_bytes(CA.key.read_bytes())
@@ -248,7 +451,7 @@ def test_pkcs12_that_is_cut_short_is_not_called_a_wrong_passphrase(tmp_path: Pat
     with pytest.raises(TunnelError, match="cut short"):
         load_credential(Place(tmp_path).p12(content, b"secret"), PassphraseSource())
     with pytest.raises(TunnelError, match="cut short"):
-        bundle.parse_pkcs12(content, where="x.p12", passphrase=Passphrase("secret"))
+        bundle.parse_pkcs12(content, where="x.p12", passphrases=opening("secret"))
 
 
 def test_an_encrypted_key_in_der_is_not_called_a_certificate(tmp_path: Path) -> None:
@@ -259,7 +462,7 @@ def test_an_encrypted_key_in_der_is_not_called_a_certificate(tmp_path: Path) -> 
             read(path)
     assert readers.guess(der) == "key"
     assert keys.is_encrypted(der)
-    assert keys.public_bytes(keys.load(path, Passphrase("secret"))) == keys.public_bytes(PAIR.private_key)
+    assert keys.public_bytes(keys.load(path, opening("secret"))) == keys.public_bytes(PAIR.private_key)
     plain = PAIR.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     assert not keys.is_encrypted(plain)
 
@@ -272,7 +475,7 @@ def test_a_serial_number_of_zero_is_no_reason_for_a_warning_of_the_library(tmp_p
     whole = tlv(0x30, tlv(0x30, fields) + b"".join(tlv(tag, content) for tag, content in signature))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        files = Place(tmp_path).pair(to_pem("CERTIFICATE", whole), PAIR.key)
+        files = Place(tmp_path).pair(write_pem("CERTIFICATE", whole), PAIR.key)
         credential = load_credential(files, PassphraseSource())
         assert credential.serial == 0
         assert identity(credential.certificate_der).serial == 0
@@ -290,14 +493,14 @@ def test_a_leaf_signed_with_sha_1_keeps_its_intermediate_and_verifies_nowhere(tm
     fields = tlv(0x30, fields + algorithm + b"".join(tlv(tag, content) for tag, content in rest))
     signature = parent.private_key.sign(fields, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
     leaf = tlv(0x30, fields + algorithm + tlv(0x03, b"\0" + signature))
-    files = Place(tmp_path).pair([to_pem("CERTIFICATE", leaf), parent.certificate], pair.key)
+    files = Place(tmp_path).pair([write_pem("CERTIFICATE", leaf), parent.certificate], pair.key)
     assert load_credential(files, PassphraseSource()).chain_der == (parent.leaf_der,)
     found = readers.load_certificates(tmp_path / "server.pem")
     verdict = chain.verify(found[0], found[1:], [CA.leaf], now=made.NOW)
     assert len(verdict.path) == 3
     assert verdict.problems == ("the certificate is signed with SHA-1, which can be forged",)
     forged = leaf[:-1] + bytes([leaf[-1] ^ 1])
-    files = Place(tmp_path).pair([to_pem("CERTIFICATE", forged), parent.certificate], pair.key)
+    files = Place(tmp_path).pair([write_pem("CERTIFICATE", forged), parent.certificate], pair.key)
     assert load_credential(files, PassphraseSource()).chain_der == ()
 
 
@@ -321,10 +524,10 @@ def test_a_passphrase_that_opens_nothing_is_looked_at_for_what_its_owner_does_no
         load_credential(replace(files, key_passphrase_file=secret), PassphraseSource())
     assert "secret" not in str(caught.value)
     with pytest.raises(TunnelError, match=said):
-        keys.load(tmp_path / "server.key", from_file(secret))
+        keys.load(tmp_path / "server.key", PassphraseSource(file=read_file(secret)))
     content = made.p12(pair, "secret").read_bytes()
     with pytest.raises(TunnelError, match=said):
-        bundle.parse_pkcs12(content, where="x.p12", passphrase=from_file(secret))
+        bundle.parse_pkcs12(content, where="x.p12", passphrases=PassphraseSource(file=read_file(secret)))
 
 
 @pytest.mark.parametrize(
@@ -353,7 +556,7 @@ def test_a_link_that_leads_nowhere_is_called_that_by_every_command(tmp_path: Pat
 
 
 def test_a_request_or_a_list_that_is_damaged_is_told_without_the_words_of_a_library() -> None:
-    for label, read in (("CERTIFICATE REQUEST", readers.request), ("X509 CRL", readers.revocation_list)):
+    for label, read in (("CERTIFICATE REQUEST", readers.request), ("X509 CRL", readers.revocation_lists)):
         for body in (b"MIIB", b"!!!!", b""):
             data = b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (label.encode(), body, label.encode())
             with pytest.raises(TunnelError) as caught:
@@ -394,6 +597,14 @@ def known_primes() -> tuple[int, int]:
     return tuple(  # type: ignore[return-value]
         frame + ((number >> 138) + more << 64) for number, more in ((pi, 4743158), (euler, 10965728))
     )
+
+
+def test_a_key_with_the_exponent_3_is_read_as_a_tunnel_reads_it(tmp_path: Path) -> None:
+    key = rsa.generate_private_key(3, 2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    builder = x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), 1, made.NOW, made.NOW)
+    files = Place(tmp_path).pair(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), pem)
+    assert load_credential(files, PassphraseSource()).key_type == key_type(keys.parse(pem, where="k")) == "RSA 2048"
 
 
 def test_an_rsa_key_whose_halves_do_not_fit_is_refused() -> None:

@@ -37,11 +37,17 @@ if _missing:
 
 
 class TLSError(Exception):
-    """A TLS session failed. `reasons` are OpenSSL's reason strings, the first cause first; `verify_code` is its
-    verdict on the peer's certificate (0: no objection)."""
+    """A TLS session failed.
 
-    def __init__(self, reasons: tuple[str, ...], verify_code: int = 0) -> None:
-        self.reasons, self.verify_code = reasons, verify_code
+    Attributes:
+        reasons: OpenSSL's reason strings, the first cause first.
+        verify_code: its verdict on the peer's certificate (0: no objection).
+        objection: what this session's judge said against that certificate (`contexts.set_judge`); None if it raised,
+            or was not asked.
+    """
+
+    def __init__(self, reasons: tuple[str, ...], verify_code: int = 0, objection: object = None) -> None:
+        self.reasons, self.verify_code, self.objection = reasons, verify_code, objection
         super().__init__(reasons, verify_code)
 
     def __str__(self) -> str:

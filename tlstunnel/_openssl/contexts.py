@@ -69,6 +69,10 @@ _VERIFY_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
 _STATUS_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 
+Judge = Callable[[bytes], object]
+"""Says what is against a peer's certificate (DER); None if nothing is."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Protocols:
     ours: tuple[tuple[bytes, Any], ...]
@@ -78,16 +82,18 @@ class _Protocols:
 
 @dataclass(frozen=True, slots=True)
 class _Judgement:
-    judge: Callable[[bytes], bool] | None
-    refused: Callable[[bytes], None] | None
+    judge: Judge
+    refused: Judge | None
     forgives_expired_lists: bool
 
 
 _protocols: dict[int, _Protocols] = {}
 _responses: dict[int, Callable[[bytes], bytes | None]] = {}
 _judgements: dict[int, _Judgement] = {}
-_sessions: dict[int, Callable[[bytes], bool]] = {}
+_sessions: dict[int, Judge] = {}
 """Sessions in which we are the client, by their address: who judges the server's certificate."""
+_objections: dict[int, object] = {}
+"""Sessions whose handshake is failing, by their address: what was said against the peer's certificate."""
 _numbers = itertools.count(1)
 
 
@@ -124,19 +130,20 @@ def set_alpn_choice(context: SSL.Context, protocols: tuple[str, ...], *, rejects
 def set_judge(
     context: SSL.Context,
     mode: int,
-    judge: Callable[[bytes], bool] | None,
+    judge: Judge | None,
     *,
-    refused: Callable[[bytes], None] | None = None,
+    refused: Judge | None = None,
     forgives_expired_lists: bool = False,
 ) -> object:
-    """Let `judge` see the peer's certificate (DER) that OpenSSL has verified, while an alert can still say no.
+    """Let `judge` see the peer's certificate that OpenSSL has verified, while an alert can still say no.
 
-    Not called on resumption, where no certificate is sent. The object returned must live as long as the context, which
-    for a judge is a server's that has its list of CAs for clients already: by that list it is known again.
+    What it says becomes the `objection` of the handshake's TLSError. Not called on resumption, where no certificate is
+    sent. The object returned must live as long as the context, which for a judge is a server's that has its list of CAs
+    for clients already: by that list it is known again.
 
     Args:
         judge: None for a client, where nothing but `forgives_expired_lists` is asked for.
-        refused: told which certificate (DER) OpenSSL refuses itself, before the call that made it do so returns.
+        refused: asked the same of a certificate that OpenSSL refuses itself.
         forgives_expired_lists: use a revocation list that is past its date as if it were not.
     """
     callbacks = _callbacks()
@@ -160,13 +167,21 @@ def ask_sessions(context: SSL.Context, mode: int, *, forgives_expired_lists: boo
     return callbacks
 
 
-def judge_session(ssl: Any, judge: Callable[[bytes], bool] | None) -> None:
+def judge_session(ssl: Any, judge: Judge | None) -> None:
     """The judge of this session, until None ends that: at the latest when the session is freed."""
-    address = int(_ffi.cast("uintptr_t", ssl))
     if judge is None:
-        _sessions.pop(address, None)
+        _sessions.pop(_address(ssl), None)
     else:
-        _sessions[address] = judge
+        _sessions[_address(ssl)] = judge
+
+
+def objection_in(ssl: Any) -> object:
+    """What was said against the certificate of this session's peer in the call that has just failed; said once."""
+    return _objections.pop(_address(ssl), None) if _objections else None
+
+
+def _address(ssl: Any) -> int:
+    return int(_ffi.cast("uintptr_t", ssl))
 
 
 def set_staple(context: SSL.Context, response: Callable[[bytes], bytes | None]) -> object:
@@ -262,24 +277,31 @@ def _split_alpn(wire: bytes) -> list[bytes]:
 
 def _verify(is_good: int, store_context: Any) -> int:
     pointer = _ffi.cast("X509_STORE_CTX *", store_context)
-    entry = _judgements.get(_list_of(_session_of(pointer)))
+    session = _session_of(pointer)
+    entry = _judgements.get(_list_of(session))
     if not is_good:
         if entry is not None and entry.forgives_expired_lists and _forgiven(pointer):
             return 1
+        _objections.pop(_address(session), None)
         if entry is not None and entry.refused is not None:
-            entry.refused(to_der(_lib.X509_STORE_CTX_get0_cert(pointer)))
+            _objections[_address(session)] = entry.refused(to_der(_lib.X509_STORE_CTX_get0_cert(pointer)))
         return 0
-    return _judged(pointer, None if entry is None else entry.judge, X509_V_ERR_APPLICATION_VERIFICATION)
+    return _judged(pointer, session, None if entry is None else entry.judge, X509_V_ERR_APPLICATION_VERIFICATION)
 
 
-def _judged(pointer: Any, judge: Callable[[bytes], bool] | None, verdict: int) -> int:
+def _judged(pointer: Any, session: Any, judge: Judge | None, verdict: int) -> int:
     """What the judge says of a certificate that OpenSSL finds good, if it is the peer's own and not one of its CAs."""
     if _lib.X509_STORE_CTX_get_error_depth(pointer) != 0:
         return 1
     # What raises is refused; and so is everybody by a context or a session that is not known any more.
     before = _lib.X509_STORE_CTX_get_error(pointer)
     _lib.X509_STORE_CTX_set_error(pointer, verdict)
-    if judge is None or not judge(to_der(_lib.X509_STORE_CTX_get_current_cert(pointer))):
+    _objections.pop(_address(session), None)  # of one that could not tell, and whose address this session has now
+    if judge is None:
+        return 0
+    objection = judge(to_der(_lib.X509_STORE_CTX_get_current_cert(pointer)))
+    if objection is not None:
+        _objections[_address(session)] = objection
         return 0
     _lib.X509_STORE_CTX_set_error(pointer, before)
     return 1
@@ -287,8 +309,8 @@ def _judged(pointer: Any, judge: Callable[[bytes], bool] | None, verdict: int) -
 
 def _ask(is_good: int, store_context: Any) -> int:
     pointer = _ffi.cast("X509_STORE_CTX *", store_context)
-    judge = _sessions.get(int(_ffi.cast("uintptr_t", _session_of(pointer))))
-    return _judged(pointer, judge, X509_V_ERR_CERT_REJECTED) if is_good else 0
+    session = _session_of(pointer)
+    return _judged(pointer, session, _sessions.get(_address(session)), X509_V_ERR_CERT_REJECTED) if is_good else 0
 
 
 def _ask_and_forgive(is_good: int, store_context: Any) -> int:

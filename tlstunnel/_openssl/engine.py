@@ -12,7 +12,7 @@ from OpenSSL import SSL
 from tlstunnel._openssl.binding import TLSError, drain_errors, to_der
 from tlstunnel._openssl.binding import ffi as _ffi
 from tlstunnel._openssl.binding import lib as _lib
-from tlstunnel._openssl.contexts import judge_session
+from tlstunnel._openssl.contexts import Judge, judge_session, objection_in
 
 CHUNK = 512 * 1024
 """The most read at once: downloads cost 15 % more with 64 KiB, 8 % more with 128 or 1024 (ladder: chunk-down)."""
@@ -116,12 +116,10 @@ class Engine:
         _lib.SSL_set_SSL_CTX(self._ssl, context._context)
         self._context = context
 
-    def expect(
-        self, host: str, *, is_ip: bool, send_name: str | None, judge: Callable[[bytes], bool] | None = None
-    ) -> None:
+    def expect(self, host: str, *, is_ip: bool, send_name: str | None, judge: Judge | None = None) -> None:
         """Client: verify the server's certificate for `host` (RFC 9525), and send `send_name` as SNI.
 
-        `judge` says of the certificate (DER), in a context that asks (`ask_sessions`), whether it will do besides.
+        `judge` says what is against the certificate besides, in a context that asks (`ask_sessions`).
         """
         if judge is not None:
             judge_session(self._ssl, judge)
@@ -334,7 +332,7 @@ class Engine:
 
     def _failure(self) -> TLSError:
         reasons = drain_errors()
-        return TLSError(reasons, _lib.SSL_get_verify_result(self._ssl))
+        return TLSError(reasons, _lib.SSL_get_verify_result(self._ssl), objection_in(self._ssl))
 
     # What was negotiated; for after the handshake.
 

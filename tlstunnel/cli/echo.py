@@ -13,7 +13,7 @@ from tlstunnel.config.model import Mode
 
 app = typer.Typer(add_completion=False)
 
-_LEFT_OUT = frozenset({"target", "failover", "unsafe_target", "proxy_protocol"})
+_LEFT_OUT = frozenset({"target", "failover", "unsafe_target", "proxy_protocol", "starttls"})
 
 
 def echo(**given: Any) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 from tlstunnel.address import AddressError, TCPAddress, parse_target
 from tlstunnel.cli import explain_network
+from tlstunnel.config.model import CertificateFiles
 from tlstunnel.config.units import UnitError, parse_duration
 from tlstunnel.errors import TunnelError, UsageError
 from tlstunnel.tools.pki import chain as chains
-from tlstunnel.tools.pki import keys, passphrase, readers
+from tlstunnel.tools.pki import readers
 from tlstunnel.tools.pki.profile import Use
 from tlstunnel.tools.tls13 import rehearsal
 from tlstunnel.tools.tls13.client import Client
@@ -24,6 +25,9 @@ from tlstunnel.tools.tls13.narrate import Narrator, TaggedNote
 from tlstunnel.tools.tls13.server_config import ClientAuth, ServerConfig
 from tlstunnel.tools.tls13.signature import Credential, make_credential
 from tlstunnel.tools.tls13.story import Story
+from tlstunnel.x509.key import parse_private_key
+from tlstunnel.x509.material import load_credential
+from tlstunnel.x509.passphrase import PassphraseSource
 
 _ALIASES = {"p-256": NamedGroup.SECP256R1, "prime256v1": NamedGroup.SECP256R1, "p-384": NamedGroup.SECP384R1}
 
@@ -175,9 +179,10 @@ def _credential(visit: Visit) -> Credential | None:
     if visit.cert is None or visit.key is None:
         missing, given = ("--cert", "--key") if visit.cert is None else ("--key", "--cert")
         raise UsageError(missing, f"missing; {given} needs the other half of the pair")
-    secret = passphrase.from_file(visit.key_passphrase_file) if visit.key_passphrase_file else None
-    found = readers.load_certificates(visit.cert)
-    return make_credential(found, keys.load(visit.key, secret), str(visit.key))
+    files = CertificateFiles(certificate=visit.cert, key=visit.key, key_passphrase_file=visit.key_passphrase_file)
+    read = load_credential(files, PassphraseSource.of_this_process())
+    key = parse_private_key(read.key_der, None)
+    return make_credential((read.certificate_der, *read.chain_der), key, str(visit.key))
 
 
 def _verifier(anchors: Any, host: str | None, use: Use = Use.SERVER) -> ChainVerifier:

@@ -40,7 +40,7 @@ def parameters(mode: Mode, titles: tuple[str, ...] | None = None) -> list[inspec
 
 def _parameter(key: Key, default: object) -> inspect.Parameter:
     is_flag = not key.kind.metavar
-    words = [word for word in key.kind.metavar.split("|") if word and word == word.lower()]
+    words = list(key.kind.choices) or [word for word in key.kind.metavar.split("|") if word and word == word.lower()]
     info = typer.Option(
         False if is_flag else None,
         key.option,

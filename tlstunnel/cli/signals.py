@@ -4,7 +4,7 @@ Theory of operation. Signals are held back (blocked) from the entry point on, so
 who knows what to do with it. Who that is depends on the command:
 
     a daemon        keeps them held, also through the execve that gives it an interpreter of its own, until the
-                    supervisor's handlers stand (`daemon.processes.signals`): SIGTERM and SIGINT then drain,
+                    supervisor's handlers stand (`daemon.processes.events`): SIGTERM and SIGINT then drain,
                     SIGHUP reloads, SIGUSR1 reopens the log, as they would have later
     any other       lets them go once its module is imported: each ends it, by KeyboardInterrupt, which `finally` and
                     `with` clean up after

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from tlstunnel.config.source import printable
+from tlstunnel.errors import printable
 
 UsageErrors: type[Exception] = typer.BadParameter.__mro__[1]
 """Base of what typer raises about a command line. Where the class lives has moved with every release; its place above

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from pathlib import Path
 
-from tlstunnel.errors import words_of
-from tlstunnel.reading import is_pipe
+from tlstunnel.reading import UnfitFileError, require_readable
 
 _CREDENTIAL = "cred:"
 
@@ -36,13 +33,17 @@ def find_file(text: str, base: Path, *, may_be_folder: bool = False) -> Path:
         may_be_folder: whether a folder of files is good as well.
 
     Raises:
-        ValueError: no such text can name a file.
+        ValueError: no such text can name a file, or it names something else.
         FileTroubleError: the file is missing or cannot be read.
     """
     path = _locate(text, base)
-    trouble = None if may_be_folder and _can_list(path) else _trouble(path)
-    if trouble and not (text.startswith(_CREDENTIAL) and is_hidden(path)):
-        raise FileTroubleError(f'"{text}": {trouble}')
+    if may_be_folder and _can_list(path):
+        return path
+    try:
+        require_readable(path)
+    except UnfitFileError as exc:
+        if not (text.startswith(_CREDENTIAL) and is_hidden(path)):
+            raise (FileTroubleError if exc.is_machine else ValueError)(f"{path}: {exc}") from exc
     return path
 
 
@@ -102,28 +103,3 @@ def _locate(text: str, base: Path) -> Path:
 
 def _can_list(path: Path) -> bool:
     return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
-
-
-def _trouble(path: Path) -> str | None:
-    """What keeps the file from being read; None if nothing does."""
-    if is_pipe(path):  # opened and closed again, it would be lost to its writer
-        return (
-            None
-            if os.access(path, os.R_OK)
-            else f"{path} cannot be read (permission denied); let tlstunnel's user read it"
-        )
-    try:
-        # Opening is the only honest test of permissions; non-blocking, so that a named pipe does not hold us up.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as exc:
-        if exc.errno == errno.ENOENT and path.is_symlink():
-            return f"{path} is a symbolic link to a file that does not exist; link it to another"
-        if exc.errno == errno.ENOENT:
-            return f"there is no file {path}; create it or correct the path"
-        return f"{path} cannot be read ({words_of(exc)}); let tlstunnel's user read it"
-    try:
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            return f"{path} is a folder; write the path of a file"
-    finally:
-        os.close(fd)
-    return None

@@ -139,6 +139,7 @@ _LIST = Kind(words="string", metavar="LIST", parse=text(str))
 _ALPN = many("string", "NAMES", text(parsers.parse_protocol), may_be_empty=True, has_commas=True)
 _CA = file("PEM", may_be_folder=True)
 _RULES = Kind(words="array of rules", write=lambda rules: [rule_fields(rule) for rule in rules] or None)
+_STARTTLS = dataclasses.replace(choice(m.StartTLS), metavar="PROTOCOL")
 _LOG_TARGET = Kind(
     words=one_of(("stderr", "syslog", "file:PATH"), "`"),
     metavar="stderr|syslog|file:PATH",
@@ -198,8 +199,8 @@ KEYS = (
     Key("client_ca", _CA, _S, _CLIENTS, "The CAs that issue the clients' certificates."),
     Key("crl", files("PEM"), _S | _OUT, _HANDSHAKE, "Revocation list the peer's certificate is checked against."),
     Key("ocsp_staple", choice(m.OCSPStaple), _S, _CERTIFICATE, "Prove that it is not revoked; auto asks its CA."),
-    Key("ocsp_response", files("DER"), _S, _CERTIFICATE, "The proof, as an OCSP responder gave it."),
-    Key("ocsp_cache", _FOLDER, _S, _CERTIFICATE, "Keep fetched proofs in this folder."),
+    Key("ocsp_response", files("DER"), _S, _CERTIFICATE, "OCSP response to staple, as a responder gave it."),
+    Key("ocsp_cache", _FOLDER, _S, _CERTIFICATE, "Keep fetched OCSP responses in this folder."),
     Key("crl_expired", choice(m.CRLExpired), _ENDS, _HANDSHAKE, "What a list past its date is."),
     Key("target_tls", Kind(words="`true`, `false` or table"), _S),
     Key("allow", _RULES, _SNI),
@@ -219,6 +220,8 @@ KEYS = (
     Key("alpn_mismatch", choice(m.ALPNMismatch), _SNI, _HANDSHAKE, "What clients get that offer others."),
     Key("sni_mismatch", choice(m.SNIMismatch), _S | Place.PASSTHROUGH),
     Key("http_hint", _BOOLEAN, _S),
+    Key("starttls", _STARTTLS, _ENDS, _ADDRESSES, f"TLS is asked for in this protocol first: {', '.join(m.StartTLS)}."),
+    Key("starttls_required", _BOOLEAN, _S),
     Key("unsafe_target", _BOOLEAN, _S, _ADDRESSES, "Allow a plaintext target on another machine."),
     Key("unsafe_listen", _BOOLEAN, _C, _ADDRESSES, "Accept plaintext from other machines."),
     Key("unsafe_keylog", _BOOLEAN, _ENDS, _HANDSHAKE, "Honour $SSLKEYLOGFILE: its readers read all traffic."),

@@ -36,6 +36,8 @@ class Kind:
     """What the manual calls it."""
     metavar: str = ""
     """What the help of an option calls it; empty for an option that takes no value."""
+    choices: tuple[str, ...] = ()
+    """All that there is to choose from; empty where there is more."""
     parse: Parse | None = None
     """Makes the model's value of the file's, or raises ValueError; None where code of its own reads the key."""
     write: Callable[[Any], object] = written
@@ -88,7 +90,7 @@ def word(*words: str, make: Callable[[str], object] = str, write: Callable[[Any]
             return make(value)
         raise _fail(value, f"write {one_of(words)}", "not one of its values" if isinstance(value, str) else "")
 
-    return Kind(words=one_of(words, "`"), metavar="|".join(words), parse=parse, write=write)
+    return Kind(words=one_of(words, "`"), metavar="|".join(words), choices=words, parse=parse, write=write)
 
 
 def choice(words: type[enum.StrEnum]) -> Kind:

@@ -15,9 +15,9 @@ from tlstunnel.config.keys import SECTIONS, fields_of, keys_in, make, read_keys
 from tlstunnel.config.model import COMMAND_LINE, Admin, Config, Log, Mode, Process, Service
 from tlstunnel.config.reader import Table
 from tlstunnel.config.service import keys_of, read_service
-from tlstunnel.config.source import FilesError, FileSource, OptionSource, Report, Source, Steps, printable
+from tlstunnel.config.source import FilesError, FileSource, OptionSource, Report, Source, Steps
 from tlstunnel.config.syntax import MAX_DEPTH, depth, explain, has_endless_key, too_deep
-from tlstunnel.errors import ConfigError, Problem, words_of
+from tlstunnel.errors import ConfigError, Problem, printable
 from tlstunnel.reading import UnfitFileError, read_whole
 
 T = TypeVar("T")
@@ -68,11 +68,7 @@ def _read(path: Path) -> bytes:
     try:
         return read_whole(path, MAX_BYTES).data
     except UnfitFileError as exc:
-        raise (FilesError if exc.is_machine else ConfigError)([Problem(str(path), str(exc))]) from exc
-    except (OSError, ValueError) as exc:
-        reason = words_of(exc) if isinstance(exc, OSError) else str(exc)
-        what = f"cannot be read ({reason.lower()}); name a configuration file"
-        raise FilesError([Problem(printable(str(path)), what)]) from exc
+        raise (FilesError if exc.is_machine else ConfigError)([Problem(printable(str(path)), str(exc))]) from exc
 
 
 def from_options(

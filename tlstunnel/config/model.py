@@ -76,11 +76,26 @@ class CRLExpired(enum.StrEnum):
 
 
 class OCSPStaple(enum.StrEnum):
-    """Where the proof comes from that our certificate is not revoked: nowhere, a file, or its CA's responder."""
+    """Where the OCSP response comes from that we staple: nowhere, a file, or the CA's responder."""
 
     OFF = "off"
     FILE = "file"
     AUTO = "auto"
+
+
+class StartTLS(enum.StrEnum):
+    """The protocols in which a client asks for TLS in plaintext, before it speaks TLS."""
+
+    POSTGRES = "postgres"
+    SMTP = "smtp"
+    LMTP = "lmtp"
+    IMAP = "imap"
+    POP3 = "pop3"
+    SIEVE = "sieve"
+    NNTP = "nntp"
+    LDAP = "ldap"
+    MYSQL = "mysql"
+    XMPP = "xmpp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +214,10 @@ class Service:
     sni: tuple[ServerName, ...] = ()
     sni_mismatch: SNIMismatch = SNIMismatch.DEFAULT
     http_hint: bool = True
+    starttls: StartTLS | None = None
+    """What is negotiated before TLS: with the client in server mode, with the target in client mode."""
+    starttls_required: bool = True
+    """Server mode: whether a client that does not ask for TLS is refused."""
     target_tls: TargetTLS | None = None
     """How TLS is originated: always set in client mode; in server mode when target_tls says so."""
     timeouts: Timeouts = Timeouts()

@@ -14,7 +14,7 @@ from tlstunnel.access.policy import Policy, Rule
 from tlstunnel.address import Target, TCPAddress, UnixAddress
 from tlstunnel.config.keys import SHORT_RULES, Values
 from tlstunnel.config.kinds import RULE_FIELDS, text
-from tlstunnel.config.model import ClientAuth, Mode, OCSPStaple, ProxyProtocol, Service
+from tlstunnel.config.model import ClientAuth, Mode, OCSPStaple, ProxyProtocol, ServerName, Service, StartTLS
 from tlstunnel.config.parsers import parse_rule
 from tlstunnel.config.reader import Table
 
@@ -40,6 +40,14 @@ _IDLE: dict[str, tuple[Callable[[Service], bool], tuple[str, str, object]]] = {
     "crl_expired": (
         lambda service: not service.crl and not (service.target_tls and service.target_tls.crl),
         ("has no effect while there is no revocation list; write {}, or remove it", "crl", "ca.crl"),
+    ),
+    "http_hint": (
+        lambda service: service.starttls is not None,
+        ("has no effect where another protocol is spoken before TLS (starttls); remove it", "", None),
+    ),
+    "starttls_required": (
+        lambda service: service.starttls is None,
+        ("has no effect while nothing is spoken before TLS; write {}, or remove it", "starttls", "smtp"),
     ),
     "ocsp_cache": (
         lambda service: service.ocsp_staple is not OCSPStaple.AUTO,
@@ -156,7 +164,7 @@ def _refuse_idle_rules(table: Table, policy: Policy, written: list[str]) -> None
 
 
 def check_ocsp(table: Table, service: Service) -> OCSPStaple:
-    """Where the proof comes from; a response file alone says that it is to be used."""
+    """Where the staple comes from; a response file alone says that it is to be used."""
     is_implied = table.has("ocsp_response") and not table.has("ocsp_staple")
     staple = OCSPStaple.FILE if is_implied else service.ocsp_staple
     if table.is_faulty("ocsp_staple"):
@@ -171,6 +179,48 @@ def check_ocsp(table: Table, service: Service) -> OCSPStaple:
         written = table.spell("ocsp_staple", staple.value)
         table.problem("ocsp_response", f"has no effect beside {written}; remove one of the two")
     return staple
+
+
+def check_starttls(table: Table, service: Service) -> None:
+    """What cannot go together with a protocol that is spoken before TLS, in server mode.
+
+    Where the backend has to speak first it is dialled before the client has said anything, or proved who it is.
+    """
+    if service.starttls is None:
+        return
+    written = table.spell("starttls", service.starttls.value)
+    if table.has("fallback_target"):
+        table.problem(
+            "fallback_target",
+            f"cannot be chosen beside {written}, where the target is reached before a certificate is seen; "
+            "remove one of the two",
+        )
+    if service.target_tls is not None:
+        table.problem("target_tls", f"is for a target that speaks TLS, and {written} for one without; remove one")
+    if not service.starttls_required:
+        _check_plaintext_clients(table, service)
+
+
+def _check_plaintext_clients(table: Table, service: Service) -> None:
+    remedy = f"write {table.spell('starttls_required', True)}, or leave the key out"
+    if service.starttls is StartTLS.XMPP:
+        table.problem("starttls_required", f"cannot be false for XMPP, where the client may only ask for TLS; {remedy}")
+    elif service.client_auth is ClientAuth.REQUIRED or not service.policy.anonymous:
+        table.problem(
+            "starttls_required",
+            f"lets clients in without TLS, and so without the certificate that client_auth demands; {remedy}",
+        )
+
+
+def check_starttls_name(entry: Table, service: Service, name: ServerName) -> None:
+    """Which target it is must not depend on the name, which is told when the target has spoken already."""
+    if service.starttls is not None and service.targets and name.targets != service.targets:
+        written = entry.spell("starttls", service.starttls.value)
+        entry.problem(
+            "target",
+            f"cannot differ by name beside {written}, where it is reached before a name is told; remove it, or write "
+            "a service of its own",
+        )
 
 
 def check_source_address(table: Table, source: str | None, targets: Iterable[Target]) -> None:

@@ -12,7 +12,14 @@ from tlstunnel.config.keys import DEFAULTS, KEYS, MODE, Place, Values, fields_of
 from tlstunnel.config.kinds import boolean
 from tlstunnel.config.model import ClientAuth, CRLExpired, Mode, ServerName, Service, SNIMismatch, TargetTLS, Timeouts
 from tlstunnel.config.reader import Table
-from tlstunnel.config.rules import check_idle, check_ocsp, check_source_address, make_client_policy
+from tlstunnel.config.rules import (
+    check_idle,
+    check_ocsp,
+    check_source_address,
+    check_starttls,
+    check_starttls_name,
+    make_client_policy,
+)
 
 
 def read_service(table: Table, name: str) -> Service:
@@ -115,6 +122,7 @@ def _complete_server(table: Table, service: Service, values: Values) -> Service:
         tls=make_tls(table, values),
         target_tls=target_tls,
     )
+    check_starttls(table, service)
     service = dataclasses.replace(service, sni=_read_names(table, service, _read_server_name))
     if service.target_tls is None and not service.unsafe_target and not _is_mode_guessed(table):
         _check_plaintext_target(table, "target", service.targets)
@@ -247,6 +255,7 @@ def _read_server_name(entry: Table, service: Service) -> ServerName:
     certificate = make_certificates(entry, values) or service.certificate
     policy = make_client_policy(entry, values, service.client_auth, service.policy)
     name = make(ServerName, values, certificate=certificate, policy=policy, tls=make_tls(entry, values))
+    check_starttls_name(entry, service, name)
     if service.target_tls is None and not service.unsafe_target and entry.has("target"):
         _check_plaintext_target(entry, "target", name.targets)
     if service.fallback_target and not policy.anonymous:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlstunnel.errors import ConfigError, Problem
+from tlstunnel.errors import ConfigError, Problem, printable
 
 Steps = tuple[str | int, ...]
 """A key path: the names of tables and keys, and positions in arrays."""
@@ -24,12 +24,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\"}
 
 def quote(text: str) -> str:
     """A TOML basic string."""
-    return '"' + "".join(_ESCAPES.get(char) or printable(char) for char in text) + '"'
-
-
-def printable(text: str) -> str:
-    """The text with everything unprintable escaped: no name or value can break a line or command a terminal."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else _escape(char) for char in text)
+    return '"' + "".join(_ESCAPES.get(char) or (char if char.isprintable() else _escape(char)) for char in text) + '"'
 
 
 def _escape(char: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from tlstunnel.config.source import printable, show
-from tlstunnel.errors import Problem
+from tlstunnel.config.source import show
+from tlstunnel.errors import Problem, printable
 
 _AT = re.compile(r"(.*?) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 _KEY = re.compile(r"[\w.-]+")

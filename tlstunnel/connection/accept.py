@@ -20,7 +20,7 @@ from typing import Any
 from tlstunnel.connection.connection import Connection
 from tlstunnel.connection.dial import set_up
 from tlstunnel.connection.runtime import ServiceRuntime, describe
-from tlstunnel.connection.setup import steps
+from tlstunnel.connection.setup import path_of
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.reactor import Reactor, try_all
 
@@ -52,6 +52,7 @@ class Acceptor:
         "_is_guarded",
         "_is_paused",
         "_is_waiting",
+        "_path",
         "_reactor",
         "_runtime",
         "_say",
@@ -68,6 +69,7 @@ class Acceptor:
         self._say = say
         # The method beneath `socket.accept`: it gives the descriptor without making the wrapper object twice.
         self._accept = sock._accept  # type: ignore[attr-defined]
+        self._path = path_of(runtime)
         self._is_paused = True
         self._is_closed = False
         self._tries = 0
@@ -185,7 +187,7 @@ class Acceptor:
         try_all(runtime.tell_of_room)
 
     def _start(self, connection: Connection) -> None:
-        connection.start(steps(connection))
+        connection.start(self._path)
 
     def _note_failed(self, address: Any) -> None:
         """An error of ours kept this connection from being begun."""

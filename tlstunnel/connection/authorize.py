@@ -8,7 +8,7 @@ from tlstunnel.access.peer import Identity, UnusableCertificateError, identity
 from tlstunnel.access.policy import Decision, Policy, Reason, decide, refusal
 from tlstunnel.config.model import TLSSettings
 from tlstunnel.connection.connection import Connection
-from tlstunnel.connection.refusal import Refusal
+from tlstunnel.connection.refusal import RefusedError
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import TLSEnd
 
@@ -20,7 +20,7 @@ def identify(end: TLSEnd) -> Identity | None:
     """Who the peer is by its certificate; None if it showed none.
 
     Raises:
-        Refusal: the certificate's names can be read in two ways.
+        RefusedError: the certificate's names can be read in two ways.
     """
     certificate = end.engine.peer_certificate()
     if certificate is None:
@@ -28,25 +28,27 @@ def identify(end: TLSEnd) -> Identity | None:
     try:
         return identity(certificate)
     except UnusableCertificateError as exc:
-        raise Refusal(CloseReason.BAD_CERTIFICATE, str(exc)) from None
+        raise RefusedError(CloseReason.BAD_CERTIFICATE, str(exc)) from None
 
 
 def judge(connection: Connection, policy: Policy, who: Identity | None) -> None:
     """Let the client go on, or not; also on a resumed session, where OpenSSL did not ask.
 
     Raises:
-        Refusal: no rule admits it, one denies it, or it resumes a session with a certificate that has expired since.
+        RefusedError: no rule admits it, one denies it, or the certificate of the session it resumes has expired since.
     """
     record = connection.record
     decision = decide(policy, who)
     record.identity = str(who) if who is not None else None
     note(connection, decision)
     if not decision.allowed:
-        raise Refusal(CloseReason.DENIED, refusal(decision, who))
+        raise RefusedError(CloseReason.DENIED, refusal(decision, who))
     # Each resumption brings a new ticket, so a session can outlive the certificate it was made with
     # (RFC 8446 section 4.6.1), and OpenSSL does not look at the dates again.
     if who is not None and record.resumed and time.time() > who.not_after.timestamp():
-        raise Refusal(CloseReason.EXPIRED_CERTIFICATE, f"{who}: expired since the session that it resumes was made")
+        raise RefusedError(
+            CloseReason.EXPIRED_CERTIFICATE, f"{who}: expired since the session that it resumes was made"
+        )
 
 
 def note(connection: Connection, decision: Decision) -> None:
@@ -58,7 +60,7 @@ def require_alpn(end: TLSEnd, settings: TLSSettings) -> None:
     """A server that chose none of our protocols said so by silence (RFC 7301 section 3.1).
 
     Raises:
-        Refusal: it did, and one is required.
+        RefusedError: it did, and one is required.
     """
     if settings.alpn_required and not end.engine.alpn():
-        raise Refusal(CloseReason.NO_SHARED_ALPN, f"backend chose none of {', '.join(settings.alpn)}")
+        raise RefusedError(CloseReason.NO_SHARED_ALPN, f"backend chose none of {', '.join(settings.alpn)}")

@@ -1,8 +1,9 @@
-"""One connection from accept to the end: what carries the steps of `establish`, and the one way out.
+"""One connection from accept to the end: what the steps of `setup` work on, and the one way out.
 
-A connection has three ways to end before there is a link: a step raises, which `_resume` turns into a close reason; its
-deadline passes, which `_late` names; or tlstunnel stops. All of them come to `_end`, which tells both sides what can be
-told and releases what setting up holds. With a link, the link does that. Either way `_report` tells the observer, once.
+A connection has three ways to end before there is a link: a step raises, which becomes a `Refusal`; its deadline
+passes, for which its state has a reason; or tlstunnel stops. All of them come to `_end`, which tells both sides what
+can be told and releases what setting up holds. With a link, the link does that. Either way `_report` tells the
+observer, once.
 
 What raises by an error of ours, in the steps or in ending itself, comes to `on_crash` (see `relay.reactor`). So every
 part of ending may be done again: what it has released, or counted, already is passed over.
@@ -19,40 +20,67 @@ import math
 import select
 import socket
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
-
-import trio
 
 from tlstunnel._openssl import Engine, TLSError
 from tlstunnel.connection import hint, verdict
-from tlstunnel.connection.dial import Dialer, DialError
-from tlstunnel.connection.refusal import Refusal
+from tlstunnel.connection.attempt import Attempt
+from tlstunnel.connection.dial import Dialer
+from tlstunnel.connection.refusal import Refusal, refusal_of
 from tlstunnel.connection.routes import Route
 from tlstunnel.connection.runtime import ServiceRuntime, describe
 from tlstunnel.connection.sessions import TargetEnd
-from tlstunnel.errors import words_of
+from tlstunnel.connection.starttls.negotiation import Negotiation
 from tlstunnel.outcome import CloseReason, Stage
 from tlstunnel.proxy_protocol import End
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
 from tlstunnel.relay.linger import Farewell, drop
 from tlstunnel.relay.link import Link
 from tlstunnel.relay.reactor import try_all
-from tlstunnel.tls.context import Context
-from tlstunnel.tls.firstbytes import NO_ALERT, HelloError
+from tlstunnel.tls.firstbytes import NO_ALERT
 
-_MOMENT_S = 0.01
-"""Before another try for the ledger's lock, whose holder does not go on."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """Where a connection stands, and what happens to it there.
+
+    Attributes:
+        name: for people.
+        step: does what can be done at once; whether the state is over. False: it waits for an edge or for trio.
+        late: why the connection ends when its deadline passes; None where the step itself looks at the clock.
+        gone: why it ends as soon as the client has reset it; None where the step finds that when it reads.
+    """
+
+    name: str
+    step: Callable[[Connection], bool]
+    late: CloseReason | None = CloseReason.HANDSHAKE_TIMEOUT
+    gone: CloseReason | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+Path = Mapping[State, State]
+"""Which state comes after which, in the connections of one service."""
+
+ACCEPTED = State("accepted", lambda _: True)
+OVER = State("over", lambda _: False)
+
+
+_AWAITED = object()
+"""The answer while trio has not given it."""
 
 
 class Connection:
-    """An accepted socket on its way to being a link. Handler and held of the reactor until then."""
+    """An accepted socket on its way to being a link: until then, the reactor's handler of its descriptors, and its
+    deadline."""
 
     __slots__ = (
-        "_answer", "_backend_edges", "_backend_sock", "_dial_began", "_dial_ends", "_has_place", "_is_dialing",
-        "_is_over", "_late", "_place", "_shake_began", "_started", "_steps", "address", "backend", "backend_context",
-        "client", "common_name", "deadline", "destination", "dialer", "expected", "family", "hello", "host", "is_late",
-        "link", "record", "route", "runtime", "source",
+        "_answer", "_path", "_place", "_shake_began", "_started", "_taken", "address", "attempt", "backend", "client",
+        "common_name", "deadline", "destination", "dialers", "expected", "family", "hello", "host", "link",
+        "negotiation", "pieces", "record", "route", "runtime", "source", "state",
     )  # fmt: skip
 
     def __init__(
@@ -62,28 +90,32 @@ class Connection:
         worker = runtime.worker
         reactor = worker.reactor
         self.runtime = runtime
+        self.state = ACCEPTED
         self.family, self.address = family, address
         self.host = "" if family == socket.AF_UNIX else address[0]
         self.source: End = None
         self.destination: End = None
         self.common_name = ""
-        self.route: Route | None = None
         self.hello: hint.FirstMessage | None = None
-        self.dialer: Dialer | None = None
+        """The client's first message."""
+        self.pieces = b""
+        """What has been taken of it while it is not whole."""
+        self.negotiation: Negotiation | None = None
+        """What is said in plaintext before TLS, and perhaps a little after."""
+        self.route: Route | None = None
+        self.dialers: tuple[Dialer, ...] = runtime.routes.default.dialers
+        """Where to: the targets from which one is to be reached."""
+        self.attempt: Attempt | None = None
         self.expected = ""
         self.backend: PlainEnd | None = None
         self.link: Link | None = None
-        self.is_late = False
-        self._place = place
-        self._backend_sock: socket.SocketType | None = None
         self._answer: Any = None
-        self.backend_context: Context | None = None
-        self._backend_edges = 0
-        self._is_dialing = self._is_over = False
-        self._has_place = True
+        self._place = place
+        self._taken = True
         self._started = self._shake_began = reactor.now
         if runtime.is_tls_at_once:
-            engine = runtime.server_engine(runtime.routes.default)
+            self.route = runtime.routes.default
+            engine = runtime.server_engine(self.route)
             self.client: PlainEnd = TLSEnd(sock, worker.scratch, reactor.watch_room, engine, is_server=True)
         else:
             self.client = PlainEnd(sock, worker.scratch, reactor.watch_room)
@@ -91,22 +123,9 @@ class Connection:
 
     # What the steps do with it.
 
-    def admit(self) -> Generator[None, None, None]:
-        """Ask the service's admission about the client that a PROXY header named.
-
-        Raises:
-            Refusal: it is not let in.
-        """
-        worker, admission = self.runtime.worker, self.runtime.admission
-        while admission.is_counting and not worker.ledger.enter():
-            yield from self.ask(_a_moment)
-        try:
-            reason, self._place = admission.admit(self.host, worker.reactor.now)
-        finally:
-            if admission.is_counting:
-                worker.ledger.leave()
-        if reason is not None:
-            raise Refusal(reason)
+    def hold_place(self, place: int | None) -> None:
+        """Own the place that admission counts a client of."""
+        self._place = place
 
     def begin_tls(self, route: Route) -> TLSEnd:
         """From here on the client's end speaks TLS, with this route's certificate."""
@@ -115,31 +134,17 @@ class Connection:
         engine = self.runtime.server_engine(route)
         client = TLSEnd(old.sock, worker.scratch, worker.reactor.watch_room, engine, is_server=True)
         client.is_readable, client.has_hung_up = True, old.has_hung_up
-        self.client = client
+        self.client, self.route = client, route
         return client
 
-    def note_hello(self, hello: hint.FirstMessage) -> None:
-        """The client's first message is here."""
+    def client_said(self, hello: hint.FirstMessage) -> None:
+        """The client's first message is here, whole."""
         self.hello = hello
         if self.runtime.worker.observer.is_detailed:
             hint.describe(self.record, hello)
 
-    def note_handshake(self, client: TLSEnd, route: Route) -> None:
-        """The client's handshake is complete."""
-        engine = client.engine
-        if self.record.server_name is None:
-            self.record.server_name = engine.server_name() or None
-        self._note(engine, has_alpn=route.has_alpn)
-
-    def note_backend_handshake(self, backend: TLSEnd, host: str, dialer: Dialer) -> None:
-        """The handshake with the backend is complete. In client mode it is the one that is counted."""
-        self.dialer = dialer
-        if not self.runtime.is_server:
-            self.record.server_name = host
-            target_tls = self.runtime.service.target_tls
-            self._note(backend.engine, has_alpn=target_tls is not None and bool(target_tls.tls.alpn))
-
-    def _note(self, engine: Engine, *, has_alpn: bool) -> None:
+    def shaken(self, engine: Engine, *, has_alpn: bool) -> None:
+        """The handshake that counts is complete: the client's, in client mode the backend's."""
         record = self.record
         record.version, record.cipher, record.group = engine.version(), engine.cipher(), engine.group()
         record.resumed = engine.is_resumed()
@@ -148,109 +153,95 @@ class Connection:
         record.handshake_s = time.monotonic() - self._shake_began
         self.runtime.worker.observer.handshake_done(record)
 
-    def begin_handshake(self, expected: str, context: Context | None) -> None:
-        """The handshake with the backend begins; it has to show a certificate for this name."""
+    def begin_target_tls(self, engine: Engine, expected: str) -> TargetEnd:
+        """The handshake with the backend begins; it has to show a certificate for the name `expected`."""
+        runtime = self.runtime
+        worker = runtime.worker
+        dialer, plain = self.dialer, self.backend
+        sock = self.target_sock if plain is None else plain.sock
+        backend = TargetEnd(sock, worker.scratch, worker.reactor.watch_room, engine, runtime.sessions, dialer.target)
+        if plain is None:
+            self._hand_over_to(backend)
+        else:
+            backend.is_readable, backend.has_hung_up = True, plain.has_hung_up
+            self.backend = backend
         self.record.with_backend = True
-        self.expected, self.backend_context = expected, context
+        self.expected = expected
         self._shake_began = time.monotonic()
-        self._wait_until(self.runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
-
-    def begin_dial(self) -> None:
-        """Targets are tried from now on, all of them within connect_timeout."""
-        self._dial_began = time.monotonic()
-        self._dial_ends = self.runtime.worker.reactor.now + self.runtime.connect_s
-
-    def wait_for_attempt(self, left: int) -> None:
-        """A target is tried, and `left` with it are still to be tried: each gets its share of the time that is left."""
-        now = self.runtime.worker.reactor.now
-        self._is_dialing, self.is_late = True, False
-        self._late = CloseReason.BACKEND_CONNECT_TIMEOUT
-        share = (self._dial_ends - now) / left if self._dial_ends < math.inf else math.inf
-        self.deadline = now + max(share, 0.0)
+        self.deadline = worker.reactor.now + runtime.handshake_s
+        return backend
 
     @property
-    def attempt_s(self) -> float:
-        """Seconds left for the target being tried."""
-        return self.deadline - self.runtime.worker.reactor.now
-
-    def end_dial(self) -> None:
-        """A target was reached."""
-        self._is_dialing = False
-        self.deadline = math.inf  # what comes next is at once, or sets its own
-        self.record.connect_s = time.monotonic() - self._dial_began
-        self.runtime.worker.observer.dialed(self.record)
-
-    def ask(self, work: Callable[[], Awaitable[Any]]) -> Generator[None, None, Any]:
-        """Let trio do something, and wait for its answer."""
-        self._answer = None
-        self.runtime.worker.bridge.ask(work, self, self.on_answer)
-        while self._answer is None:
-            yield
-        return self._answer
+    def dialer(self) -> Dialer:
+        """Of the target that was reached."""
+        assert self.attempt is not None  # noqa: S101 - the state before this one is over
+        return self.attempt.dialer
 
     @property
-    def backend_sock(self) -> socket.SocketType:
+    def target_sock(self) -> socket.SocketType:
         """The socket to the target, until an end owns it."""
-        assert self._backend_sock is not None  # noqa: S101
-        return self._backend_sock
-
-    def take_backend_sock(self, sock: socket.SocketType) -> None:
-        """Own the socket to a target."""
-        self._backend_sock, self._backend_edges = sock, 0
-
-    def drop_backend_sock(self) -> None:
-        """Close the socket to a target that was not reached."""
-        sock = self._backend_sock
-        if sock is not None:
-            self.runtime.worker.reactor.forget(sock.fileno())
-            sock.close()
-            self._backend_sock = None
+        assert self.attempt is not None and self.attempt.sock is not None  # noqa: S101, PT018 - as above
+        return self.attempt.sock
 
     def plain_backend(self) -> PlainEnd:
         """The target's end, in plaintext."""
         worker = self.runtime.worker
-        backend = PlainEnd(self.backend_sock, worker.scratch, worker.reactor.watch_room)
-        backend.note(self._backend_edges)
-        self.backend, self._backend_sock = backend, None
+        backend = PlainEnd(self.target_sock, worker.scratch, worker.reactor.watch_room)
+        self._hand_over_to(backend)
         return backend
 
-    def tls_backend(self, engine: Engine, dialer: Dialer) -> TargetEnd:
-        """The target's end, in TLS."""
-        worker = self.runtime.worker
-        sock, sessions = self.backend_sock, self.runtime.sessions
-        backend = TargetEnd(sock, worker.scratch, worker.reactor.watch_room, engine, sessions, dialer.target)
-        backend.note(self._backend_edges)
-        self.backend, self._backend_sock = backend, None
-        return backend
+    def begin_negotiation(self, negotiation: Negotiation) -> None:
+        """The two sides speak about TLS from here on, within handshake_timeout."""
+        self.negotiation = negotiation
+        self.plain_backend()
+        self.record.starttls = str(self.runtime.service.starttls)
+        self.deadline = self.runtime.worker.reactor.now + self.runtime.handshake_s
 
-    def say_alert(self, alert: int) -> None:
-        """Refuse the client by a fatal alert in a record of its own (RFC 8446 sections 5.1 and 6), before a session."""
-        self.say(bytes((21, 3, 3, 0, 2, 2, alert)))
+    def _hand_over_to(self, backend: PlainEnd) -> None:
+        assert self.attempt is not None  # noqa: S101 - it was reached
+        backend.note(self.attempt.edges)
+        self.backend, self.attempt.sock = backend, None
 
-    def say(self, data: bytes) -> None:
-        """A last word to the client, outside any session."""
+    def ask(self, work: Callable[[], Awaitable[Any]]) -> None:
+        """Let trio do something, and go on when it is done: see `is_asking` and `take_answer`."""
+        self._answer = _AWAITED
+        self.runtime.worker.bridge.ask(work, self, self.on_answer)
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether trio has not answered yet."""
+        return self._answer is _AWAITED
+
+    def take_answer(self) -> Any:
+        """What trio returned, or what it raised."""
+        answer, self._answer = self._answer, None
+        return answer
+
+    def send_outside(self, data: bytes) -> None:
+        """Send the client something outside any session."""
         with contextlib.suppress(OSError):
             self.client.sock.send(data, socket.MSG_DONTWAIT)
 
-    def link_ends(self, backend: PlainEnd) -> None:
+    def join(self) -> None:
         """Join the ends. From here on the link owns them."""
         runtime = self.runtime
         worker = runtime.worker
         reactor = worker.reactor
+        backend = self.backend or self.plain_backend()
         self.link = Link(
             reactor,
             self.client,
             backend,
             runtime.limits,
             scratch=worker.scratch,
-            cells=worker.observer.row.cells,
+            cells=worker.observer.row.counters,
             forward_cell=runtime.forward_cell,
             reverse_cell=runtime.reverse_cell,
             ends_at=self._started + runtime.max_lifetime_s,
             on_finished=self._on_link_finished,
             on_closed=_nothing,
         )
-        self.hello = None
+        self.hello = self.attempt = self.negotiation = None
         reactor.release(self)
         self.record.live_bytes = self._live_bytes
         self.link.start()
@@ -259,71 +250,67 @@ class Connection:
         link = self.link
         return (0, 0) if link is None else (link.forward.moved, link.reverse.moved)
 
-    # What resumes it.
+    # What moves it on.
 
-    def start(self, steps: Generator[None, None, None]) -> None:
-        """Begin setting up by these steps. What is ready already is served at once.
+    def start(self, path: Path) -> None:
+        """Begin setting up, by this path. What is ready already is served at once.
 
         What is counted as open, or watched, from here on is closed by `_end` and `_report`, whatever is raised.
         """
-        self._steps = steps
+        self._path = path
         runtime = self.runtime
         worker = runtime.worker
         worker.open_connections.add(self)
-        self._wait_until(runtime.handshake_s, CloseReason.HANDSHAKE_TIMEOUT)
+        self.deadline = worker.reactor.now + runtime.handshake_s
         worker.reactor.hold(self)
         worker.reactor.watch(self.client.fd, self)
-        self._resume()
+        self._go_on()
 
     def on_ready(self, fd: int, events: int) -> None:
         if fd == self.client.fd:
             self.client.note(events)
-            if self._is_dialing and events & select.EPOLLERR:
-                # It reset the connection: nobody waits for the backend any more. (A FIN may be a half-close.)
-                self._end(CloseReason.CLIENT_GONE)
+            if events & select.EPOLLERR and self.state.gone is not None:
+                self._end(Refusal(self.state.gone))  # it was a reset: a FIN alone may be a half-close
                 return
         elif self.backend is not None and fd == self.backend.fd:
             self.backend.note(events)
-        else:
-            self._backend_edges |= events  # a target that speaks first may have done so before it has an end
-        self._resume()
+        elif self.attempt is not None:
+            self.attempt.edges |= events  # a target that speaks first may have done so before it has an end
+        self._go_on()
 
     def on_answer(self, answer: Any) -> None:
-        """trio has done what was asked for: what it returned, or what it raised."""
-        if self._is_over:
+        """trio has done what it was asked for: what it returned, or what it raised."""
+        if self.state is OVER:
             if not isinstance(answer, BaseException):
                 answer.close()
             return
         self._answer = answer
-        self._resume()
+        self._go_on()
 
     def on_deadline(self, now: float) -> None:
-        if self._is_dialing:
-            # Another target may still be tried. Where trio dials, it knows the time itself, and answers.
+        late = self.state.late
+        if late is None:
             self.deadline = math.inf
-            if self._backend_sock is not None:
-                self.is_late = True
-                self._resume()
+            self._go_on()
         else:
-            self._end(self._late)
+            self._end(Refusal(late))
 
     def on_crash(self, error: BaseException) -> None:
         if self.link is not None:
             self.link.on_crash(error)
             self.runtime.worker.reactor.release(self)
-        elif self._is_over:
+        elif self.state is OVER:
             self.abandon()  # it is the end that raised
         else:
-            self._end(CloseReason.INTERNAL_ERROR, type(error).__name__)
+            self._end(Refusal(CloseReason.INTERNAL_ERROR, type(error).__name__))
 
     def abandon(self) -> None:
-        self._is_over = True
+        self.state = OVER
         reactor = self.runtime.worker.reactor
         ends = [end for end in (self.client, self.backend) if end is not None]
         try_all(
             lambda: reactor.release(self),
-            lambda: self._steps.close(),  # noqa: PLW0108 - it may not have come to steps
-            self.drop_backend_sock,
+            self._drop_attempt,
             *(functools.partial(drop, reactor, end, self) for end in ends),
             *([] if self.link is None else [self.link.abandon]),
             lambda: self._report(CloseReason.INTERNAL_ERROR, ""),
@@ -334,91 +321,67 @@ class Connection:
         if self.link is not None:
             self.link.finish(CloseReason.DRAINED)
         else:
-            self._end(CloseReason.HANDSHAKE_DRAINED)
+            self._end(Refusal(CloseReason.HANDSHAKE_DRAINED))
 
-    def _resume(self) -> None:
-        if self._is_over:
-            return
+    def _go_on(self) -> None:
+        state = self.state
         try:
-            next(self._steps)
-        except StopIteration:
-            pass
+            while state.step(self):
+                state = self.state = self._path[state]
         except Exception as exc:
             # Of a link that has begun, nothing may come through here but an error of ours.
-            if self.link is not None or not self._end_by(exc):
+            refusal = None if self.link is not None else self._refusal_of(exc)
+            if refusal is None:
                 raise
+            self._end(refusal)
 
-    def _end_by(self, error: Exception) -> bool:
-        """Say why a step failed, if that was not an error of ours."""
-        match error:
-            case TLSError():
-                self._end_handshake(error)
-            case EOFError():
-                self._end(CloseReason.HANDSHAKE_EOF)
-            case DialError() | Refusal():
-                self._end(error.reason, error.detail)
-            case HelloError():
-                if error.alert != NO_ALERT:
-                    self.say_alert(error.alert)
-                self._end(error.close_reason, str(error))
-            case ConnectionError():
-                self._end(CloseReason.HANDSHAKE_RESET)
-            case OSError():
-                self._end(CloseReason.HANDSHAKE_RESET, words_of(error))
-            case _:
-                return False
-        return True
-
-    def _wait_until(self, timeout_s: float, reason: CloseReason) -> None:
-        self.deadline = self.runtime.worker.reactor.now + timeout_s
-        self._late = reason
+    def _refusal_of(self, error: Exception) -> Refusal | None:
+        """What an exception says of this connection; None for an error of ours."""
+        if not isinstance(error, TLSError):
+            return refusal_of(error)
+        record, route = self.record, self.route
+        if isinstance(self.backend, TargetEnd):
+            shown = self.backend.shown()
+            return verdict.of_backend(error, record, self.expected, shown, is_server=self.runtime.is_server)
+        first = None if self.client.at_eof else self.hello
+        settings = self.runtime.service.tls if route is None else route.tls
+        return verdict.of_client(error, record, None if route is None else route.side, first, settings)
 
     # The end.
 
-    def _end_handshake(self, error: TLSError) -> None:
-        """A handshake failed: find out why."""
-        record, runtime = self.record, self.runtime
-        if self.backend is None:
-            first = None if self.client.at_eof else self.hello
-            side = None if self.route is None else self.route.side
-            settings = runtime.service.tls if self.route is None else self.route.tls
-            reason, detail, decision = verdict.of_client(error, record, side, first, settings)
-        else:
-            shown = self.backend.shown() if isinstance(self.backend, TargetEnd) else None
-            reason, detail, decision = verdict.of_backend(
-                error, record, self.backend_context, self.expected, shown, is_server=runtime.is_server
-            )
-        if decision is not None:
-            runtime.worker.observer.judged(record, decision.rule, decision.reason)
-        self._hint(reason, detail)
-        self._end(reason, detail)
-
-    def _hint(self, reason: CloseReason, detail: str) -> None:
-        """Tell a browser what it should have said."""
-        runtime = self.runtime
-        if reason is CloseReason.NOT_TLS and runtime.is_server and runtime.service.http_hint and hint.is_http(detail):
-            self.say(hint.HTTP_ANSWER)
-
-    def _end(self, reason: CloseReason, detail: str = "") -> None:
+    def _end(self, refusal: Refusal) -> None:
         """End before there was a link: tell both sides what can be told, release everything, report."""
-        if self._is_over or self.link is not None:
+        if self.state is OVER or self.link is not None:
             return
-        self._is_over = True
+        self.state = OVER
+        runtime, record, reason = self.runtime, self.record, refusal.reason
+        if refusal.decision is not None:
+            runtime.worker.observer.judged(record, refusal.decision.rule, refusal.decision.reason)
+        if refusal.alert != NO_ALERT:
+            # In a record of its own (RFC 8446 sections 5.1 and 6).
+            self.send_outside(bytes((21, 3, 3, 0, 2, 2, refusal.alert)))
+        elif runtime.service.http_hint and runtime.is_server and hint.is_http(refusal):
+            self.send_outside(hint.HTTP_ANSWER)
+        elif reason.stage is Stage.DIAL and runtime.sorry:
+            self.send_outside(runtime.sorry)
         if self.hello is not None and reason.stage is Stage.HANDSHAKE:
-            hint.describe(self.record, self.hello)
-        detail = hint.complete(reason, detail, self.record, self.hello)
-        reactor = self.runtime.worker.reactor
+            hint.describe(record, self.hello)
+        detail = hint.complete(reason, refusal.detail, record, self.hello)
+        reactor = runtime.worker.reactor
         reactor.release(self)
-        self._steps.close()
-        self.drop_backend_sock()
+        self._drop_attempt()
         for end in (self.client, self.backend):
             if end is None:
                 continue
             with contextlib.suppress(OSError, TLSError):
-                if self.record.handshake_s >= 0 and end is self.client and not end.is_shut:
+                if record.handshake_s >= 0 and end is self.client and not end.is_shut:
                     end.shut()  # after a handshake, close_notify: nothing was promised that is cut now
             Farewell(reactor, end, _nothing)
         self._report(reason, detail)
+
+    def _drop_attempt(self) -> None:
+        if self.attempt is not None:
+            self.attempt.drop(self.runtime.worker.reactor)
 
     def _on_link_finished(self, link: Link, reason: CloseReason, detail: str, error: BaseException | None) -> None:
         record = self.record
@@ -431,7 +394,7 @@ class Connection:
         self.link = None
 
     def _report(self, reason: CloseReason, detail: str) -> None:
-        self._is_over = True
+        self.state = OVER
         record, runtime = self.record, self.runtime
         record.reason = reason
         if detail:
@@ -441,16 +404,10 @@ class Connection:
         if self._place is not None:
             runtime.admission.leave(self._place)
             self._place = None
-        if self._has_place:
+        if self._taken:
             runtime.leave()
-            self._has_place = False
+            self._taken = False
             runtime.tell_of_room()
-
-
-async def _a_moment() -> BlockingIOError:
-    """What `ask` is asked for where there is nothing to know but that time has passed."""
-    await trio.sleep(_MOMENT_S)
-    return BlockingIOError()
 
 
 def _nothing() -> None:

@@ -18,6 +18,7 @@ import trio
 
 from tlstunnel.address import Target, TCPAddress, UnixAddress
 from tlstunnel.config.model import Keepalive
+from tlstunnel.connection.refusal import RefusedError
 from tlstunnel.errors import words_of
 from tlstunnel.outcome import CloseReason
 
@@ -48,33 +49,25 @@ DEFAULT_KEEPALIVE = Keepalive()
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-class DialError(Exception):
-    """A backend could not be reached."""
-
-    def __init__(self, reason: CloseReason, detail: str) -> None:
-        self.reason, self.detail = reason, detail
-        super().__init__(reason, detail)
-
-
 class SourceError(OSError):
     """`source_address` cannot be used; the message says why."""
 
 
-def dial_error(target: Target, error: OSError) -> DialError:
+def dial_error(target: Target, error: OSError) -> RefusedError:
     """What the system said about a target, as a close reason."""
     if isinstance(error, SourceError):
-        return DialError(CloseReason.BACKEND_NO_SOURCE, str(error))
+        return RefusedError(CloseReason.BACKEND_NO_SOURCE, str(error))
     if isinstance(error, socket.gaierror):
-        return DialError(CloseReason.BACKEND_UNRESOLVABLE, f"{target}: {words_of(error)}")
+        return RefusedError(CloseReason.BACKEND_UNRESOLVABLE, f"{target}: {words_of(error)}")
     causes = _leaves(error)
     for cause in causes:
         if isinstance(cause, socket.gaierror):
-            return DialError(CloseReason.BACKEND_UNRESOLVABLE, f"{target}: {words_of(cause)}")
+            return RefusedError(CloseReason.BACKEND_UNRESOLVABLE, f"{target}: {words_of(cause)}")
     first = next((cause for cause in causes if cause.errno in _REASONS), causes[0])
     reason = _REASONS.get(first.errno or 0, CloseReason.BACKEND_UNREACHABLE)
     if isinstance(first, TimeoutError):
         reason = CloseReason.BACKEND_CONNECT_TIMEOUT
-    return DialError(reason, f"{target}: {_words(first)}")
+    return RefusedError(reason, f"{target}: {_words(first)}")
 
 
 def _words(error: OSError) -> str:
@@ -136,7 +129,7 @@ class Dialer:
         `None` when that takes trio: see `finish_slowly`.
 
         Raises:
-            DialError: it failed at once.
+            RefusedError: it failed at once.
         """
         if self._family is None:
             return None
@@ -194,7 +187,7 @@ class Dialer:
         section 3.5), and the socket would hear its own bytes.
 
         Raises:
-            DialError: it is, to itself. The socket is the caller's to close.
+            RefusedError: it is, to itself. The socket is the caller's to close.
         """
         try:
             peer = sock.getpeername()
@@ -209,7 +202,7 @@ class Dialer:
         """After an edge on a socket that `begin` started: whether it is connected; False means not yet.
 
         Raises:
-            DialError: it failed. The socket is the caller's to close.
+            RefusedError: it failed. The socket is the caller's to close.
         """
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
@@ -242,8 +235,8 @@ class Dialer:
             await trio.sleep(_BUSY_RETRY_S)
             try:
                 begun = self.begin()
-            except DialError as exc:
-                raise ConnectionRefusedError(errno.ECONNREFUSED, exc.detail) from None
+            except RefusedError as exc:
+                raise ConnectionRefusedError(errno.ECONNREFUSED, exc.refusal.detail) from None
             if begun is not None:
                 return begun[0]
 

@@ -7,6 +7,7 @@ connections where the log is at debug.
 from __future__ import annotations
 
 from tlstunnel.connection.offers import Ours, compare
+from tlstunnel.connection.refusal import Refusal
 from tlstunnel.observe.record import ConnectionRecord
 from tlstunnel.outcome import CloseReason, Stage
 from tlstunnel.tls import clienthello, ja4, remedies
@@ -183,6 +184,6 @@ def wanted(hello: ClientHello) -> str:
     return hello.server_name_problem or "it asks for no name"
 
 
-def is_http(detail: str) -> bool:
+def is_http(refusal: Refusal) -> bool:
     """Whether `explain` found plain HTTP."""
-    return detail == str(NotTLSError(Speaks.HTTP))
+    return refusal.reason is CloseReason.NOT_TLS and refusal.detail == str(NotTLSError(Speaks.HTTP))

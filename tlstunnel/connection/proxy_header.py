@@ -9,7 +9,7 @@ from tlstunnel import proxy_protocol
 from tlstunnel.config.model import Mode, ProxyProtocol, Service
 from tlstunnel.connection.admission import is_in
 from tlstunnel.connection.connection import Connection
-from tlstunnel.connection.refusal import Refusal
+from tlstunnel.connection.refusal import RefusedError
 from tlstunnel.outcome import CloseReason
 from tlstunnel.proxy_protocol import End, Endpoint, Header, SSLInfo, TLVs
 from tlstunnel.tls.firstbytes import HANDSHAKE
@@ -23,25 +23,25 @@ def check_trust(connection: Connection, service: Service) -> None:
     """Whether this peer may say who its clients are. Unix sockets may: their permissions say so.
 
     Raises:
-        Refusal: it may not.
+        RefusedError: it may not.
     """
     if connection.host and not is_in(connection.host, service.proxy_trusted):
-        raise Refusal(CloseReason.PROXY_HEADER_UNTRUSTED, f"{connection.host} is not in proxy_trusted")
+        raise RefusedError(CloseReason.PROXY_HEADER_UNTRUSTED, f"{connection.host} is not in proxy_trusted")
 
 
 def read_header(data: memoryview) -> Header | None:
     """The header at the start of what has arrived; None while more is needed.
 
     Raises:
-        Refusal: there is none, or it is malformed.
+        RefusedError: there is none, or it is malformed.
     """
     try:
         return proxy_protocol.parse(data)
     except proxy_protocol.MissingHeaderError:
         instead = "it began with TLS" if data[0] == HANDSHAKE else ""
-        raise Refusal(CloseReason.PROXY_HEADER_MISSING, instead) from None
+        raise RefusedError(CloseReason.PROXY_HEADER_MISSING, instead) from None
     except proxy_protocol.ProxyProtocolError as exc:
-        raise Refusal(CloseReason.PROXY_HEADER_MALFORMED, str(exc)) from None
+        raise RefusedError(CloseReason.PROXY_HEADER_MALFORMED, str(exc)) from None
 
 
 def header_for(connection: Connection) -> bytes:

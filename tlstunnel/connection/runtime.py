@@ -14,10 +14,13 @@ from tlstunnel.connection.dial import Dialer
 from tlstunnel.connection.ledger import PER_CONNECTION, Ledger
 from tlstunnel.connection.routes import Route, Routes
 from tlstunnel.connection.sessions import Sessions
+from tlstunnel.connection.starttls.modes import SERVER
 from tlstunnel.observe.observer import Observer
 from tlstunnel.relay.link import Limits
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.tls.store import Material, ServiceContexts
+
+_SORRY = "the service behind this one cannot be reached now"
 
 
 class Waiting(Protocol):
@@ -80,7 +83,7 @@ class ServiceRuntime:
     __slots__ = (
         "_cells", "_next_target", "_taken", "_taken_of_all", "admission", "connect_s", "contexts", "dialers",
         "fallback", "forward_cell", "handshake_s", "index", "is_counted", "is_server", "is_tls_at_once", "limits",
-        "max_lifetime_s", "must_look_first", "reverse_cell", "routes", "service", "sessions", "worker",
+        "max_lifetime_s", "must_look_first", "reverse_cell", "routes", "service", "sessions", "sorry", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, index: int, service: Service, contexts: ServiceContexts) -> None:
@@ -101,13 +104,17 @@ class ServiceRuntime:
         }
         self.fallback = tuple(self.dialers[each] for each in service.fallback_target)
         self.routes = Routes(service, contexts, self.dialers)
-        self.must_look_first = service.accept_proxy_protocol or self.routes.is_needed
+        self.must_look_first = service.accept_proxy_protocol or self.routes.is_needed or service.starttls is not None
+        self.sorry = b""
+        """What a client that waits for a greeting hears where no target can be reached."""
+        if service.starttls is not None and self.is_server:
+            self.sorry = SERVER[service.starttls](service.starttls_required).farewell(_SORRY)
         self.is_tls_at_once = self.is_server and not self.must_look_first
-        self._cells = worker.observer.row.cells
-        self._taken, self._taken_of_all = worker.observer.place_cells(index)
+        self._cells = worker.observer.row.counters
+        self._taken, self._taken_of_all = worker.observer.place_counters(index)
         self.admission = Admission(service, worker.ledger, self._taken, worker.observer.row.index)
         self._next_target = 0
-        self.forward_cell, self.reverse_cell = worker.observer.byte_cells(index)
+        self.forward_cell, self.reverse_cell = worker.observer.byte_counters(index)
         self.is_counted = service.max_connections is not None or worker.max_connections is not None
         """Whether there may be no place: whoever takes one then holds the ledger's lock."""
         self.sessions = Sessions()

@@ -1,12 +1,16 @@
 """How a connection is set up, from accept to the link, top to bottom.
 
-Each function is a generator: it yields whenever it must wait, and `Connection` resumes it when it can go on. So it
-reads like a task and costs like a callback. It ends by joining two ends (`connection.link_ends`), or by raising; what
-it raises, `Connection` turns into a close reason.
+A state waits for one thing, and has one step, which is called whenever that may have come and says whether the state is
+over. The path of a service is which of the states its connections go through, in the order of this file:
 
     server mode       [PROXY header] - [server name] - handshake - identity - dial - [PROXY header, TLS] - link
     client mode       [PROXY header] - dial - [PROXY header] - handshake with the backend - identity - link
     passthrough       [PROXY header] - server name - dial - [PROXY header] - link
+
+Where a protocol speaks in plaintext before TLS (`starttls`), the backend has to be there first, because it greets: in
+server mode the dial comes before everything that is known of the client, and a negotiation stands between it and TLS.
+
+A step that finds that the connection goes no further raises, and `Connection` turns that into a `Refusal`.
 
 What must be known before TLS begins (a PROXY header, the server name) is looked at with MSG_PEEK and stays in the
 socket, whose buffer the kernel bounds. Where nothing must be known the first message is taken: one that comes in pieces
@@ -16,28 +20,33 @@ is kept until it is whole, as much as `tls.firstbytes` allows, for as long as ha
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Generator
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TypeVar, cast
+
+import trio
 
 from tlstunnel import proxy_protocol
 from tlstunnel.access.policy import decide, refusal
 from tlstunnel.address import TCPAddress
 from tlstunnel.config.model import ClientAuth, Mode
 from tlstunnel.connection import hint
+from tlstunnel.connection.attempt import Attempt
 from tlstunnel.connection.authorize import FALLBACK, identify, judge, note, require_alpn
-from tlstunnel.connection.connection import Connection
-from tlstunnel.connection.dial import Dialer, DialError, dial_error
+from tlstunnel.connection.connection import ACCEPTED, Connection, Path, State
+from tlstunnel.connection.dial import dial_error
 from tlstunnel.connection.proxy_header import check_trust, header_for, read_header
-from tlstunnel.connection.refusal import Refusal
-from tlstunnel.connection.routes import Route
+from tlstunnel.connection.refusal import RefusedError
+from tlstunnel.connection.runtime import ServiceRuntime
+from tlstunnel.connection.sessions import TargetEnd
+from tlstunnel.connection.starttls.modes import CLIENT, SERVER
+from tlstunnel.connection.starttls.negotiation import Negotiation, Reason, Step, Verdict
 from tlstunnel.outcome import CloseReason
-from tlstunnel.relay.ends import TLSEnd
-from tlstunnel.relay.reactor import EDGES_AND_ROOM
+from tlstunnel.relay.ends import PlainEnd, TLSEnd
 from tlstunnel.tls import clienthello
 from tlstunnel.tls.clienthello import ClientHello
 from tlstunnel.tls.firstbytes import HelloError
 
-Steps = Generator[None, None, None]
 _Found = TypeVar("_Found")
 
 MAX_LOOK = 72 * 1024
@@ -46,159 +55,148 @@ MAX_LOOK = 72 * 1024
 UNRECOGNIZED_NAME, NO_APPLICATION_PROTOCOL = 112, 120
 """Alerts (RFC 6066 section 3, RFC 7301 section 3.2)."""
 
+MAX_SAID = 16 * 1024
+"""Bytes of a negotiation that are read at once."""
+_REASONS = {reason.label: reason for reason in CloseReason}
 
-def steps(connection: Connection) -> Steps:
-    """The steps of this connection's mode."""
-    runtime = connection.runtime
-    mode = runtime.service.mode
-    if mode is Mode.SERVER:
-        if not runtime.must_look_first:
-            return _serve_at_once(connection)
-        return _serve(connection)
-    return _originate(connection) if mode is Mode.CLIENT else _pass_through(connection)
+_MOMENT_S = 0.01
+"""Before another try for the ledger's lock, whose holder does not go on."""
 
 
-def _serve_at_once(connection: Connection) -> Steps:
-    """Server mode where nothing has to be known before the handshake: the client's end is in TLS from the start."""
-    route = connection.runtime.routes.default
-    client = connection.client
-    assert isinstance(client, TLSEnd)  # noqa: S101
-    yield from _accept_tls(connection, route, client)
-
-
-def _serve(connection: Connection) -> Steps:
-    runtime = connection.runtime
-    if runtime.service.accept_proxy_protocol:
-        yield from _hear_proxy(connection)
-    route = runtime.routes.default
-    if runtime.routes.is_needed:
-        route = yield from _find_route(connection)
-    yield from _accept_tls(connection, route, connection.begin_tls(route))
-
-
-def _accept_tls(connection: Connection, route: Route, client: TLSEnd) -> Steps:
-    """TLS from the client, then on to the route's target."""
-    runtime = connection.runtime
+def path_of(runtime: ServiceRuntime) -> Path:
+    """The states that connections of this service go through."""
     service = runtime.service
-    connection.route = route
-    if connection.hello is None:
-        yield from _meet(connection, client)
-    elif route.tls.alpn_required:
-        _require_alpn(connection)
-    yield from _shake(connection, client)
-    connection.note_handshake(client, route)
-    record = connection.record
-    if record.server_name is None and record.resumed and record.version != "TLSv1.3":
-        record.server_name = _name_in(connection.hello)
-    dialers = route.dialers
-    if service.client_auth is not ClientAuth.NONE:
-        who = identify(client)
-        if who is None and runtime.fallback:
-            dialers = runtime.fallback
-            note(connection, FALLBACK)
-        else:
-            judge(connection, route.policy, who)
-            # Of several the target could take another for the one that was meant (`access.policy`): it is told none.
-            connection.common_name = who.common_names[0] if who is not None and len(who.common_names) == 1 else ""
-    dialer = yield from _dial(connection, dialers)
-    if service.target_tls is None:
-        connection.link_ends(connection.plain_backend())
+    states = [ACCEPTED]
+    if service.accept_proxy_protocol:
+        states += [PROXY_HEADER, ADMISSION]
+    dial, before, after = [DIALING, INTRODUCTION], [], []
+    if service.starttls is not None:
+        before, after = [NEGOTIATION], [AFTERTALK]
+    if service.mode is Mode.SERVER:
+        hello = [SERVER_NAME if runtime.routes.is_needed else CLIENT_HELLO, CLIENT_HANDSHAKE, AUTHORIZATION]
+        states += [*dial, *before, *hello] if before else [*hello, *dial]
+    elif service.mode is Mode.PASSTHROUGH:
+        states += [SERVER_NAME, *dial]
     else:
-        yield from _begin_target_tls(connection, dialer)
-
-
-def _originate(connection: Connection) -> Steps:
-    """Plaintext from the client, TLS to the backend."""
-    if connection.runtime.service.accept_proxy_protocol:
-        yield from _hear_proxy(connection)
-    dialer = yield from _dial(connection, connection.runtime.routes.default.dialers)
-    yield from _begin_target_tls(connection, dialer)
-
-
-def _pass_through(connection: Connection) -> Steps:
-    """TLS goes through untouched; only the server name is read."""
-    if connection.runtime.service.accept_proxy_protocol:
-        yield from _hear_proxy(connection)
-    route = yield from _find_route(connection)
-    yield from _dial(connection, route.dialers)
-    connection.link_ends(connection.plain_backend())
+        states += [*dial, *before]
+    if service.target_tls is not None:
+        states += [TARGET_HELLO, TARGET_HANDSHAKE, TARGET_AUTHORIZATION]
+    return dict(pairwise([*states, *after, RELAYING]))
 
 
 # Before TLS.
 
 
-def _look(connection: Connection, parse: Callable[[memoryview], _Found | None]) -> Generator[None, None, _Found]:
-    """Peek at what has arrived until `parse` has found what it wants.
+def _look(connection: Connection, parse: Callable[[memoryview], _Found | None]) -> _Found | None:
+    """What `parse` finds in what has arrived, at which it only peeks, behind what has been taken; None while more is
+    needed.
 
     Raises:
         EOFError: the client closed first.
         ConnectionResetError: it reset the connection first.
     """
-    client, wire = connection.client, connection.runtime.worker.scratch.wire
-    while True:
-        if client.is_readable:
-            try:
-                size = client.sock.recv_into(wire, MAX_LOOK, socket.MSG_DONTWAIT | socket.MSG_PEEK)
-            except BlockingIOError:
-                size = -1
-            if size >= 0:
-                found = parse(wire[:size]) if size else None
-                if found is not None:
-                    return found
-                if size == 0 or client.has_hung_up:
-                    # What came before a reset can still be looked at, and hides it.
-                    if client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                        raise ConnectionResetError
-                    raise EOFError
-            client.is_readable = False  # more of it brings another edge
-        yield
+    client, wire, pieces = connection.client, connection.runtime.worker.scratch.wire, connection.pieces
+    found = parse(memoryview(pieces)) if pieces else None
+    if found is not None or not client.is_readable:
+        return found
+    try:
+        size = client.sock.recv_into(wire, MAX_LOOK, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+    except BlockingIOError:
+        size = -1
+    if size >= 0:
+        if size:
+            found = parse(memoryview(pieces + wire[:size]) if pieces else wire[:size])
+        if found is not None:
+            return found
+        if size == 0 or client.has_hung_up:
+            # What came before a reset can still be looked at, and hides it.
+            if client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise ConnectionResetError
+            raise EOFError
+    client.is_readable = False  # more of it brings another edge
+    return None
 
 
-def _hear_proxy(connection: Connection) -> Steps:
+def _read_proxy_header(connection: Connection) -> bool:
     """Read the PROXY protocol header of a proxy that we trust, and forget that there is one."""
-    service, record = connection.runtime.service, connection.record
-    check_trust(connection, service)
-    header = yield from _look(connection, read_header)
+    check_trust(connection, connection.runtime.service)
+    header = _look(connection, read_header)
+    if header is None:
+        return False
     connection.client.sock.recv_into(connection.runtime.worker.scratch.wire, header.size, socket.MSG_DONTWAIT)
     if isinstance(header.source, proxy_protocol.Endpoint):
         connection.host = header.source.host
         connection.source, connection.destination = header.source, header.destination
-        record.real_client = str(TCPAddress(header.source.host, header.source.port))
-    if not header.is_local:  # the proxy's own health check is nobody's client
-        # A client the proxy does not know stands under the proxy's own address (section 2.1 of the specification).
-        yield from connection.admit()
+        connection.record.real_client = str(TCPAddress(header.source.host, header.source.port))
+    elif header.is_local:
+        connection.host = ""  # the proxy's own health check is nobody's client
+    # Else a client that the proxy does not know: it stands under the proxy's own address (section 2.1 there).
+    return True
 
 
-def _find_route(connection: Connection) -> Generator[None, None, Route]:
-    """The route of the server name that the client asks for.
+def _admit(connection: Connection) -> bool:
+    """Ask the service's admission about the client that a PROXY header named."""
+    if connection.is_asking:
+        return False
+    worker, admission = connection.runtime.worker, connection.runtime.admission
+    if admission.is_counting and not worker.ledger.enter():
+        connection.ask(_a_moment)
+        return False
+    try:
+        reason, place = admission.admit(connection.host, worker.reactor.now)
+        connection.hold_place(place)
+    finally:
+        if admission.is_counting:
+            worker.ledger.leave()
+    if reason is not None:
+        raise RefusedError(reason)
+    return True
+
+
+async def _a_moment() -> BlockingIOError:
+    """What trio is asked for where there is nothing to know but that time has passed."""
+    await trio.sleep(_MOMENT_S)
+    return BlockingIOError()
+
+
+def _find_route(connection: Connection) -> bool:
+    """Find the route of the server name that the client asks for.
 
     What cannot be read is OpenSSL's to judge, with the service's own certificate: so the answer to it is the same as
     where no name is looked for. In passthrough mode nobody else would answer.
     """
     runtime = connection.runtime
     read = hint.first_hello if runtime.is_server else clienthello.parse
-    first = cast("hint.FirstMessage", (yield from _look(connection, read)))
+    first = cast("hint.FirstMessage | None", _look(connection, read))
+    if first is None:
+        return False
     hello = first if isinstance(first, ClientHello) else None
     if hello is not None:
         connection.record.server_name = hello.server_name
-    connection.note_hello(first)
+    connection.client_said(first)
     route = runtime.routes.default if hello is None else runtime.routes.find(hello.server_name)
     if route is None or not (route.side or route.dialers):
-        connection.say_alert(UNRECOGNIZED_NAME)
-        raise Refusal(CloseReason.UNRECOGNIZED_NAME, hint.wanted(hello) if hello is not None else "")
-    return route
+        wanted = hint.wanted(hello) if hello is not None else ""
+        raise RefusedError(CloseReason.UNRECOGNIZED_NAME, wanted, alert=UNRECOGNIZED_NAME)
+    connection.dialers = route.dialers
+    if runtime.is_server:
+        client = connection.begin_tls(route)
+        _require_alpn(connection)
+        if connection.pieces:
+            _begin_handshake(connection, client, connection.pieces)
+    return True
 
 
 def _require_alpn(connection: Connection) -> None:
     """Refuse a client that offers no application protocol where one is required: OpenSSL asks only about offers.
 
     Raises:
-        Refusal: it offers none.
+        RefusedError: it offers none.
     """
-    hello = _read(connection.hello)
-    if hello is not None and not hello.alpn:
-        connection.say_alert(NO_APPLICATION_PROTOCOL)
-        raise Refusal(CloseReason.NO_SHARED_ALPN, "client offers none")
+    if connection.route is not None and connection.route.tls.alpn_required:
+        hello = _read(connection.hello)
+        if hello is not None and not hello.alpn:
+            raise RefusedError(CloseReason.NO_SHARED_ALPN, "client offers none", alert=NO_APPLICATION_PROTOCOL)
 
 
 def _name_in(first: hint.FirstMessage | None) -> str | None:
@@ -215,148 +213,274 @@ def _read(first: hint.FirstMessage | None) -> ClientHello | None:
         return None
 
 
-def _meet(connection: Connection, client: TLSEnd) -> Steps:
+# TLS with the client.
+
+
+def _take_hello(connection: Connection) -> bool:
     """Begin a handshake with the client's first message, of which the record keeps a copy.
 
     OpenSSL is given it whole, as nearly always it comes: so what is said of a bad one does not depend on its pieces.
     """
-    wire = connection.runtime.worker.scratch.wire
-    pieces = b""
-    while True:
-        while not client.is_readable:
-            yield
+    client, wire = connection.client, connection.runtime.worker.scratch.wire
+    if not isinstance(client, TLSEnd):
+        client = connection.begin_tls(connection.runtime.routes.default)
+    first = hint.first_message(memoryview(connection.pieces)) if connection.pieces else None
+    size = 0
+    while first is None and client.is_readable:
         size = client.take()
         if size:
-            came = memoryview(pieces + wire[:size]) if pieces else wire[:size]
-            first = hint.first_message(came)
-            if first is not None:
-                break
-            pieces = bytes(came)
-    connection.note_hello(first)
-    if connection.route is not None and connection.route.tls.alpn_required:
-        _require_alpn(connection)
-    if pieces:
-        wire[: len(came)] = came
+            pieces = connection.pieces
+            first = hint.first_message(memoryview(pieces + wire[:size]) if pieces else wire[:size])
+            if first is None or pieces:
+                connection.pieces += wire[:size]
+    if first is None:
+        return False
+    connection.client_said(first)
+    _require_alpn(connection)
+    if connection.pieces:
+        _begin_handshake(connection, client, connection.pieces)
+    else:
+        client.handshake(size)
+    return True
+
+
+def _begin_handshake(connection: Connection, client: TLSEnd, came: bytes) -> None:
+    """Begin it with what was taken of the client's socket before."""
+    connection.runtime.worker.scratch.wire[: len(came)] = came
+    connection.pieces = b""
     client.handshake(len(came))
 
 
-def _shake(connection: Connection, end: TLSEnd) -> Steps:
-    """Go on with a handshake until it is complete."""
-    while not (end.is_readable and (size := end.take()) and end.handshake(size)):
-        if end.is_readable:
-            connection.runtime.worker.reactor.again(connection)  # there is more than one step takes, or an EOF
-        yield
+def _shake(connection: Connection, end: TLSEnd) -> bool:
+    """Go on with a handshake; whether it is complete."""
+    if end.is_readable and (size := end.take()) and end.handshake(size):
+        return True
+    if end.is_readable:
+        connection.runtime.worker.reactor.again(connection)  # there is more than one step takes, or an EOF
+    return False
+
+
+def _shake_with_client(connection: Connection) -> bool:
+    client, route, record = connection.client, connection.route, connection.record
+    assert isinstance(client, TLSEnd) and route is not None  # noqa: S101, PT018 - the state before this one is over
+    if not _shake(connection, client):
+        return False
+    if record.server_name is None:
+        record.server_name = client.engine.server_name() or None
+    connection.shaken(client.engine, has_alpn=route.has_alpn)
+    if record.server_name is None and record.resumed and record.version != "TLSv1.3":
+        record.server_name = _name_in(connection.hello)
+    connection.dialers = route.dialers
+    return True
+
+
+def _authorize(connection: Connection) -> bool:
+    """Who the client is, and whether it may go on."""
+    runtime, client, route = connection.runtime, connection.client, connection.route
+    assert isinstance(client, TLSEnd) and route is not None  # noqa: S101, PT018 - as above
+    if runtime.service.client_auth is not ClientAuth.NONE:
+        who = identify(client)
+        if who is None and runtime.fallback:
+            connection.dialers = runtime.fallback
+            note(connection, FALLBACK)
+        else:
+            judge(connection, route.policy, who)
+            # Of several the target could take another for the one that was meant (`access.policy`): it is told none.
+            connection.common_name = who.common_names[0] if who is not None and len(who.common_names) == 1 else ""
+    return True
 
 
 # The backend.
 
 
-def _dial(connection: Connection, dialers: tuple[Dialer, ...]) -> Generator[None, None, Dialer]:
-    """Reach a backend: the targets in order, all within connect_timeout, and introduce the client to it."""
-    runtime, record = connection.runtime, connection.record
-    observer = runtime.worker.observer
-    order = runtime.dial_order(dialers)
-    connection.begin_dial()
-    failure: DialError | None = None
-    for number, dialer in enumerate(order):
-        if failure is not None:
-            observer.dial_failed(runtime.index, failure.reason)
-        record.target = dialer.text
-        connection.wait_for_attempt(len(order) - number)
-        try:
-            yield from _dial_one(connection, dialer)
-        except DialError as exc:
-            connection.drop_backend_sock()
-            runtime.rest(dialer, len(order))
-            failure = exc
-            continue
-        runtime.wake(dialer)
-        connection.end_dial()
-        _introduce(connection, dialer)
-        return dialer
-    raise failure or DialError(CloseReason.BACKEND_UNREACHABLE, "no target")
+def _dial(connection: Connection) -> bool:
+    """Reach one of the targets."""
+    attempt = connection.attempt
+    if attempt is None:
+        if not connection.dialers:
+            raise RefusedError(CloseReason.BACKEND_UNREACHABLE, "no target")
+        attempt = connection.attempt = Attempt(connection.runtime, connection.dialers)
+    is_reached = attempt.is_reached(connection)
+    connection.deadline = attempt.deadline
+    if not is_reached:
+        # Nobody waits for a client whose reset came with its last message. (`State.gone` is about a later one.)
+        client = connection.client
+        if client.has_hung_up and client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise RefusedError(CloseReason.CLIENT_GONE)
+    return is_reached
 
 
-def _introduce(connection: Connection, dialer: Dialer) -> None:
+def _introduce(connection: Connection) -> bool:
+    """Tell the target who the client is, where it wants to know."""
     introduction = header_for(connection)
     if introduction:
         try:
-            # The socket is new: its send buffer takes a header whole.
-            connection.backend_sock.send(introduction)
+            connection.target_sock.send(introduction)  # the socket is new: its send buffer takes a header whole
         except OSError as exc:
-            raise dial_error(dialer.target, exc) from None
+            raise dial_error(connection.dialer.target, exc) from None
+    return True
 
 
-def _dial_one(connection: Connection, dialer: Dialer) -> Steps:
-    reactor = connection.runtime.worker.reactor
-    begun = dialer.begin()
-    if begun is None:
-        _expect_client(connection)
-        answer = yield from connection.ask(dialer.slowly(connection.attempt_s))
-        if isinstance(answer, OSError):
-            raise dial_error(dialer.target, answer)
-        if isinstance(answer, BaseException):
-            try:
-                raise answer
-            finally:
-                del answer  # or its traceback would keep it, and all that was held there, for the collector
-        connection.take_backend_sock(answer)
-        reactor.watch(answer.fileno(), connection)
-        return
-    sock, is_connected = begun
-    connection.take_backend_sock(sock)
-    # On loopback the connection is there when the call returns, although the call says it is in progress.
-    if is_connected or dialer.is_there(sock):
-        reactor.watch(sock.fileno(), connection)
-        return
-    reactor.watch(sock.fileno(), connection, EDGES_AND_ROOM)
-    _expect_client(connection)
-    while not dialer.check(sock):
-        if connection.is_late:
-            raise DialError(CloseReason.BACKEND_CONNECT_TIMEOUT, f"{dialer.text}: not accepted in time")
-        yield
+# What is said before TLS.
 
 
-def _expect_client(connection: Connection) -> None:
-    """Nobody waits for a client whose reset came with its last message. (`Connection.on_ready` sees a later one.)"""
-    client = connection.client
-    if client.has_hung_up and client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        raise Refusal(CloseReason.CLIENT_GONE)
+def _negotiate(connection: Connection) -> bool:
+    """Let client and backend speak until TLS is to begin."""
+    negotiation = connection.negotiation
+    if negotiation is None:
+        service = connection.runtime.service
+        protocol = service.starttls
+        assert protocol is not None  # noqa: S101 - only such a service has this state
+        is_server = connection.runtime.is_server
+        negotiation = SERVER[protocol](service.starttls_required) if is_server else CLIENT[protocol]()
+        connection.begin_negotiation(negotiation)
+        _carry_out(connection, negotiation.start())
+    return _talk(connection, negotiation)
 
 
-def _begin_target_tls(connection: Connection, dialer: Dialer) -> Steps:
-    """TLS to the backend: name and rules are verified in the handshake, before our certificate is shown, and the rules
-    once more after it: a resumed session shows no certificate."""
+def _talk_on(connection: Connection) -> bool:
+    """What the protocol has to say when TLS stands, before the rest is only relayed."""
+    negotiation, backend = connection.negotiation, connection.backend
+    assert negotiation is not None and backend is not None  # noqa: S101, PT018 - the state before this one is over
+    if not negotiation.is_secured:
+        _carry_out(connection, negotiation.secured())
+        if negotiation.verdict is Verdict.GO_ON:
+            end, feed = (connection.client, negotiation.from_client)
+            if not connection.runtime.is_server:
+                end, feed = (backend, negotiation.from_backend)
+            size = end.buffered()  # what came together with the end of the handshake
+            if size:
+                _carry_out(connection, feed(bytes(connection.runtime.worker.scratch.plain[:size])))
+    return _talk(connection, negotiation)
+
+
+def _talk(connection: Connection, negotiation: Negotiation) -> bool:
+    """Feed the negotiation with what comes, as long as it wants to go on; whether it is through."""
+    client, backend = connection.client, connection.backend
+    assert backend is not None  # noqa: S101 - the negotiation has begun
+    while True:
+        for end in (client, backend):
+            if end.has_pending and end.is_writable:
+                end.flush()
+        if client.has_pending or backend.has_pending:
+            return False
+        if negotiation.verdict is Verdict.PLAINTEXT:
+            connection.state = RELAYING
+            connection.join()
+            return False
+        if negotiation.verdict is not Verdict.GO_ON:
+            return True
+        if data := _read_some(connection, backend):
+            _carry_out(connection, negotiation.from_backend(data))
+        elif data := _read_some(connection, client):
+            _carry_out(connection, negotiation.from_client(data))
+        elif client.at_eof:
+            raise EOFError
+        elif backend.at_eof:
+            connection.send_outside(negotiation.farewell("the service behind this one has closed the connection"))
+            raise RefusedError(CloseReason.STARTTLS_BACKEND, "it closed the connection before TLS")
+        elif not (client.is_readable or backend.is_readable):
+            return False
+
+
+def _read_some(connection: Connection, end: PlainEnd) -> bytes:
+    """What has come, as much as a step is to have; empty where nothing has."""
+    if not end.is_readable or end.at_eof:
+        end.is_readable = False
+        return b""
+    size = end.receive(MAX_SAID)
+    if end.failure is not None:
+        raise end.failure
+    return bytes(connection.runtime.worker.scratch.plain[:size])
+
+
+def _carry_out(connection: Connection, step: Step) -> None:
+    """Send what is to be sent.
+
+    Raises:
+        RefusedError: the negotiation has failed.
+    """
+    plain, backend = connection.runtime.worker.scratch.plain, connection.backend
+    assert backend is not None  # noqa: S101 - the negotiation has begun
+    for end, data in ((connection.client, step.to_client), (backend, step.to_backend)):
+        if data:
+            plain[: len(data)] = data
+            end.send(len(data))
+    if step.reason is not None:
+        # In client mode it is the server's side that nothing may be added to.
+        connection.record.with_backend = step.reason is Reason.INJECTED and not connection.runtime.is_server
+        raise RefusedError(_REASONS[step.reason.label], step.detail)
+    connection.pieces = step.tls
+
+
+def _begin_target_tls(connection: Connection) -> bool:
+    """Begin TLS with the backend: name and rules are verified in the handshake, before our certificate is shown."""
     runtime = connection.runtime
-    target_tls = runtime.service.target_tls
-    assert target_tls is not None  # noqa: S101 - the caller knows that TLS is wanted
-    context = runtime.contexts.target
-    engine: Any = runtime.client_engine()
-    backend = connection.tls_backend(engine, dialer)
-    target = dialer.target
+    target_tls, context = runtime.service.target_tls, runtime.contexts.target
+    assert target_tls is not None and context is not None  # noqa: S101, PT018 - only such a service has this state
+    target = connection.dialer.target
     name = target_tls.server_name or (target.host if isinstance(target, TCPAddress) else "localhost")
     is_ip = TCPAddress(name, 1).is_literal
     # An IP address is verified but never sent as SNI (RFC 6066 section 3).
     host = name.partition("%")[0] if is_ip else name.rstrip(".")
-    judge = None if context is None or context.judge is None else context.is_good
-    engine.expect(host, is_ip=is_ip, send_name=None if is_ip else host, judge=judge)
+    engine = runtime.client_engine()
+    backend = connection.begin_target_tls(engine, host)
+    engine.expect(host, is_ip=is_ip, send_name=None if is_ip else host, judge=context.judge)
     session = runtime.sessions.take(target)
     if session is not None:
         engine.resume(session)
-    connection.begin_handshake(host, context)
     backend.begin()
-    yield from _shake(connection, backend)
-    connection.note_backend_handshake(backend, host, dialer)
+    return True
+
+
+def _shake_with_target(connection: Connection) -> bool:
+    runtime, backend = connection.runtime, connection.backend
+    target_tls = runtime.service.target_tls
+    assert isinstance(backend, TLSEnd) and target_tls is not None  # noqa: S101, PT018 - as above
+    if not _shake(connection, backend):
+        return False
+    if not runtime.is_server:
+        connection.record.server_name = connection.expected
+        connection.shaken(backend.engine, has_alpn=bool(target_tls.tls.alpn))
+    return True
+
+
+def _authorize_target(connection: Connection) -> bool:
+    """Who the backend is, and whether it will do: once more, because a resumed session shows no certificate."""
+    runtime, backend = connection.runtime, connection.backend
+    target_tls = runtime.service.target_tls
+    assert isinstance(backend, TargetEnd) and target_tls is not None  # noqa: S101, PT018 - as above
     who = identify(backend)
     if who is None:
-        raise Refusal(CloseReason.BAD_CERTIFICATE, "backend showed no certificate")
+        raise RefusedError(CloseReason.BAD_CERTIFICATE, "backend showed no certificate")
     decision = None if target_tls.verify is None else decide(target_tls.verify, who)
-    if runtime.service.mode is Mode.CLIENT:  # in server mode the record is about the client
+    if not runtime.is_server:  # in server mode the record is about the client
         connection.record.identity = str(who)
         if decision is not None:
             note(connection, decision)
     if decision is not None and not decision.allowed:
-        raise Refusal(CloseReason.DENIED, f"backend {refusal(decision, who, is_server=True)}")
+        raise RefusedError(CloseReason.DENIED, f"backend {refusal(decision, who, is_server=True)}")
     require_alpn(backend, target_tls.tls)
     backend.hold_tickets(who.not_after.timestamp())
-    connection.link_ends(backend)
+    return True
+
+
+def _join(connection: Connection) -> bool:
+    connection.join()
+    return False
+
+
+PROXY_HEADER = State("proxy header", _read_proxy_header)
+ADMISSION = State("admission", _admit)
+SERVER_NAME = State("server name", _find_route)
+CLIENT_HELLO = State("client hello", _take_hello)
+CLIENT_HANDSHAKE = State("client handshake", _shake_with_client)
+AUTHORIZATION = State("authorization", _authorize)
+DIALING = State("dialing", _dial, late=None, gone=CloseReason.CLIENT_GONE)
+INTRODUCTION = State("introduction", _introduce)
+NEGOTIATION = State("negotiation", _negotiate)
+TARGET_HELLO = State("target hello", _begin_target_tls)
+TARGET_HANDSHAKE = State("target handshake", _shake_with_target)
+TARGET_AUTHORIZATION = State("target authorization", _authorize_target)
+AFTERTALK = State("aftertalk", _talk_on)
+RELAYING = State("relaying", _join)

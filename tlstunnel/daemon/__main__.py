@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tlstunnel.daemon.processes import signals
+from tlstunnel.daemon.processes.events import hold_signals
 from tlstunnel.daemon.processes.launch import forget_settings, receive
 from tlstunnel.daemon.processes.supervisor import run
 from tlstunnel.errors import TunnelError
@@ -19,7 +19,7 @@ def main() -> None:
         for line in str(exc).splitlines():
             sys.stderr.write(f"tlstunnel: {line}\n")
         status = exc.exit_code
-    signals.hold()  # the interpreter takes its handlers away before it ends
+    hold_signals()  # the interpreter takes its handlers away before it ends
     sys.exit(status)
 
 

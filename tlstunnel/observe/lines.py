@@ -30,14 +30,20 @@ _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 _TEXT_FIELDS = (
-    "server_name", "alpn", "identity", "claimed", "rule", "real_client", "client_versions", "ja4", "detail",
+    "starttls", "server_name", "alpn", "identity", "claimed", "rule", "real_client", "client_versions", "ja4", "detail",
 )  # fmt: skip
 """Written where they are known."""
 Value = str | int | float | bool | None
 
 # Endings that a public listener sees all day and that ask nothing of the operator.
 _EVERYDAY = frozenset(
-    (CloseReason.NOT_TLS, CloseReason.HANDSHAKE_EOF, CloseReason.HANDSHAKE_RESET, CloseReason.HANDSHAKE_DRAINED)
+    (
+        CloseReason.NOT_TLS,
+        CloseReason.STARTTLS_MALFORMED,
+        CloseReason.HANDSHAKE_EOF,
+        CloseReason.HANDSHAKE_RESET,
+        CloseReason.HANDSHAKE_DRAINED,
+    )
 )
 
 
@@ -147,6 +153,7 @@ class JSONLines:
                 "client": _cut(record.client),
                 "real_client": _cut(record.real_client),
                 "target": record.target,
+                "starttls": record.starttls,
                 "server_name": _cut(record.server_name),
                 "version": record.version,
                 "cipher": record.cipher,

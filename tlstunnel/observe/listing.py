@@ -1,14 +1,14 @@
-"""Lists of open connections: the admin process asks, each worker answers from its own memory.
+"""Lists of open connections: the admin process requests, each worker replies from its own memory.
 
 One pair of connected seqpacket sockets per worker slot, made by the supervisor before it forks and kept open by it, so
 that a replacement goes on answering where a dead worker stopped. One request is one packet, one reply is one packet:
 
-    request   {"ask": 7, "after": 0, "limit": 100, "service": null, "sort": "id"}
-    reply     {"ask": 7, "open": 2310, "more": true, "connections": [{...}, ...]}
+    request   {"number": 7, "after": 0, "limit": 100, "service": null, "sort": "id"}
+    reply     {"number": 7, "open": 2310, "more": true, "connections": [{...}, ...]}
 
 A reply holds at most `MAX_LIMIT` connections and `MAX_REPLY` bytes. Making one costs a worker about 0.3 microseconds
 for each connection it has open, so a list over ten thousand delays its relay by a few milliseconds; a worker that
-cannot send a reply without waiting drops it, and the asker runs into its own deadline.
+cannot send a reply without waiting drops it, and the admin process gives up at its deadline.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SORTS = ("id", "bytes", "age")
 class ListingRequest:
     """Which open connections are wanted."""
 
-    ask: int = 0
+    number: int = 0
     """Repeated in the reply, so that an answer that came too late is recognised."""
     after: int = 0
     """Only ids above this one: the place where the previous page ended. For sort "id"."""
@@ -98,7 +98,7 @@ def reply_to(request: ListingRequest, records: Iterable[ConnectionRecord]) -> by
             break
         rows.append(row)
     more = "true" if len(rows) < len(chosen) else "false"
-    return f'{{"ask":{request.ask},"open":{found},"more":{more},"connections":[{",".join(rows)}]}}'.encode()
+    return f'{{"number":{request.number},"open":{found},"more":{more},"connections":[{",".join(rows)}]}}'.encode()
 
 
 def describe(record: ConnectionRecord, now: float) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""The log: records of connections and messages, filtered, rate-limited where they are noise, never waited for.
+"""The log: records of connections and messages, filtered and rate-limited. Nothing ever waits for it.
 
     Log.connection, .rejected, .message      what happened
         lines.py                             one line of text or JSON
-    outbox.py                                lines not yet written: bounded; what does not fit is dropped and counted
-        sinks.py                             stderr, file, syslog: a write that would wait is refused
+    sinks.Outbox                             lines not yet written: bounded; what does not fit is dropped and counted
+        sinks.Sink                           stderr, file, syslog: a write that would wait is refused
 
 A worker's log is batched: lines gather during a turn of the loop and `flush` writes them in a few large writes.
 `tick`, about once a second, tries again what could not be written and reports what was left out. Each process has its
@@ -11,37 +11,35 @@ own `Log`; all share the descriptors that `open_log` opened before the fork.
 
 What is left out, and how one learns of it:
 
-    below the level         nothing is said
+    below the level         not at all
     refusals                of limits and networks, which a flood brings by the thousand: the first per service and
                             reason in `INTERVAL_S` is written, then one line with the number of the others.
     noise                   connections with a wrong PROXY header, and in text every one that ended before bytes could
                             move: scanners, strangers, a backend that is down. The same with the first `BURST`. JSON
                             has a record for every connection that came past admission, so that records can be counted.
     no room to write        one line with the number of lines lost, as soon as there is room again
-    no room until the end   `finish` waits for the reader for ENDING_S. What it did not take by then is counted, and
-                            whoever survives the process says so: its row of the counters holds how many lines no line
-                            has told of (`ProcessSeries.log_unsaid`, `.log_waiting`), also after it was killed
+    no room until the end   `finish` waits for the reader for ENDING_S, and counts what it did not take by then. The
+                            supervisor reports it, also of a worker that was killed: the worker's row has the number of
+                            lines that no line has reported (`ProcessSeries.log_unreported`, `.log_waiting`)
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from tlstunnel.config.model import Log as LogSettings
 from tlstunnel.errors import words_of
 from tlstunnel.observe.counters import Row
 from tlstunnel.observe.lines import LEVEL_OF, LEVELS, JSONLines, TextLines, Value
-from tlstunnel.observe.outbox import Outbox
-from tlstunnel.observe.ratelimit import INTERVAL_S, Limiter
 from tlstunnel.observe.record import ConnectionRecord
 from tlstunnel.observe.series import ProcessSeries
-from tlstunnel.observe.sinks import Sink, open_sink
+from tlstunnel.observe.sinks import Outbox, Sink, open_sink
 from tlstunnel.outcome import CloseReason, Fault, Stage
 
-__all__ = ["ENDING_S", "INTERVAL_S", "Log", "open_log"]
-
+INTERVAL_S = 10.0
 BURST = 10
 """Lines of one kind in an interval of INTERVAL_S before the rest is only counted."""
 LIMITS = frozenset(
@@ -94,7 +92,7 @@ class Log:
         self._events = Limiter(monotonic, 1)
         self._row: Row | None = None
         self._series: ProcessSeries | None = None
-        self._shown = (0, 0)
+        self._published = (0, 0)
 
     def begin_in_child(self, *, batched: bool = False) -> None:
         """In a process just forked: start afresh. What waits is its parent's to write, and what it lost its parent's
@@ -106,7 +104,7 @@ class Log:
         self._outbox = Outbox(self._sink)
         self._batched = batched
         self._row = self._series = None
-        self._shown = (0, 0)
+        self._published = (0, 0)
 
     def count_on(self, row: Row, series: ProcessSeries) -> None:
         """Count lines lost and suppressed in this row of the counters, and show there how many nobody was told of."""
@@ -186,11 +184,11 @@ class Log:
         if self._outbox.lost and not self._outbox:
             text = f"log: nothing took them, lines lost: {self._outbox.lost}"
             fields = {"count": self._outbox.lost}
-            self._outbox.admit_loss("warning", self._lines.message("warning", self._wall(), "dropped", text, fields))
-        self._show()
+            self._outbox.report_loss("warning", self._lines.message("warning", self._wall(), "dropped", text, fields))
+        self._publish_loss()
 
     def finish(self, within_s: float = ENDING_S) -> int:
-        """The process ends: write what waits, and wait for whoever reads it, `within_s` at most.
+        """The process ends: write what waits, and wait for the log's reader, `within_s` at most.
 
         Returns how many lines were lost without a line that tells of it; 0 if the reader took everything. Nothing is
         waited for where the place does not take lines at all (disk full, reader gone).
@@ -201,7 +199,7 @@ class Log:
             self._sink.wait(left)
             self.flush()
         self._count(self._outbox.abandon(), 0)
-        self._show()
+        self._publish_loss()
         return self._outbox.lost
 
     def reopen(self) -> None:
@@ -233,17 +231,17 @@ class Log:
         if not self._batched:
             self.flush()
 
-    def _show(self) -> None:
-        """Keep the row's cells true for whoever finds them when this process is gone."""
-        shown = (self._outbox.lost, len(self._outbox))
-        if shown != self._shown and self._row is not None and self._series is not None:
-            self._shown = shown
-            self._row.cells[self._series.log_unsaid], self._row.cells[self._series.log_waiting] = shown
+    def _publish_loss(self) -> None:
+        """Publish in our row what is lost and what waits: the supervisor reads it when this process is gone."""
+        loss = (self._outbox.lost, len(self._outbox))
+        if loss != self._published and self._row is not None and self._series is not None:
+            self._published = loss
+            self._row.counters[self._series.log_unreported], self._row.counters[self._series.log_waiting] = loss
 
     def _count(self, lost: int, suppressed: int) -> None:
         if self._row is not None and self._series is not None:
-            self._row.cells[self._series.log_dropped] += lost
-            self._row.cells[self._series.log_suppressed] += suppressed
+            self._row.counters[self._series.log_dropped] += lost
+            self._row.counters[self._series.log_suppressed] += suppressed
 
 
 def open_log(settings: LogSettings, environ: Mapping[str, str] = os.environ) -> Log:
@@ -254,3 +252,57 @@ def open_log(settings: LogSettings, environ: Mapping[str, str] = os.environ) -> 
     """
     is_dumb = bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
     return Log(open_sink(settings.target, environ), settings, colour=not is_dumb)
+
+
+@dataclass(slots=True)
+class Window:
+    """One kind of line since its interval began."""
+
+    level: str
+    subject: str
+    """The service, or nothing."""
+    kind: str
+    """A reason's label or an event: together with the subject from a bounded set."""
+    text: str
+    began: float
+    count: int = 0
+
+    def suppressed(self, burst: int) -> int:
+        return max(0, self.count - burst)
+
+
+class Limiter:
+    """Lets a few lines of a kind through in every interval and counts the others.
+
+    Args:
+        monotonic: the clock.
+    """
+
+    __slots__ = ("_burst", "_monotonic", "_windows")
+
+    def __init__(self, monotonic: Callable[[], float], burst: int) -> None:
+        self._monotonic = monotonic
+        self._burst = burst
+        self._windows: dict[tuple[str, str], Window] = {}
+
+    def admits(self, level: str, subject: str, kind: str, text: str) -> bool:
+        """Whether this line may be written; counts it if not."""
+        window = self._windows.get((subject, kind))
+        if window is None:
+            window = self._windows[subject, kind] = Window(level, subject, kind, text, self._monotonic())
+        window.count += 1
+        return window.count <= self._burst
+
+    def ended(self, *, everything: bool = False) -> Iterator[tuple[Window, int, float]]:
+        """The windows whose interval is over and that hold something back, how many lines, and over how many seconds.
+        Everything: also those whose interval is not over.
+
+        The next line of such a kind begins a new window.
+        """
+        now = self._monotonic()
+        over = [window for window in self._windows.values() if everything or now - window.began >= INTERVAL_S]
+        for window in over:
+            del self._windows[window.subject, window.kind]
+            held_back = window.suppressed(self._burst)
+            if held_back:
+                yield window, held_back, now - window.began

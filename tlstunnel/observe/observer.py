@@ -1,8 +1,8 @@
-"""What a worker tells of its connections: it counts them, and writes them to the log.
+"""A worker's report of its connections: in the counters, and in the log.
 
-One owner of the counting rules (`outcome.py` states them): whoever sets connections up reports what happened, and this
-module decides what that counts as. Every method is called at most once per connection, together about three
-microseconds; bytes are not reported here, the relay adds them to the counters itself while they move.
+This module alone applies the counting rules (`outcome.py` states them): the code that sets a connection up reports what
+happened, and this module decides what that counts as. Every method is called at most once per connection, together
+about three microseconds. Bytes are not reported here: the relay adds them to the counters while they move.
 
     accepted ---- opened ---- [handshake_done] ---- [judged] ---- [dialed] ---- closed
           \\---- rejected (not worth a record: refused before anything was set up)
@@ -18,7 +18,7 @@ from typing import Protocol
 
 from tlstunnel.observe.counters import Row
 from tlstunnel.observe.record import ConnectionRecord, Identifiers
-from tlstunnel.observe.series import GROUP_NAMES, Schema
+from tlstunnel.observe.series import GROUP_NAMES, Series
 from tlstunnel.outcome import CloseReason, Stage
 
 
@@ -32,47 +32,47 @@ class RecordLog(Protocol):
         """Write the record of a connection that ended."""
 
     def rejected(self, service: str, client: str, reason: CloseReason) -> None:
-        """Note a connection that was refused; many of them make few lines."""
+        """Log a connection that was refused; many of them make few lines."""
 
 
 class Observer:
     """One worker's view of its connections.
 
     Args:
-        schema: the series of the worker's configuration.
+        series: those of the worker's configuration.
         row: the worker's row of the counters.
         log: where records are written.
     """
 
-    __slots__ = ("_cells", "_floats", "_identifiers", "_log", "_services", "is_detailed", "open", "process", "row")
+    __slots__ = ("_counters", "_floats", "_identifiers", "_log", "_services", "is_detailed", "open", "process", "row")
 
-    def __init__(self, schema: Schema, row: Row, log: RecordLog) -> None:
+    def __init__(self, series: Series, row: Row, log: RecordLog) -> None:
         self.row = row
         self.open: dict[int, ConnectionRecord] = {}
         """The connections open now, by id, oldest first."""
-        self.process = schema.process
+        self.process = series.process
         self.is_detailed = log.is_enabled("debug")
         """Whether records of successful connections, too, say what the client offered."""
-        self._services = schema.services
-        self._cells = row.cells
+        self._services = series.services
+        self._counters = row.counters
         self._floats = row.floats
         self._log = log
         self._identifiers = Identifiers()
 
-    def byte_cells(self, service_index: int) -> tuple[int, int]:
-        """The cells of `row.cells` to which the relay adds forward and reverse bytes as they move."""
-        series = self._services[service_index]
-        return series.bytes_forward, series.bytes_reverse
+    def byte_counters(self, service_index: int) -> tuple[int, int]:
+        """Where in `row.counters` the relay adds forward and reverse bytes as they move."""
+        counters = self._services[service_index].bytes
+        return counters["forward"], counters["reverse"]
 
-    def place_cells(self, service_index: int) -> tuple[int, int]:
-        """The cells of `row.cells` in which places of max_connections are counted: the service's, the daemon's."""
+    def place_counters(self, service_index: int) -> tuple[int, int]:
+        """Where in `row.counters` places of max_connections are counted: the service's, the daemon's."""
         return self._services[service_index].taken, self.process.taken
 
     def opened(self, service_index: int, client: str) -> ConnectionRecord:
         """A connection was accepted and will be set up. Its record must reach `closed`, whatever happens."""
-        series = self._services[service_index]
-        record = ConnectionRecord(self._identifiers.next(), service_index, series.name, client)
-        self._cells[series.active] += 1
+        service = self._services[service_index]
+        record = ConnectionRecord(self._identifiers.next(), service_index, service.name, client)
+        self._counters[service.active] += 1
         self.open[record.id] = record
         return record
 
@@ -82,45 +82,45 @@ class Observer:
 
     def rejected(self, service_index: int, client: str, reason: CloseReason) -> None:
         """A connection was refused right after accept, without `opened`: limits and networks (stage ADMIT)."""
-        series = self._services[service_index]
-        self._cells[series.results[reason]] += 1
-        self._cells[series.rejected[reason]] += 1
-        self._log.rejected(series.name, client, reason)
+        service = self._services[service_index]
+        self._counters[service.results[reason]] += 1
+        self._counters[service.rejected[reason]] += 1
+        self._log.rejected(service.name, client, reason)
 
     def handshake_done(self, record: ConnectionRecord) -> None:
         """The TLS handshake succeeded: version, cipher, group, resumed and handshake_s of the record are set.
 
         The group gets its usual name where OpenSSL has one of its own.
         """
-        series = self._services[record.service_index]
+        service = self._services[record.service_index]
         if record.group in GROUP_NAMES:
             record.group = GROUP_NAMES[record.group]
-        self._cells[series.handshake_cell(record.version, record.cipher, record.group, record.resumed)] += 1
-        series.handshake_duration.observe(self._cells, self._floats, record.handshake_s)
+        self._counters[service.handshake(record.version, record.cipher, record.group, record.resumed)] += 1
+        service.handshake_duration.observe(self._counters, self._floats, record.handshake_s)
 
     def judged(self, record: ConnectionRecord, rule: str, reason: str) -> None:
-        """The access rules decided: `rule` in words, `reason` one of schema.DECISIONS. Also of a handshake that this
+        """The access rules decided: `rule` in words, `reason` one of series.DECISIONS. Also of a handshake that this
         ended."""
         record.rule = rule
-        self._cells[self._services[record.service_index].decisions[reason]] += 1
+        self._counters[self._services[record.service_index].decisions[reason]] += 1
 
     def dialed(self, record: ConnectionRecord) -> None:
         """A backend was reached: connect_s of the record is set."""
-        self._services[record.service_index].connect_duration.observe(self._cells, self._floats, record.connect_s)
+        self._services[record.service_index].connect_duration.observe(self._counters, self._floats, record.connect_s)
 
     def dial_failed(self, service_index: int, reason: CloseReason) -> None:
         """One target could not be reached and another one is tried. (The last failure is reported by `closed`.)"""
-        self._cells[self._services[service_index].connect_failures[reason]] += 1
+        self._counters[self._services[service_index].connect_failures[reason]] += 1
 
     def target_rests(self, service_index: int, target: str, resting: bool) -> None:
         """A target is, or is no longer, left out because it failed."""
-        cell = self._services[service_index].targets_resting.get(target)
-        if cell is not None:
-            self._cells[cell] = int(resting)
+        counter = self._services[service_index].targets_resting.get(target)
+        if counter is not None:
+            self._counters[counter] = int(resting)
 
     def accept_paused(self, reason: str) -> None:
-        """Accepting stopped for a while; `reason` is one of schema.PAUSE_REASONS."""
-        self._cells[self.process.accept_pauses[reason]] += 1
+        """Accepting stopped for a while; `reason` is one of series.PAUSE_REASONS."""
+        self._counters[self.process.accept_pauses[reason]] += 1
 
     def closed(self, record: ConnectionRecord) -> None:
         """The connection ended with `record.reason`; bytes and detail of the record are set. Logs it and counts it."""
@@ -130,19 +130,19 @@ class Observer:
         reason = record.reason or CloseReason.INTERNAL_ERROR
         record.reason = reason
         record.total_s = time.monotonic() - record.opened_at
-        series = self._services[record.service_index]
-        cells = self._cells
+        service = self._services[record.service_index]
+        counters = self._counters
         # Nothing from here to the end of the counters can fail half-way: it is counted whole or not at all.
         del self.open[record.id]
-        cells[series.active] -= 1
-        cells[series.results[reason]] += 1
-        series.duration.observe(cells, self._floats, record.total_s)
+        counters[service.active] -= 1
+        counters[service.results[reason]] += 1
+        service.duration.observe(counters, self._floats, record.total_s)
         stage = reason.stage
         if stage is not Stage.LINK:
             if stage is Stage.HANDSHAKE:
-                cells[series.handshake_failures[reason]] += 1
+                counters[service.handshake_failures[reason]] += 1
             elif stage is Stage.DIAL:
-                cells[series.connect_failures[reason]] += 1
+                counters[service.connect_failures[reason]] += 1
             else:
-                cells[series.rejected[reason]] += 1
+                counters[service.rejected[reason]] += 1
         self._log.connection(record)

@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlstunnel.observe.families import counter, gauge
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -21,14 +23,17 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 class ProcessUsage:
     """One process at one moment."""
 
-    cpu_s: float
-    """User and system time."""
-    resident_bytes: int
-    virtual_bytes: int
-    started_at: float
-    """Unix time."""
-    open_fds: int | None
-    max_fds: int | None
+    # fmt: off
+    cpu_s: float = counter("process_cpu_seconds{role,row}", "User and system CPU time.")
+    resident_bytes: int = gauge(
+        "process_resident_memory_bytes{role,row}", "Resident memory.", "Pages that processes share count in each.")
+    virtual_bytes: int = gauge("process_virtual_memory_bytes{role,row}", "Address space.")
+    started_at: float = gauge("process_start_time_seconds{role,row}", "When the process started, in Unix time.")
+    open_fds: int | None = gauge(
+        "process_open_fds{role,row}", "Open file descriptors.",
+        "Missing for a process of another user, which the admin process may not look into.")
+    max_fds: int | None = gauge("process_max_fds{role,row}", "Limit of open file descriptors.")
+    # fmt: on
 
 
 def usage(pid: int, proc: Path = Path("/proc")) -> ProcessUsage | None:
@@ -55,7 +60,7 @@ def usage(pid: int, proc: Path = Path("/proc")) -> ProcessUsage | None:
 
 def _count(directory: Path) -> int | None:
     """How many descriptors are open. Since Linux 6.2 the directory's size says so (proc_pid_fd(5)); counting 10,000
-    names takes 4 ms. Before that the size is 0. Who may not read the names is not told their number either way."""
+    names takes 4 ms. Before that the size is 0. A process that may not read the names gets no number either way."""
     with contextlib.suppress(OSError):
         if os.access(directory, os.R_OK | os.X_OK):
             found = os.stat(directory)

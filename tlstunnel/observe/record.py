@@ -13,41 +13,18 @@ _NEVER = -1.0
 
 
 class ConnectionRecord:
-    """What is known of one connection. Whoever sets it up fills in what it learns; `None` and "" mean not known.
+    """What is known of one connection. The code that sets it up fills in what it learns; `None` and "" mean not known.
 
     Plain slots and no methods with effects, because one is made for every connection: about a microsecond.
     Texts that a peer chose (names, identities) are stored as they came; the log escapes them.
     """
 
     __slots__ = (
-        "alpn",
-        "bytes_forward",
-        "bytes_reverse",
-        "cipher",
-        "claimed",
-        "client",
-        "client_versions",
-        "connect_s",
-        "detail",
-        "group",
-        "handshake_s",
-        "id",
-        "identity",
-        "ja4",
-        "live_bytes",
-        "opened_at",
-        "real_client",
-        "reason",
-        "resumed",
-        "rule",
-        "server_name",
-        "service",
-        "service_index",
-        "target",
-        "total_s",
-        "version",
+        "alpn", "bytes_forward", "bytes_reverse", "cipher", "claimed", "client", "client_versions", "connect_s",
+        "detail", "group", "handshake_s", "id", "identity", "ja4", "live_bytes", "opened_at", "real_client", "reason",
+        "resumed", "rule", "server_name", "service", "service_index", "starttls", "target", "total_s", "version",
         "with_backend",
-    )
+    )  # fmt: skip
 
     def __init__(self, identifier: int, service_index: int, service: str, client: str) -> None:
         self.id = identifier
@@ -59,6 +36,8 @@ class ConnectionRecord:
         self.opened_at = time.monotonic()
         self.real_client: str | None = None
         """Who the client is according to an accepted PROXY protocol header."""
+        self.starttls: str | None = None
+        """The protocol that was spoken before TLS, with the client in server mode, else with the backend."""
         self.server_name: str | None = None
         self.version: str | None = None
         """As OpenSSL says it: `TLSv1.3`."""
@@ -80,7 +59,7 @@ class ConnectionRecord:
         self.bytes_forward = 0
         self.bytes_reverse = 0
         self.live_bytes: Callable[[], tuple[int, int]] | None = None
-        """Asks whoever moves the bytes how many went forward and reverse so far; None before and after that."""
+        """Returns how many bytes went forward and reverse so far; None before and after relaying."""
         self.handshake_s = _NEVER
         """Seconds from the end of accepting to the end of the TLS handshake; negative if there was none."""
         self.connect_s = _NEVER

@@ -1,7 +1,7 @@
 """What the supervisor tells the admin process: a JSON document in shared memory, replaced as a whole.
 
 `counters` has what is counted; this is the rest (names, addresses, processes, certificates, the last reload), which
-changes a few times an hour. The supervisor writes, whoever has its descriptor reads; nobody waits for anybody.
+changes a few times an hour. The supervisor writes, the admin process reads, and neither waits for the other.
 
 The mapping holds two places and says which of them is current. A writer fills the other place and then switches, so a
 reader sees the old document or the new one. Only a reader that is overtaken twice while it copies could see a mixture;
@@ -18,6 +18,8 @@ import os
 import struct
 import zlib
 from typing import Any
+
+from tlstunnel.observe.families import gauge
 
 _CURRENT = struct.Struct("q")
 _BEATS_AT = 8
@@ -57,34 +59,44 @@ class WorkerState:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateState:
-    """A certificate that is loaded."""
+    """A certificate that is loaded. Times are Unix times."""
 
+    # fmt: off
     service: str
     file: str
     subject: str
-    not_before: float
-    """Unix time."""
-    not_after: float
-    """Unix time."""
-    loaded_at: float
-    """Unix time."""
+    not_before: float = gauge(
+        "certificate_not_before_timestamp_seconds{service,file,subject,role}",
+        "Since when a loaded certificate, CA or CRL is good, in Unix time.",
+        "With the end it tells the length of a life, by which alerts decide what is soon.")
+    not_after: float = gauge(
+        "certificate_not_after_timestamp_seconds{service,file,subject,role}",
+        "When a loaded certificate, CA or CRL expires, in Unix time.", "`role` is `certificate`, `ca` or `crl`.")
+    loaded_at: float = gauge(
+        "certificate_loaded_timestamp_seconds{service,file}", "When a certificate file was last loaded, in Unix time.")
     role: str = "certificate"
     """"certificate" (shown to peers), "ca" (trusted) or "crl" (not_before and not_after are its updates)."""
     names: tuple[str, ...] = ()
     """Subject alternative names, the first few."""
+    # fmt: on
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StapleState:
-    """The proof that a certificate is not revoked, where one is to be stapled."""
+    """A certificate's OCSP response, where one is to be stapled. Times are Unix times, 0 when there is none."""
 
+    # fmt: off
     service: str
     file: str
     """Of the certificate."""
-    this_update: float
-    """Unix time since when it is good; 0 when there is none."""
-    next_update: float
-    """Unix time until which it is good; 0 when there is none."""
+    this_update: float = gauge(
+        "ocsp_staple_this_update_timestamp_seconds{service,file}",
+        "Since when the stapled OCSP response of a certificate is good, in Unix time; 0 without one.")
+    next_update: float = gauge(
+        "ocsp_staple_next_update_timestamp_seconds{service,file}",
+        "Until when the stapled OCSP response of a certificate is good, in Unix time; 0 without one.",
+        "Only where `ocsp_staple` asks for one.")
+    # fmt: on
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,20 +206,15 @@ class StateBlob:
         return mmap.PAGESIZE + (turn & 1) * PLACE_BYTES
 
 
+_LISTS = {"services": ServiceState, "workers": WorkerState, "certificates": CertificateState, "staples": StapleState}
+
+
 def state_from(document: dict[str, Any]) -> TunnelState:
     """The value back from its JSON form."""
-    lists: dict[str, Any] = {
-        "services": tuple(
-            ServiceState(**{**each, "listeners": tuple(each["listeners"]), "targets": tuple(each["targets"])})
-            for each in document["services"]
-        ),
-        "workers": tuple(WorkerState(**each) for each in document["workers"]),
-        "certificates": tuple(
-            CertificateState(**{**each, "names": tuple(each["names"])}) for each in document["certificates"]
-        ),
-        "staples": tuple(StapleState(**each) for each in document["staples"]),
-    }
+    lists = {name: tuple(_value(kind, each) for each in document[name]) for name, kind in _LISTS.items()}
     last = document["last_reload"]
-    if last is not None:
-        lists["last_reload"] = ReloadState(**{**last, "errors": tuple(last["errors"])})
-    return TunnelState(**{**document, **lists})
+    return TunnelState(**{**document, **lists, "last_reload": last and _value(ReloadState, last)})
+
+
+def _value(kind: type, document: dict[str, Any]) -> Any:
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in document.items()})

@@ -11,16 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tlstunnel import lifetime
-from tlstunnel.observe.counters import SUPERVISOR_ROW, Counters, Snapshot
+from tlstunnel.observe.counters import Counters, Snapshot
 from tlstunnel.observe.processes import ProcessUsage, usage
-from tlstunnel.observe.series import Schema, ServiceSeries
+from tlstunnel.observe.series import Series, ServiceSeries
 from tlstunnel.observe.state import CertificateState, ServiceState, TunnelState, WorkerState
 from tlstunnel.outcome import CloseReason, Stage
 
 
 def status_document(
     counters: Counters,
-    schema: Schema,
+    series: Series,
     state: TunnelState,
     *,
     now: float | None = None,
@@ -29,8 +29,8 @@ def status_document(
     """Everything a person wants to know first, as JSON-ready values."""
     now = time.time() if now is None else now
     snapshot = counters.snapshot()
-    series = {each.name: each for each in schema.services}
-    cells = schema.process
+    services = {each.name: each for each in series.services}
+    process = series.process
     last = state.last_reload
     return {
         "version": state.version,
@@ -38,18 +38,20 @@ def status_document(
         "ready": state.is_ready,
         "source": state.source,
         "generation": state.generation,
-        "draining_generations": snapshot.of_row(SUPERVISOR_ROW, cells.draining_generations),
+        "draining_generations": snapshot.of_supervisor(process.draining_generations),
         "started_at": moment(state.started_at),
         "uptime_s": round(now - state.started_at, 3),
         "services": [
-            _service(snapshot, each, series[each.name], schema) for each in state.services if each.name in series
+            _service(snapshot, each, services[each.name], series.limits.get(each.name))
+            for each in state.services
+            if each.name in services
         ],
         "workers_answering": state.answering,
-        "workers": [_worker(snapshot, schema, each, processes) for each in state.workers],
-        "worker_restarts": snapshot.total(cells.worker_restarts),
-        "accept_pauses": {reason: snapshot.total(cell) for reason, cell in cells.accept_pauses.items()},
+        "workers": [_worker(snapshot, series, each, processes) for each in state.workers],
+        "worker_restarts": snapshot.total(process.worker_restarts),
+        "accept_pauses": snapshot.each_total(process.accept_pauses),
         "certificates": [_certificate(each, now) for each in state.certificates],
-        "reloads": {"success": snapshot.total(cells.reloads_ok), "failure": snapshot.total(cells.reloads_failed)},
+        "reloads": snapshot.each_total(process.reloads),
         "last_reload": last and {"at": moment(last.at), "ok": last.ok, "errors": list(last.errors)},
     }
 
@@ -59,29 +61,25 @@ def moment(unix: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix))
 
 
-def _service(snapshot: Snapshot, state: ServiceState, series: ServiceSeries, schema: Schema) -> dict[str, Any]:
-    endings = {reason: snapshot.total(cell) for reason, cell in series.results.items()}
+def _service(snapshot: Snapshot, state: ServiceState, service: ServiceSeries, limit: int | None) -> dict[str, Any]:
+    endings = snapshot.each_total(service.results)
+    resting = snapshot.each_total(service.targets_resting)
     return {
         "name": state.name,
         "mode": state.mode,
         "listeners": list(state.listeners),
-        "targets": [
-            {"address": target, "resting_workers": snapshot.total(series.targets_resting[target])}
-            if target in series.targets_resting
-            else {"address": target, "resting_workers": 0}
-            for target in state.targets
-        ],
+        "targets": [{"address": target, "resting_workers": resting.get(target, 0)} for target in state.targets],
         "connections": {
-            "active": snapshot.total(series.active),
+            "active": snapshot.total(service.active),
             "ended": sum(endings.values()),
-            "limit": schema.limits.get(state.name),
-            "rejected": sum(endings[reason] for reason in series.rejected),
+            "limit": limit,
+            "rejected": sum(endings[reason] for reason in service.rejected),
         },
         "handshakes": {
-            "succeeded": sum(snapshot.total(cell) for cell in series.handshakes.values()),
-            "failed": sum(snapshot.total(cell) for cell in series.handshake_failures.values()),
+            "succeeded": sum(snapshot.each_total(service.handshakes).values()),
+            "failed": sum(snapshot.each_total(service.handshake_failures).values()),
         },
-        "bytes": {"forward": snapshot.total(series.bytes_forward), "reverse": snapshot.total(series.bytes_reverse)},
+        "bytes": snapshot.each_total(service.bytes),
         "endings": {reason.label: count for reason, count in endings.items() if count and not _is_trouble(reason)},
         "trouble": {reason.label: count for reason, count in endings.items() if count and _is_trouble(reason)},
     }
@@ -92,10 +90,9 @@ def _is_trouble(reason: CloseReason) -> bool:
 
 
 def _worker(
-    snapshot: Snapshot, schema: Schema, state: WorkerState, processes: Callable[[int], ProcessUsage | None]
+    snapshot: Snapshot, series: Series, state: WorkerState, processes: Callable[[int], ProcessUsage | None]
 ) -> dict[str, Any]:
     used = processes(state.pid)
-    counted = (*schema.services, *schema.retired)
     return {
         "pid": state.pid,
         "row": state.row,
@@ -103,7 +100,7 @@ def _worker(
         "draining": state.draining,
         "answers": state.answers,
         "started_at": moment(state.started_at),
-        "connections": sum(snapshot.of_row(state.row, series.active) for series in counted),
+        "connections": sum(snapshot.of_row(state.row, each.active) for each in series.every_service),
         "cpu_s": used and used.cpu_s,
         "resident_bytes": used and used.resident_bytes,
     }

@@ -80,20 +80,16 @@ class Context:
     """A pyOpenSSL context, with what must live as long as it does.
 
     Attributes:
-        staples: proofs for clients that ask for one, by our certificate.
-        judge: says what is against a peer's certificate (DER) that OpenSSL has verified, or nothing.
-        objection: what it said last.
-        claim: whose the certificate that OpenSSL itself refused last says it is; None once that was asked for.
+        staples: for clients that ask for one, by our certificate.
+        judge: says what is against a server's certificate (DER) that OpenSSL has verified, or nothing.
     """
 
-    __slots__ = ("_kept", "claim", "judge", "objection", "raw", "staples")
+    __slots__ = ("_kept", "judge", "raw", "staples")
 
     def __init__(self, raw: SSL.Context) -> None:
         self.raw = raw
         self.staples: Staples = {}
         self.judge: Judge | None = None
-        self.objection: Objection | None = None
-        self.claim: str | None = None
         self._kept: list[object] = []
         # Sessions know only `raw`, and may outlive this object: a handshake that was under way during a reload.
         raw.set_app_data(self._kept)
@@ -102,18 +98,8 @@ class Context:
         """Let a callback live as long as the context."""
         self._kept.append(callback)
 
-    def is_good(self, certificate: bytes) -> bool:
-        """Ask the judge, and remember the answer."""
-        self.objection = None  # also of one that cannot be judged: what was said last is of another
-        self.objection = None if self.judge is None else self.judge(certificate)
-        return self.objection is None
-
-    def note_refused(self, certificate: bytes) -> None:
-        """OpenSSL refuses this certificate (DER) of a client: remember whose it says it is."""
-        self.claim = claim(certificate)
-
     def staple_for(self, certificate: bytes) -> bytes | None:
-        """The proof for our certificate (DER), while it is good."""
+        """The staple of our certificate (DER), while it is good."""
         staple = self.staples.get(certificate)
         return staple.der if staple is not None and staple.is_good_at(time.time()) else None
 
@@ -161,10 +147,9 @@ def server_context(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             raw.set_client_ca_list([crypto.X509.from_cryptography(ca).get_subject() for ca in subjects])
-        context.judge = judge
         context.keep(
             _openssl.set_judge(
-                raw, mode, context.is_good, refused=context.note_refused, forgives_expired_lists=forgives_expired_lists
+                raw, mode, judge or _nothing_against, refused=claim, forgives_expired_lists=forgives_expired_lists
             )
         )
         _trust(raw, client_ca, crls)
@@ -191,7 +176,7 @@ def client_context(
 
     Args:
         judge: asked about a server's certificate (DER) that OpenSSL has verified, before our own is shown; each session
-            is to be given `Context.is_good`. The server then gets an alert. Not asked on resumption.
+            is to be given `Context.judge`. The server then gets an alert. Not asked on resumption.
 
     Raises:
         ContextError: OpenSSL refuses a setting.
@@ -215,6 +200,11 @@ def client_context(
         raw.set_alpn_protos([name.encode("ascii") for name in settings.alpn])
     _log_keys(raw, keylog)
     return context
+
+
+def _nothing_against(_certificate: bytes) -> Objection | None:
+    """The judge where OpenSSL's own verdict is all that is asked for."""
+    return None
 
 
 def check_settings(settings: TLSSettings) -> list[ContextError]:

@@ -44,8 +44,7 @@ _SPEAKS_TEXT = {
     Speaks.SSLV2: "SSLv2, which nobody should accept; update it",
     Speaks.PROXY_V1: "the PROXY protocol (v1) before TLS; accept_proxy_protocol = true would read it",
     Speaks.PROXY_V2: "the PROXY protocol (v2) before TLS; accept_proxy_protocol = true would read it",
-    Speaks.POSTGRES: "PostgreSQL's own request for TLS; give the client sslnegotiation=direct (libpq 17 and later), "
-    'and the service alpn = "postgresql"',
+    Speaks.POSTGRES: 'PostgreSQL\'s own request for TLS; starttls = "postgres" would answer it',
     Speaks.UNKNOWN: "neither TLS nor anything known; it is a scanner, or should use TLS or another port",
 }
 

@@ -233,7 +233,7 @@ class _Service:
         return material
 
     def _staples(self, steps: Steps, material: Material) -> tuple[tuple[bytes, Staple], ...]:
-        """The proofs of `ocsp_response`, each for one of our certificates; of two for one, the newer."""
+        """The staples of `ocsp_response`, each for one of our certificates; of two for one, the newer."""
         service, now = self.service, self.loader.now.timestamp()
         found: dict[bytes, Staple] = {}
         owned = material.shown()

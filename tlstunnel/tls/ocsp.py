@@ -1,13 +1,13 @@
-"""Proofs that our own certificates are not revoked: asked for, and judged before any client is sent one (RFC 6960).
+"""OCSP for our own certificates: requests, and what a response must be before it is stapled (RFC 6960).
 
-Pure: bytes in, values out. Who asks a responder (`daemon.ocsp.stapling`) and who reads files (`tls.inspection`) is
-elsewhere; both believe nothing that `judge` has not seen. What it demands:
+Pure: bytes in, values out. `daemon.ocsp.stapling` has responses fetched and `tls.inspection` reads files; both believe
+nothing that `judge` has not seen. What it demands:
 
 * the response is for this certificate: serial number, and the hashes of its issuer's name and key;
 * it is signed by the issuer itself, or by a responder that the issuer certified for that (section 4.2.2.2);
-* it says "good". A proof of anything else would only tell clients to leave.
+* it says "good". A response that says anything else would only tell clients to leave.
 
-Dates are not its business: a proof is a value with dates, and whoever uses it asks for the time.
+Dates are not its business: a staple has them, and its user compares them with the time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class NotOursError(OCSPError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staple:
-    """A proof that a certificate is not revoked, as it is sent to clients."""
+    """An OCSP response that says that a certificate is good, as it is sent to clients."""
 
     der: bytes = field(repr=False)
     since: float
@@ -99,7 +99,9 @@ def judge(response_der: bytes, certificate_der: bytes, issuer_der: bytes) -> Sta
     try:
         response = ocsp.load_der_ocsp_response(response_der)
         if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
-            raise OCSPError(f"is no proof: the responder {_STATUS[response.response_status]}; ask it again")
+            raise OCSPError(
+                f"says nothing of the certificate: the responder {_STATUS[response.response_status]}; ask it again"
+            )
         certificate, issuer = load_certificate(certificate_der), load_certificate(issuer_der)
         single = _find(response, certificate, issuer)
         _check_signature(response, issuer)

@@ -1,4 +1,4 @@
-"""Proofs out of files, and what is remarkable about certificates and their proofs: the reading side of `tls.ocsp`."""
+"""Staples out of files, and warnings about certificates and their staples: the reading side of `tls.ocsp`."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def load_staple(path: Path, credentials: Sequence[Credential], bundle: CABundle 
         bundle: CAs among which an issuer is looked for, beside the chains.
 
     Returns:
-        The certificate (DER) and the proof.
+        The certificate (DER) and its staple.
 
     Raises:
-        MaterialError: unreadable, no proof, or for none of the certificates.
+        MaterialError: unreadable, not good, or for none of the certificates.
     """
     file = read_file(path, MAX_RESPONSE)
     issuers = [(credential, issuer_for(credential, bundle)) for credential in credentials]
@@ -59,20 +59,22 @@ def load_staple(path: Path, credentials: Sequence[Credential], bundle: CABundle 
 def staple_warnings(
     mode: OCSPStaple, credentials: Sequence[Credential], found: Mapping[bytes, Staple], bundle: CABundle | None
 ) -> list[str]:
-    """Certificates that clients will refuse for want of a proof, and those for which none can be fetched."""
+    """Certificates that clients will refuse for want of a staple, and those for which none can be fetched."""
     lines = []
     for credential in dict.fromkeys(credentials):
         where = f"{credential.source}: "
         if mode is OCSPStaple.AUTO:
             if not usable_responders(credential):
-                lines.append(f"{where}names no OCSP responder with an http:// address; no proof can be fetched for it")
+                lines.append(
+                    f"{where}names no OCSP responder with an http:// address; nothing can be fetched to staple"
+                )
             elif issuer_for(credential, bundle) is None:
-                lines.append(f"{where}holds no issuer to verify a proof with; append the issuer's certificate")
+                lines.append(f"{where}holds no issuer to verify OCSP responses with; append the issuer's certificate")
         elif credential.must_staple and credential.certificate_der not in found:
             lines.append(f"{where}demands a stapled OCSP response (must-staple) and none is given; {_NO_STAPLE[mode]}")
     return lines
 
 
 def usable_responders(credential: Credential) -> tuple[str, ...]:
-    """The responders that can be asked: over HTTP, since a proof carries its own signature."""
+    """The responders that can be asked: over HTTP, since a response carries its own signature."""
     return tuple(url for url in credential.ocsp_responders if url.lower().startswith("http://") and url.isascii())

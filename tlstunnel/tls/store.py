@@ -74,16 +74,6 @@ class ServerSide:
             self.base = previous.base
         return self
 
-    @property
-    def objection(self) -> Objection | None:
-        """What the judge had against the client's certificate that was verified last."""
-        return self.current.objection
-
-    def take_claim(self) -> str | None:
-        """Whose the certificate says it is that OpenSSL has refused just now; it is not kept."""
-        claim, self.current.claim = self.current.claim, None
-        return claim
-
 
 class ServiceContexts:
     """The contexts of one service.
@@ -142,7 +132,7 @@ class ServiceContexts:
         self.server, self.sni, self.target, self._staples = other.server, other.sni, other.target, other._staples
 
     def staple(self, staples: Staples) -> None:
-        """Send these proofs to clients that ask, also after `renew`."""
+        """Send these staples to clients that ask, also after `renew`."""
         self._staples = staples
         for side in (self.server, *self.sni):
             if side is not None:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -13,11 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from tlstunnel.parse_errors import PARSE_ERRORS
-from tlstunnel.x509.pem import Block, SourceFile, identify, is_cut_short, parse_pem, printable
+from tlstunnel.x509.pem import Block, SourceFile, identify, parse_pem, printable
 
 MAX_CHAIN = 32
 """More certificates than any chain has; a file with more is a CA bundle in the wrong place."""
 
+_Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 _WEAK_DIGESTS = {"md5": "MD5", "sha1": "SHA-1"}
 _MUST_STAPLE = x509.TLSFeatureType.status_request
 
@@ -94,9 +96,7 @@ def read_certificates(file: SourceFile, *, is_key_needed: bool = True) -> tuple[
             return [load_certificate(file.data, is_key_needed=is_key_needed)], []
         except PARSE_ERRORS as exc:
             what = identify(file.data)
-            if is_cut_short(file.data):
-                what = "is DER that is cut short; copy it anew"
-            elif what.startswith("is a certificate in DER"):
+            if what.startswith("is a certificate in DER"):
                 what = f"is a certificate in DER that {reason(exc)}"
             raise file.error(what) from exc
     blocks = parse_pem(file)
@@ -152,14 +152,24 @@ def label(certificate: x509.Certificate) -> str:
     return printable(every[0]) if every else f"serial {serial(certificate):x}"
 
 
+def extension(
+    of: x509.Certificate | x509.CertificateSigningRequest | x509.CertificateRevocationList | x509.RevokedCertificate,
+    kind: type[_Kind],
+) -> _Kind | None:
+    """What an extension of this kind says; None where there is none."""
+    try:
+        return of.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
 def names(certificate: x509.Certificate) -> Names:
     """DNS and IP names (RFC 9525 section 6.1 looks at nothing else), and the common name."""
     common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     first = common[0].value if common else ""
     text = first if isinstance(first, str) else ""
-    try:
-        san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    san = extension(certificate, x509.SubjectAlternativeName)
+    if san is None:
         return Names(common=text)
     dns = tuple(san.get_values_for_type(x509.DNSName))
     ip = tuple(str(address) for address in san.get_values_for_type(x509.IPAddress))
@@ -168,18 +178,12 @@ def names(certificate: x509.Certificate) -> Names:
 
 def is_must_staple(certificate: x509.Certificate) -> bool:
     """Whether a client should insist on a stapled OCSP response (RFC 7633)."""
-    try:
-        return _MUST_STAPLE in certificate.extensions.get_extension_for_class(x509.TLSFeature).value
-    except x509.ExtensionNotFound:
-        return False
+    return _MUST_STAPLE in (extension(certificate, x509.TLSFeature) or ())
 
 
 def access_urls(certificate: x509.Certificate, method: x509.ObjectIdentifier) -> tuple[str, ...]:
     """URLs of the authority information access extension (RFC 5280 section 4.2.2.1)."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
-    except x509.ExtensionNotFound:
-        return ()
+    found = extension(certificate, x509.AuthorityInformationAccess) or ()
     places = (entry.access_location for entry in found if entry.access_method == method)
     return tuple(place.value for place in places if isinstance(place, x509.UniformResourceIdentifier))
 
@@ -191,10 +195,8 @@ def ocsp_responders(certificate: x509.Certificate) -> tuple[str, ...]:
 
 def is_ca(certificate: x509.Certificate) -> bool:
     """Whether the certificate may sign others, by its basic constraints."""
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
+    basic = extension(certificate, x509.BasicConstraints)
+    return basic is not None and basic.ca
 
 
 def is_self_issued(certificate: x509.Certificate) -> bool:
@@ -206,7 +208,7 @@ def signature_digest(certificate: x509.Certificate) -> str:
     """The digest under the certificate's signature, `""` where the algorithm has its own, `"?"` if it is unknown."""
     try:
         algorithm = certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
+    except (UnsupportedAlgorithm, ValueError):
         return "?"
     return algorithm.name if algorithm is not None else ""
 

@@ -9,13 +9,16 @@ and a test.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
+from tlstunnel import _openssl
 from tlstunnel.lifetime import Urgency, span, urgency
 from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509.key import is_rare, key_type, unfit_for_tls
@@ -25,6 +28,8 @@ from tlstunnel.x509.trust import CRL, CABundle, signed_by
 
 Use = Literal["server", "client"]
 
+_LABEL = re.compile("[a-z0-9-]+")
+"""What a wildcard stands for, with OpenSSL."""
 _PURPOSES = {
     "server": (ExtendedKeyUsageOID.SERVER_AUTH, "servers (serverAuth)"),
     "client": (ExtendedKeyUsageOID.CLIENT_AUTH, "clients (clientAuth)"),
@@ -47,7 +52,7 @@ def warnings(
         found += _dates(f"{facts.label(parent)}: ", parent.not_valid_before_utc, parent.not_valid_after_utc, now)
     found += _purpose(leaf, use)
     if use == "server":
-        found += _names(credential, service_names)
+        found += _names(credential, leaf, service_names)
     found += _strength([leaf, *chain])
     found += _completeness(leaf, chain)
     return [*credential.remarks, *(f"{credential.source}: {line}" for line in found)]
@@ -135,22 +140,30 @@ def _expired(crl: CRL, end: datetime) -> str:
     return f"{crl.source}: the list of {crl.issuer} expired on {facts.utc(end)}; fetch it anew"
 
 
+def is_for(certificate: x509.Certificate, host: str) -> bool:
+    """Whether a certificate is for a host name or IP address, as OpenSSL decides (RFC 9525 section 6)."""
+    bare = host.strip("[]").lower().removesuffix(".")
+    if bare.startswith("*."):  # a name to be issued for, which nobody connects to
+        return covers(facts.names(certificate).dns, bare)
+    try:
+        return _openssl.is_for_host(certificate.public_bytes(Encoding.DER), bare)
+    except _openssl.TLSError:
+        return False
+
+
 def covers(names: Iterable[str], wanted: str) -> bool:
-    """Whether a certificate with these names is one for `wanted` (RFC 9525 section 6.3).
+    """The same of a certificate's names alone, where many are looked at for each connection.
 
     A `*` stands for exactly one whole first label. A wanted `*.example.org` is covered only by the same.
     """
-    wanted = wanted.rstrip(".").lower()
-    _, _, parent = wanted.partition(".")
+    wanted = wanted.removesuffix(".").lower()
+    label, _, parent = wanted.partition(".")
     try:
         address = str(ipaddress.ip_address(wanted.strip("[]")))
     except ValueError:
         address = ""
-    for name in names:
-        known = name.rstrip(".").lower()
-        if known in (wanted, address) or (known == f"*.{parent}" and "." in parent and not address):
-            return True
-    return False
+    is_host = not address and "." in parent and _LABEL.fullmatch(label) is not None
+    return any(name.lower() in (wanted, address, f"*.{parent}" if is_host else wanted) for name in names)
 
 
 def _dates(who: str, begin: datetime, end: datetime, now: datetime) -> list[str]:
@@ -166,16 +179,10 @@ def _dates(who: str, begin: datetime, end: datetime, now: datetime) -> list[str]
 def _purpose(leaf: x509.Certificate, use: Use) -> list[str]:
     found = []
     oid, who = _PURPOSES[use]
-    try:
-        purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        purposes = None
+    purposes = facts.extension(leaf, x509.ExtendedKeyUsage)
     if purposes is not None and oid not in purposes and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in purposes:
         found.append(f"its extended key usage is not for {who}; peers will refuse it")
-    try:
-        usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
-        usage = None
+    usage = facts.extension(leaf, x509.KeyUsage)
     if usage is not None and not usage.digital_signature:
         found.append("its key usage has no digitalSignature, which every handshake needs; peers will refuse it")
     if facts.is_ca(leaf):
@@ -183,10 +190,10 @@ def _purpose(leaf: x509.Certificate, use: Use) -> list[str]:
     return found
 
 
-def _names(credential: Credential, service_names: Sequence[str]) -> list[str]:
+def _names(credential: Credential, leaf: x509.Certificate, service_names: Sequence[str]) -> list[str]:
     if not credential.has_san:
         return ["has no subject alternative name; clients do not look at the common name"]
-    missing = [name for name in service_names if not covers(credential.names, name)]
+    missing = [name for name in service_names if not is_for(leaf, name)]
     if not missing:
         return []
     known = ", ".join(credential.names[:5]) + (", ..." if len(credential.names) > 5 else "")

@@ -9,6 +9,7 @@ that one stays as it is: OpenSSL signs with it in TLS, and `ExpandedKey` stands 
 from __future__ import annotations
 
 import base64
+import hashlib
 import warnings
 from typing import Any
 
@@ -25,8 +26,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from tlstunnel.x509.cost import check_cost
+from tlstunnel.x509.der import OCTETS, SEQUENCE, element, wrap
 from tlstunnel.x509.passphrase import PassphraseSource
-from tlstunnel.x509.pem import Block, MaterialError, SourceFile
+from tlstunnel.x509.pem import Block, SourceFile, write_pem
 
 MIN_RSA_BITS = 2048
 """OpenSSL's security level 2, its default, refuses less (112 bits of security), and no public CA signs it."""
@@ -35,7 +38,7 @@ MAX_RSA_BITS = 16384
 
 # AlgorithmIdentifier of ML-DSA-44, -65 and -87 (RFC 9881 section 2) up to the last byte, which tells them apart.
 _MLDSA = bytes.fromhex("300b06096086480165030403")
-_SEED, _OCTETS, _SEQUENCE = 0x80, 0x04, 0x30
+_SEED = 0x80
 _VERSION = b"\x02\x01\x00"
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 # TLS 1.3 has signature schemes for these (RFC 8734), few peers do.
@@ -52,7 +55,9 @@ _OTHER_KINDS = {
 _EC_VERSION = b"\x02\x01\x01\x04"
 _MISENCODED = "not encoded properly"
 _WRITE_AGAIN = "its EC key is not encoded as RFC 5915 wants it (GnuTLS 3.7 does that); write it again with openssl"
-_ENCRYPTED_BADLY = "is encrypted in a way that is not supported; write it again with openssl pkcs8 -topk8"
+_ENCRYPTED_BADLY = (
+    "is encrypted in a way that is not supported; write it again with openssl pkcs8 -topk8 or openssl pkcs12"
+)
 
 
 def key_type(key: Any) -> str:
@@ -97,6 +102,11 @@ def spki(public_key: Any) -> bytes:
     return der
 
 
+def pin(public_key: Any) -> str:
+    """What `--allow-spki-pin` takes: `sha256:` and the hash of the SubjectPublicKeyInfo (RFC 7469 section 2.4)."""
+    return f"sha256:{base64.b64encode(hashlib.sha256(spki(public_key)).digest()).decode()}"
+
+
 def pkcs8(key: Any) -> bytes:
     """The key as unencrypted PKCS#8 in DER."""
     der: bytes = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -134,6 +144,7 @@ def load_private_key(
     """
     if not block.is_encrypted:
         return load_plain_key(file, block)
+    check_cost(file, block.der)
     return decrypt(file, passphrase_file, passphrases, lambda secret: parse_private_key(block.text, secret))
 
 
@@ -168,18 +179,14 @@ def decrypt(file: SourceFile, passphrase_file: SourceFile | None, passphrases: P
     origin = ""
     for attempt in passphrases.attempts(file.path, passphrase_file):
         origin = attempt.origin
-        if (opened := open_with(file, attempt.value, load)) is not None:
+        if (opened := _open_with(file, attempt.value, load)) is not None:
             passphrases.remember(file.path, attempt)
             return opened
-    raise does_not_open(file, origin)
+    raise file.error(f"is encrypted, and {origin} does not open it; correct the passphrase")
 
 
-def open_with(file: SourceFile, secret: bytes, load: Any) -> Any:
-    """What `load` makes of a passphrase; None where that is wrong.
-
-    Raises:
-        MaterialError: it may be right, but the encryption or what is encrypted is not supported.
-    """
+def _open_with(file: SourceFile, secret: bytes, load: Any) -> Any:
+    """What `load` makes of a passphrase; None where that is wrong."""
     try:
         return load(secret)
     except UnsupportedAlgorithm:
@@ -191,11 +198,6 @@ def open_with(file: SourceFile, secret: bytes, load: Any) -> Any:
         if _MISENCODED in str(exc):
             raise file.error(_WRITE_AGAIN) from None
         return None
-
-
-def does_not_open(file: SourceFile, origin: str) -> MaterialError:
-    """That a passphrase is wrong, and where it came from."""
-    return file.error(f"is encrypted, and {origin} does not open it; correct the passphrase")
 
 
 def _without_sign_byte(block: Block) -> bytes:
@@ -211,12 +213,7 @@ def _without_sign_byte(block: Block) -> bytes:
     if not body.startswith(_EC_VERSION) or len(body) < 6 or body[4] not in (33, 49, 67) or body[5] != 0:
         return block.text
     repaired = body[:4] + bytes([body[4] - 1]) + body[6:]
-    length = len(repaired)
-    size = bytes([length]) if length < 0x80 else bytes([0x81, length]) if length < 0x100 else b""
-    if not size:
-        return block.text
-    encoded = base64.encodebytes(b"\x30" + size + repaired)
-    return b"-----BEGIN EC PRIVATE KEY-----\n" + encoded + b"-----END EC PRIVATE KEY-----\n"
+    return write_pem(block.label, wrap(SEQUENCE, repaired))
 
 
 class ExpandedKey:
@@ -231,7 +228,7 @@ class ExpandedKey:
 
     def private_bytes(self, encoding: Encoding, _format: object, _encryption: object) -> bytes:
         """Unencrypted PKCS#8 in DER or PEM."""
-        return self._pkcs8 if encoding is Encoding.DER else _to_pem("PRIVATE KEY", self._pkcs8)
+        return self._pkcs8 if encoding is Encoding.DER else write_pem("PRIVATE KEY", self._pkcs8)
 
 
 def parse_private_key(data: bytes, passphrase: bytes | None) -> Any:
@@ -253,7 +250,7 @@ def parse_private_key(data: bytes, passphrase: bytes | None) -> Any:
             from tlstunnel._openssl import read_key  # noqa: PLC0415 - the TLS library, which few keys need
 
             label = "PRIVATE KEY" if passphrase is None else "ENCRYPTED PRIVATE KEY"
-            found = read_key(data if is_pem else _to_pem(label, data), passphrase)
+            found = read_key(data if is_pem else write_pem(label, data), passphrase)
             if found is None or _MLDSA not in found[0][:32]:
                 raise
             return _of_mldsa(*found)
@@ -279,23 +276,15 @@ def _of_mldsa(pkcs8: bytes, public: bytes) -> Any:
     algorithm = pkcs8[at : at + len(_MLDSA) + 1]
     _, inner = _open(pkcs8[at + len(algorithm) :])
     tag, content = _open(inner)
-    if tag == _OCTETS:
+    if tag == OCTETS:
         return ExpandedKey(pkcs8, load_der_public_key(public))
     seed = content if tag == _SEED else _open(content)[1]
-    key = _wrap(_OCTETS, _wrap(_SEED, seed))
-    return load_der_private_key(_wrap(_SEQUENCE, _VERSION + algorithm + key), None)
+    key = wrap(OCTETS, wrap(_SEED, seed))
+    return load_der_private_key(wrap(SEQUENCE, _VERSION + algorithm + key), None)
 
 
 def _open(der: bytes) -> tuple[int, bytes]:
     """Tag and content of the first element of what OpenSSL has written."""
-    count = der[1] & 0x7F if der[1] & 0x80 else 0
-    length = int.from_bytes(der[2 : 2 + count], "big") if count else der[1]
-    return der[0], der[2 + count : 2 + count + length]
-
-
-def _wrap(tag: int, content: bytes) -> bytes:
-    return bytes([tag, len(content)]) + content  # a seed and what stands around it take less than 128 bytes
-
-
-def _to_pem(label: str, der: bytes) -> bytes:
-    return f"-----BEGIN {label}-----\n{base64.encodebytes(der).decode()}-----END {label}-----\n".encode()
+    found = element(der, 0, len(der))
+    assert found is not None  # noqa: S101 - OpenSSL knows how
+    return found[0], der[found[1] : found[2]]

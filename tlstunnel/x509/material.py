@@ -11,9 +11,7 @@ covers those bytes, and `contents_digest` computes the same over the files as th
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tlstunnel.config.model import CertificateFiles
-from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.reading import is_pipe
 from tlstunnel.x509 import certificate as facts
-from tlstunnel.x509.key import decrypt, key_block, key_type, load_private_key, pkcs8, spki, unfit_for_tls
+from tlstunnel.x509.key import key_block, key_type, load_private_key, pin, pkcs8, spki, unfit_for_tls
 from tlstunnel.x509.passphrase import PassphraseSource, read_passphrase_file
 from tlstunnel.x509.pem import (
     Block,
@@ -38,13 +34,11 @@ from tlstunnel.x509.pem import (
     add_to_digest,
     digest,
     hold_pipe,
-    identify,
-    is_cut_short,
-    is_p12,
     parse_pem,
     read_file,
 )
 from tlstunnel.x509.permissions import is_open_to_others
+from tlstunnel.x509.pkcs12 import open_p12
 from tlstunnel.x509.trust import CRL, CABundle, files_of_ca, load_ca, load_crls, load_system_ca, system_ca_file
 
 __all__ = [
@@ -155,37 +149,36 @@ def contents_digest(paths: Sequence[Path], limit: int = 64 << 20) -> str:
 
 
 def _from_p12(file: SourceFile, secret: SourceFile | None, passphrases: PassphraseSource) -> Credential:
-    if b"-----BEGIN " in file.data:
-        raise file.error("is PEM, not PKCS#12; name it with certificate and key instead of p12")
-    if not is_p12(file.data):
-        raise file.error(identify(file.data, "PKCS#12"))
-    if is_cut_short(file.data):
-        raise file.error("is PKCS#12 that is cut short; copy it anew")
-    exposed = _exposed(secret, "the passphrase")
-    try:
-        # Many are made without a passphrase; asking for one would be a riddle.
-        opened = _open_p12(file.data, None)
-        exposed += _exposed(file, "the private key")
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        opened = decrypt(file, secret, passphrases, lambda word: _open_p12(file.data, word))
-    if opened.key is None:
+    found = open_p12(file, secret, passphrases)
+    if found.key is None:
         raise file.error("holds no private key; export it with its key (openssl pkcs12 -export -inkey ...)")
-    bags = ([opened.cert] if opened.cert else []) + list(opened.additional_certs)
-    if not bags:
-        raise file.error("holds a private key but no certificate; export it with its certificate")
-    try:
-        certificates = [facts.load_certificate(bag.certificate.public_bytes(Encoding.DER)) for bag in bags]
-    except PARSE_ERRORS as exc:
-        raise file.error(f"a certificate in it {facts.reason(exc)}") from exc
+    exposed = _exposed(secret, "the passphrase") + ([] if found.is_encrypted else _exposed(file, "the private key"))
     read = [file] if secret is None else [file, secret]
-    return _Parts(file, file, certificates, opened.key, pkcs8(opened.key), False, exposed, read).assemble()
+    return _Parts(file, file, found.certificates, found.key, pkcs8(found.key), False, exposed, read).assemble()
 
 
-def _open_p12(data: bytes, passphrase: bytes | None) -> pkcs12.PKCS12KeyAndCertificates:
-    with warnings.catch_warnings():
-        # Browsers and Java write BER, which cryptography reads with a sigh.
-        warnings.simplefilter("ignore")
-        return pkcs12.load_pkcs12(data, passphrase)
+def certificate_of(
+    key: Any, certificates: Sequence[x509.Certificate], file: SourceFile, key_file: SourceFile
+) -> x509.Certificate:
+    """The certificate the key belongs to. Loading a key checks that its halves fit, so the public one decides.
+
+    Raises:
+        MaterialError: it is none of those in `file`.
+    """
+    public_key = key.public_key()
+    wanted = spki(public_key)
+    for certificate in certificates:
+        if spki(certificate.public_key()) == wanted:
+            return certificate
+    first = certificates[0]
+    kinds = key_type(public_key), key_type(first.public_key())
+    of_kind = f" ({kinds[0]}; the certificate's is {kinds[1]})" if kinds[0] != kinds[1] else ""
+    if len(certificates) == 1:
+        what = f"the certificate {facts.label(first)}"
+    else:
+        what = f"any of the {len(certificates)} certificates, the first of which is {facts.label(first)}"
+    inside = f" in {file.where}" if file.path != key_file.path else ""
+    raise key_file.error(f"the private key{of_kind} does not belong to {what}{inside}; name the key it was made with")
 
 
 def _certificates(file: SourceFile, blocks: list[Block]) -> list[x509.Certificate]:
@@ -215,7 +208,7 @@ class _Parts:
         """Prove that the parts fit, and put the chain in order."""
         if (why := unfit_for_tls(self.key.public_key())) is not None:
             raise self.key_file.error(why)
-        leaf = self._leaf()
+        leaf = certificate_of(self.key, self.certificates, self.file, self.key_file)
         if leaf.public_key_algorithm_oid == _RSASSA_PSS and self.key_der == pkcs8(self.key):
             raise self.key_file.error(
                 "the certificate is for RSASSA-PSS; its key is read only from unencrypted PKCS#8 PEM"
@@ -223,7 +216,6 @@ class _Parts:
         chain, strangers = facts.order_chain(leaf, [one for one in self._unique() if one != leaf])
         named = facts.names(leaf)
         der = leaf.public_bytes(Encoding.DER)
-        pin = base64.b64encode(hashlib.sha256(spki(leaf.public_key())).digest()).decode()
         return Credential(
             certificate_der=der,
             chain_der=tuple(one.public_bytes(Encoding.DER) for one in chain),
@@ -237,31 +229,12 @@ class _Parts:
             not_before=leaf.not_valid_before_utc,
             not_after=leaf.not_valid_after_utc,
             fingerprint=hashlib.sha256(der).hexdigest(),
-            spki_pin=f"sha256:{pin}",
+            spki_pin=pin(leaf.public_key()),
             must_staple=facts.is_must_staple(leaf),
             ocsp_responders=facts.ocsp_responders(leaf),
             source=self.file.where,
             remarks=(*self.remarks, *self._repairs(leaf, chain, strangers)),
             digest=digest(self.read),
-        )
-
-    def _leaf(self) -> x509.Certificate:
-        """The certificate the key belongs to. Loading a key checks that its halves fit, so the public one decides."""
-        public_key = self.key.public_key()
-        wanted = spki(public_key)
-        for certificate in self.certificates:
-            if spki(certificate.public_key()) == wanted:
-                return certificate
-        first = self.certificates[0]
-        kinds = key_type(public_key), key_type(first.public_key())
-        of_kind = f" ({kinds[0]}; the certificate's is {kinds[1]})" if kinds[0] != kinds[1] else ""
-        if len(self.certificates) == 1:
-            what = f"the certificate {facts.label(first)}"
-        else:
-            what = f"any of the {len(self.certificates)} certificates, the first of which is {facts.label(first)}"
-        inside = f" in {self.file.where}" if self.file is not self.key_file else ""
-        raise self.key_file.error(
-            f"the private key{of_kind} does not belong to {what}{inside}; name the key it was made with"
         )
 
     def _repairs(

@@ -1,5 +1,7 @@
 """Where the passphrase of a private key comes from: a file, the environment, or the person at the terminal.
 
+A passphrase is never an argument: those are visible to every user of the machine.
+
 The first source that exists is the one that counts: a wrong passphrase in the file is an error to repair, not a
 reason to look further. What was typed is remembered, because a reload reads the key again when nobody is there to type.
 
@@ -33,24 +35,41 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, slots=True)
 class Passphrase:
-    """One attempt, and where it came from, for the message if it is wrong."""
+    """One attempt, or what a new key is encrypted with; and where it came from, for the message if it is wrong."""
 
     value: bytes = field(repr=False)
-    origin: str
+    origin: str = "the passphrase"
     is_typed: bool = False
+
+    @classmethod
+    def in_file(cls, file: SourceFile) -> Passphrase:
+        """The first line of a file without its line end; blanks belong to it.
+
+        Raises:
+            MaterialError: the first line is empty.
+        """
+        line = file.data.split(b"\n", 1)[0].removesuffix(b"\r")
+        if not line:
+            raise file.error("has an empty first line; the passphrase belongs there")
+        return cls(line, f"the passphrase in {file.where}{_oddity(line)}")
 
 
 @dataclass(slots=True)
 class PassphraseSource:
     """Offers passphrases for a key, in the order file, environment, prompt.
 
-    `prompt` is given a question and returns what was typed; `None` means nobody can be asked.
+    `prompt` is given a question and returns what was typed; `None` means nobody can be asked. `file` is for keys that
+    have no passphrase file of their own.
     """
 
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     prompt: Callable[[str], str] | None = field(default=None, repr=False)
     is_daemon: bool = False
     """Whether keys are opened apart, because this process goes on and forks others."""
+    file: SourceFile | None = None
+    variable: str = VARIABLE
+    given_with: str = f"key_passphrase_file, in {VARIABLE}"
+    """What a person can do who is told that a passphrase is missing."""
     _held: int | None = None
     _typed: dict[Path, int] = field(default_factory=dict, repr=False)
     """Descriptors of anonymous files, by key."""
@@ -96,10 +115,10 @@ class PassphraseSource:
         Raises:
             MaterialError: there is no source at all, or the person gave up.
         """
-        if file is not None:
-            yield Passphrase(first_line(file), f"the passphrase in {file.where}{oddity(first_line(file))}")
-        elif VARIABLE in self.environ:
-            yield Passphrase(os.fsencode(self.environ[VARIABLE]), f"the passphrase in {VARIABLE}")
+        if (named := file or self.file) is not None:
+            yield Passphrase.in_file(named)
+        elif self.variable in self.environ:
+            yield Passphrase(os.fsencode(self.environ[self.variable]), f"the passphrase in {self.variable}")
         elif self._held is not None:
             yield Passphrase(_content(self._held), f"the passphrase in {VARIABLE}")
         elif key in self._typed and (typed := _content(self._typed[key])):
@@ -112,8 +131,7 @@ class PassphraseSource:
                 )
         else:
             raise MaterialError(
-                shown(key),
-                f"is encrypted; give its passphrase with key_passphrase_file, in {VARIABLE}, or at a terminal",
+                shown(key), f"is encrypted; give its passphrase with {self.given_with}, or at a terminal"
             )
 
     def remember(self, key: Path, passphrase: Passphrase) -> None:
@@ -130,18 +148,6 @@ class PassphraseSource:
 def read_passphrase_file(path: Path) -> SourceFile:
     """The file `key_passphrase_file` names, whole, since its content is watched for changes too."""
     return read_file(path, _MAX_BYTES)
-
-
-def first_line(file: SourceFile) -> bytes:
-    """The passphrase: the first line without its line end; blanks belong to it.
-
-    Raises:
-        MaterialError: the first line is empty.
-    """
-    line = file.data.split(b"\n", 1)[0].removesuffix(b"\r")
-    if not line:
-        raise file.error("has an empty first line; the passphrase belongs there")
-    return line
 
 
 def _content(fd: int) -> bytes:
@@ -161,7 +167,7 @@ def _ask(question: str) -> str:
     return getpass(question)
 
 
-def oddity(line: bytes) -> str:
+def _oddity(line: bytes) -> str:
     """What an editor may have put into a passphrase that its owner does not see, for the end of a name."""
     if line.startswith(b"\xef\xbb\xbf"):
         return " (which begins with a byte order mark)"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import binascii
 import contextlib
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tlstunnel import errors, reading
-from tlstunnel.errors import UsageError, words_of
+from tlstunnel.errors import UsageError
 from tlstunnel.reading import UnfitFileError, read_whole, show_whole
 
 MAX_CREDENTIAL_BYTES = 1 << 20
@@ -111,7 +110,7 @@ def shown(path: Path) -> str:
     return errors.printable(str(path))
 
 
-def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES) -> SourceFile:
+def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES, *, may_be_empty: bool = False) -> SourceFile:
     """Read a file, or what a pipe gives, of at most `limit` bytes; see `reading.read_whole`.
 
     Raises:
@@ -119,7 +118,7 @@ def read_file(path: Path, limit: int = MAX_CREDENTIAL_BYTES) -> SourceFile:
     """
     with _refusals(path):
         found = read_whole(path, limit)
-    if not found.data.strip():
+    if not may_be_empty and not found.data.strip():
         raise MaterialError(shown(path), "is empty; write it anew")
     return SourceFile(path, found.data, found.mode)
 
@@ -140,8 +139,6 @@ def _refusals(path: Path) -> Iterator[None]:
         yield
     except UnfitFileError as exc:
         raise MaterialError(shown(path), str(exc), exc.is_machine) from exc
-    except (OSError, ValueError) as exc:
-        raise MaterialError(shown(path), _refusal(exc, path), True) from exc
 
 
 def digest(files: Iterable[SourceFile]) -> str:
@@ -197,7 +194,8 @@ def identify(data: bytes, wanted: str = "PEM") -> str:
     if head[:15].lower().startswith((b"<!doctype html", b"<html")):
         return f"is an HTML page, not {wanted}; a download must have failed"
     # A text may begin with 0 too; DER goes on with a sequence, a number or an identifier.
-    if data[:1] == b"0" and _der_body(data)[:1] in (b"\x30", b"\x02", b"\x06"):
+    first = _der_body(data)[:1]
+    if data[:1] == b"0" and (first in (b"\x30", b"\x02", b"\x06") or (not first and data[1:2] >= b"\x80")):
         return _identify_der(data, wanted)
     if wanted != "PEM":
         return f"is not {wanted}; a file that ends in .p12 or .pfx is meant"
@@ -234,6 +232,8 @@ _ENCRYPTION = (bytes.fromhex("06092a864886f70d0105"), bytes.fromhex("060a2a86488
 
 def _identify_der(data: bytes, wanted: str) -> str:
     body = _der_body(data)
+    if is_cut_short(data):
+        return f"is {'PKCS#12' if is_p12(data) else 'DER'} that is cut short; copy it anew"
     if body.startswith(_P12_VERSION):
         return f"is PKCS#12, not {wanted}; name it with p12 instead of certificate and key"
     if body.startswith(b"\x02\x01"):
@@ -300,7 +300,7 @@ def _parse_block(file: SourceFile, begin: re.Match[bytes]) -> tuple[Block, int]:
     if not der:
         raise file.error(f"line {line}: {label} is empty; copy it anew")
     lines = b"\n".join(part.strip(_BLANKS) for part in headers.strip(_BLANKS).splitlines())
-    text = b"".join((begin.group(), b"\n", lines + b"\n\n" if lines else b"", _folded(encoded), end, b"\n"))
+    text = _framed(label, encoded, lines + b"\n\n" if lines else b"")
     is_limited = False
     if label == TRUSTED:
         der, rest = _split(der)
@@ -318,27 +318,11 @@ def _headers(body: bytes) -> bytes:
     return body[: body.find(b":") + blank.end()] if blank else b""
 
 
-def _folded(encoded: bytes) -> bytes:
-    return b"".join(encoded[at : at + 64] + b"\n" for at in range(0, len(encoded), 64))
+def write_pem(label: str, der: bytes) -> bytes:
+    """One block, with lines of 64 characters (RFC 7468 section 2)."""
+    return _framed(label, binascii.b2a_base64(der, newline=False))
 
 
-def _refusal(exc: OSError | ValueError, path: Path) -> str:
-    if isinstance(exc, ValueError):
-        return "is not a path; it has a NUL character in it"
-    if isinstance(exc, FileNotFoundError):
-        if path.is_symlink():
-            return "is a symbolic link to a file that does not exist; link it to another"
-        folder = path.parent
-        return "does not exist" + ("" if folder.exists() else f", nor does {shown(folder)}") + "; check the path"
-    if isinstance(exc, PermissionError):
-        return f"permission denied for user {_user()}; let its group read it (chgrp, chmod 640)"
-    return f"cannot be read: {words_of(exc)}; check the path"
-
-
-def _user() -> str:
-    import pwd  # noqa: PLC0415  only here, when something is wrong
-
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
+def _framed(label: str, encoded: bytes, headers: bytes = b"") -> bytes:
+    lines = [encoded[at : at + 64] + b"\n" for at in range(0, len(encoded), 64)]
+    return b"".join((f"-----BEGIN {label}-----\n".encode(), headers, *lines, f"-----END {label}-----\n".encode()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -198,13 +199,22 @@ def load_crls(path: Path) -> tuple[CRL, ...]:
         MaterialError: unreadable, no list in it, one is damaged, or one is a delta list.
     """
     file = read_file(path, MAX_CRL_BYTES)
+    return tuple(_crl(file, place, found) for place, found in read_lists(file))
+
+
+def read_lists(file: SourceFile) -> list[tuple[str, x509.CertificateRevocationList]]:
+    """The revocation lists of a file, full and delta, each with its place in it for messages.
+
+    Raises:
+        MaterialError: there is none, or one is damaged.
+    """
     if file.data.startswith(b"0"):
-        return (_crl(file, file.data, ""),)
+        return [("", _parse_list(file, "", file.data))]
     blocks = parse_pem(file)
-    lists = tuple(_crl(file, block.der, f"line {block.line}: ") for block in blocks if block.label == "X509 CRL")
-    if not lists:
+    found = [(f"line {block.line}: ", block.der) for block in blocks if block.label == "X509 CRL"]
+    if not found:
         raise file.error(f"holds {blocks[0].label} but no revocation list (X509 CRL); name another file")
-    return lists
+    return [(place, _parse_list(file, place, der)) for place, der in found]
 
 
 def signed_by(crl: CRL, bundle: CABundle) -> bool:
@@ -307,25 +317,30 @@ def _from_folders(folders: list[Path], variable: str) -> CABundle:
     return _bundle(certificates, where, remarks, files, is_system=True)
 
 
-def _crl(file: SourceFile, der: bytes, place: str) -> CRL:
+def _parse_list(file: SourceFile, place: str, der: bytes) -> x509.CertificateRevocationList:
+    """Parsing is lazy in cryptography: whatever is used later is looked at here."""
     try:
-        revocations = x509.load_der_x509_crl(der)
-        entries = len(revocations)
-        extensions = revocations.extensions
-        issuer = facts.issuer(revocations)
-        this_update, next_update = revocations.last_update_utc, revocations.next_update_utc
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about certificates that are odd but readable
+            found = x509.load_der_x509_crl(der)
+            _ = len(found), found.extensions, facts.issuer(found), found.last_update_utc, found.next_update_utc
     except PARSE_ERRORS as exc:
         if not place:
             raise file.error("is neither PEM nor a revocation list in DER, or is damaged; fetch it anew") from exc
         raise file.error(f"{place}X509 CRL {facts.reason(exc)}") from exc
-    if any(isinstance(extension.value, x509.DeltaCRLIndicator) for extension in extensions):
+    return found
+
+
+def _crl(file: SourceFile, place: str, found: x509.CertificateRevocationList) -> CRL:
+    issuer = facts.issuer(found)
+    if any(isinstance(extension.value, x509.DeltaCRLIndicator) for extension in found.extensions):
         raise file.error(f"{place}the list of {issuer} is a delta list; only full lists are supported")
     return CRL(
-        der=der,
+        der=found.public_bytes(Encoding.DER),
         issuer=issuer,
-        this_update=this_update,
-        next_update=next_update,
-        entries=entries,
+        this_update=found.last_update_utc,
+        next_update=found.next_update_utc,
+        entries=len(found),
         source=file.where,
         digest=digest([file]),
     )

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tlstunnel.cli.cert import options
 from tlstunnel.cli.cert.options import Source
 from tlstunnel.errors import UsageError
-
-if TYPE_CHECKING:
-    from tlstunnel.tools.pki.bundle import Bundle
 
 
 def bundle(
@@ -57,8 +54,11 @@ def bundle(
     if not to_pkcs12 and (legacy or unencrypted or name):
         raise UsageError("--out", "--legacy, --unencrypted and --name are for PKCS#12; end it in .p12")
     files.refuse_existing(out, *(() if key_out is None else (key_out,)), force=force)
-    source = Source(passphrase_file, passphrase_env)
-    opened = _read_pkcs12(p12, source) if p12 is not None else _read_pem(cert or Path(), key, chain or [], source)
+    secrets = Source(passphrase_file, passphrase_env).opening()
+    if p12 is not None:
+        opened = bundling.parse_pkcs12(files.read(p12), where=str(p12), passphrases=secrets)
+    else:
+        opened = bundling.from_pem(cert or Path(), key, chain or [], secrets)
     new = Source(new_passphrase_file, new_passphrase_env, "new-passphrase")
     secret = None
     if to_pkcs12:
@@ -75,30 +75,3 @@ def bundle(
         keys.write(key_out, opened.key, secret, replace=force)
     files.write(out, data, secret=key_out is None, replace=force)
     options.made(bundle=out, key=key_out)
-
-
-def _read_pkcs12(path: Path, source: Source) -> Bundle:
-    from tlstunnel.tools.pki import bundle as bundling
-    from tlstunnel.tools.pki import files
-
-    data = files.read(path)
-    encrypted = not source.is_given and bundling.needs_passphrase(data, where=str(path))
-    return options.open_with(
-        source,
-        str(path),
-        encrypted=encrypted,
-        load=lambda secret: bundling.parse_pkcs12(data, where=str(path), passphrase=secret),
-    )
-
-
-def _read_pem(cert: Path, key: Path | None, chain: list[Path], source: Source) -> Bundle:
-    from tlstunnel.tools.pki import bundle as bundling
-    from tlstunnel.tools.pki import files, keys
-
-    holder = cert if key is None else key
-    return options.open_with(
-        source,
-        str(holder),
-        encrypted=keys.is_encrypted(files.read(holder)),
-        load=lambda secret: bundling.from_pem(cert, key, chain, secret),
-    )

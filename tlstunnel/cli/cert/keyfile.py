@@ -13,7 +13,7 @@ from tlstunnel.errors import UsageError
 
 if TYPE_CHECKING:
     from tlstunnel.tools.pki.keys import PrivateKey
-    from tlstunnel.tools.pki.passphrase import Passphrase
+    from tlstunnel.x509.passphrase import Passphrase
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Make, encrypt and decrypt private keys, change their passphrase."
@@ -74,8 +74,10 @@ def decrypt(
     force: InPlace = False,
 ) -> None:
     """Write a key without encryption."""
+    from tlstunnel.tools.pki import keys
+
     target = _target(file, out, force=force)
-    opened = options.open_key(file, Source(passphrase_file, passphrase_env))
+    opened = keys.load(file, Source(passphrase_file, passphrase_env).opening())
     _write(target, opened, None, force=force)
 
 
@@ -91,8 +93,10 @@ def passphrase(
     force: InPlace = False,
 ) -> None:
     """Change the passphrase of a key."""
+    from tlstunnel.tools.pki import keys
+
     target = _target(file, out, force=force)
-    opened = options.open_key(file, Source(passphrase_file, passphrase_env))
+    opened = keys.load(file, Source(passphrase_file, passphrase_env).opening())
     secret = Source(new_passphrase_file, new_passphrase_env, "new-passphrase").choose(str(target))
     _write(target, opened, secret, force=force)
 

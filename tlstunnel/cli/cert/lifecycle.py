@@ -37,13 +37,14 @@ def renew(
     force: options.Force = False,
 ) -> None:
     """Renew a certificate: the same names, uses and key for another term. FILE.pem is replaced at once."""
+    from tlstunnel.tools.pki import keys
     from tlstunnel.tools.pki import renew as renewing
 
     source = Source(passphrase_file, passphrase_env)
     if ca is None:
         if new_key or key_type is not None or encrypt:
             raise UsageError("--new-key", "a self-signed certificate with another key is another one; make it anew")
-        opened_key = options.open_key(certificate.with_suffix(".key") if key is None else key, source)
+        opened_key = keys.load(certificate.with_suffix(".key") if key is None else key, source.opening())
         made = renewing.self_signed(certificate, opened_key, days=days, out=out, force=force)
     else:
         if key is not None:

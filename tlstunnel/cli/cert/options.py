@@ -1,19 +1,18 @@
 """Options that several `cert` commands share, and how a passphrase is come by.
 
-A passphrase is never an argument: those are visible to every user of the machine. It comes from the first line of a
-file, from an environment variable, or from the terminal. `--passphrase-*` belongs to the key or bundle the command is
-about, `--ca-passphrase-*` to the key of the CA, and `--new-passphrase-*` to what is written where a command reads one
-encrypted file and writes another.
+A passphrase comes from the first line of a file, from an environment variable, or from the terminal. `--passphrase-*`
+belongs to the key or bundle the command is about, `--ca-passphrase-*` to the key of the CA, and `--new-passphrase-*` to
+what is written where a command reads one encrypted file and writes another.
 """
 
 from __future__ import annotations
 
 import getpass
+import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,8 +20,8 @@ from tlstunnel.errors import UsageError
 
 if TYPE_CHECKING:  # cryptography is slow to import, and --help needs none of it
     from tlstunnel.tools.pki.authority import Authority
-    from tlstunnel.tools.pki.keys import KeyKind, PrivateKey
-    from tlstunnel.tools.pki.passphrase import Passphrase
+    from tlstunnel.tools.pki.keys import KeyKind
+    from tlstunnel.x509.passphrase import Passphrase, PassphraseSource
 
 OutDir = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the files made.")]
 CADir = Annotated[Path, typer.Option("--ca", metavar="DIR", help="Folder of the CA.")]
@@ -67,7 +66,8 @@ URIs = Annotated[list[str] | None, typer.Option("--uri", metavar="URI", help="UR
 DNSNames = Annotated[list[str] | None, typer.Option("--dns", metavar="NAME", help="More host names; repeatable.")]
 Emails = Annotated[list[str] | None, typer.Option("--email", metavar="ADDRESS", help="Mail address; repeatable.")]
 
-Opened = TypeVar("Opened")
+MAX_BYTES = 1024
+"""OpenSSL's tools read passphrases into a buffer of this size (PEM_BUFSIZE), so longer ones would not travel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,40 +83,45 @@ class Source:
         """Whether the command line says where to find it."""
         return self.file is not None or self.variable is not None
 
-    def read(self) -> Passphrase | None:
-        """The passphrase from file or environment; None if neither is given."""
-        from tlstunnel.tools.pki import passphrase
+    def opening(self) -> PassphraseSource:
+        """For what is encrypted already: the passphrase given, or else one typed."""
+        from tlstunnel.x509.passphrase import PassphraseSource, read_passphrase_file
 
         if self.file is not None and self.variable is not None:
             raise UsageError(f"--{self.prefix}-file", f"is given beside --{self.prefix}-env; give one of them")
-        if self.file is not None:
-            return passphrase.from_file(self.file)
-        return None if self.variable is None else passphrase.from_environment(self.variable)
-
-    def ask(self, what: str) -> Passphrase:
-        """An existing passphrase from the terminal."""
-        from tlstunnel.tools.pki.passphrase import Passphrase
-
-        self._need_terminal(what)
-        return Passphrase(_prompt(f"passphrase of {what}: "), where=what)
+        if self.variable is not None and self.variable not in os.environ:
+            raise UsageError("environment", f'"{self.variable}" is not set; put the passphrase in it')
+        return PassphraseSource(
+            {} if self.variable is None else os.environ,
+            _prompt if sys.stdin.isatty() else None,
+            file=None if self.file is None else read_passphrase_file(self.file),
+            variable=self.variable or "",
+            given_with=self._options,
+        )
 
     def choose(self, what: str) -> Passphrase:
         """A new passphrase: given on the command line's say, or typed twice."""
-        from tlstunnel.tools.pki.passphrase import Passphrase
+        from tlstunnel.x509.passphrase import Passphrase
 
-        given = self.read()
-        if given is not None:
-            return given
-        self._need_terminal(what)
-        typed = _prompt(f"new passphrase for {what}: ")
-        if typed != _prompt("the same again: "):
-            raise UsageError(what, "the two passphrases differ; type the same one twice")
-        return Passphrase(typed, where=what)
+        source = self.opening()
+        if self.is_given:
+            chosen = next(source.attempts(Path(what), None))
+        elif source.prompt is None:
+            raise UsageError(
+                what, f"needs a passphrase, and there is no terminal to ask on; give it with {self._options}"
+            )
+        else:
+            typed = _prompt(f"new passphrase for {what}: ")
+            if typed != _prompt("the same again: "):
+                raise UsageError(what, "the two passphrases differ; type the same one twice")
+            chosen = Passphrase(os.fsencode(typed))
+        if not 0 < len(chosen.value) <= MAX_BYTES:
+            raise UsageError(what, f"{chosen.origin} is empty, or longer than {MAX_BYTES} bytes; give another")
+        return chosen
 
-    def _need_terminal(self, what: str) -> None:
-        if not sys.stdin.isatty():
-            what_to_do = f"give it with --{self.prefix}-file or --{self.prefix}-env"
-            raise UsageError(what, f"needs a passphrase, and there is no terminal to ask on; {what_to_do}")
+    @property
+    def _options(self) -> str:
+        return f"--{self.prefix}-file or --{self.prefix}-env"
 
 
 def _prompt(text: str) -> str:
@@ -132,38 +137,11 @@ def for_new_key(source: Source, what: str, *, encrypt: bool) -> Passphrase | Non
     return source.choose(what) if encrypt or source.is_given else None
 
 
-def open_with(source: Source, what: str, *, encrypted: bool, load: Callable[[Passphrase | None], Opened]) -> Opened:
-    """Open something that may be encrypted: with the passphrase given, or else with one typed."""
-    given = source.read()
-    if given is None and encrypted:
-        given = source.ask(what)
-    return load(given)
-
-
-def open_key(path: Path, source: Source) -> PrivateKey:
-    """Read a private key."""
-    from tlstunnel.tools.pki import files, keys
-
-    data = files.read(path)
-    return open_with(
-        source,
-        str(path),
-        encrypted=keys.is_encrypted(data),
-        load=lambda secret: keys.parse(data, where=str(path), passphrase=secret),
-    )
-
-
 def open_ca(folder: Path, file: Path | None, variable: str | None) -> Authority:
     """Open a CA; its passphrase is asked for before anything is locked."""
-    from tlstunnel.tools.pki import authority, files, keys
+    from tlstunnel.tools.pki import authority
 
-    authority.load_certificates(folder)
-    return open_with(
-        Source(file, variable, "ca-passphrase"),
-        str(folder / "ca.key"),
-        encrypted=keys.is_encrypted(files.read(folder / "ca.key")),
-        load=lambda secret: authority.load(folder, secret),
-    )
+    return authority.load(folder, Source(file, variable, "ca-passphrase").opening())
 
 
 def key_kind(text: str) -> KeyKind:

@@ -32,6 +32,7 @@ def request(
 ) -> None:
     """Make a certificate request for a CA elsewhere: NAME.csr, and NAME.key, which stays here."""
     from tlstunnel.tools.pki import issue as issuing
+    from tlstunnel.tools.pki import keys
     from tlstunnel.tools.pki import request as requesting
 
     leaf, first = leaf_of(server=server, client=client, ou=ou, uri=uri, dns=dns, email=email)
@@ -44,7 +45,7 @@ def request(
         secret = options.for_new_key(source, str(key_path), encrypt=encrypt)
         made = requesting.make(leaf, out, first=first, stem=file, kind=kind, passphrase=secret, force=force)
     else:
-        opened = options.open_key(key, source)
+        opened = keys.load(key, source.opening())
         made = requesting.make(leaf, out, first=first, stem=file, existing=(key, opened), force=force)
     options.made(request=made.request, key=made.key)
 

@@ -94,32 +94,21 @@ def _fetch(address: TCPAddress, server_name: str | None) -> tuple[Certificate, .
 def _read(path: Path, source: Source) -> tuple[tuple[Certificate, ...], list[Facts] | None]:
     """The certificates in a file; or none, and what else it holds."""
     from tlstunnel.tools.pki import bundle, describe, files, keys, readers
+    from tlstunnel.x509.pem import MAX_CRL_BYTES
 
-    data = files.read(path)
+    data = files.read(path, limit=MAX_CRL_BYTES)  # the largest of all that can be shown
     where = str(path)
     kind = readers.guess(data)
     if kind == "bundle":
-        encrypted = not source.is_given and bundle.needs_passphrase(data, where=where)
-        opened = options.open_with(
-            source,
-            where,
-            encrypted=encrypted,
-            load=lambda secret: bundle.parse_pkcs12(data, where=where, passphrase=secret),
-        )
+        opened = bundle.parse_pkcs12(data, where=where, passphrases=source.opening())
         return (opened.certificate, *opened.chain), None
     if kind == "request":
         return (), [describe.request(readers.request(data, where=where))]
     if kind == "crl":
-        return (), [describe.revocation_list(readers.revocation_list(data, where=where))]
+        return (), [describe.revocation_list(found) for found in readers.revocation_lists(data, where=where)]
     if kind == "key":
-        encrypted = keys.is_encrypted(data)
-        opened_key = options.open_with(
-            source,
-            where,
-            encrypted=encrypted,
-            load=lambda secret: keys.parse(data, where=where, passphrase=secret),
-        )
-        return (), [describe.private_key(opened_key, encrypted=encrypted)]
+        opened_key = keys.parse(data, where=where, passphrases=source.opening())
+        return (), [describe.private_key(opened_key, encrypted=keys.is_encrypted(data))]
     return readers.certificates(data, where=where), None
 
 
@@ -130,13 +119,14 @@ def _certificates(found: Sequence[Certificate]) -> list[Facts]:
 
 
 def _chain(found: Sequence[Certificate], ca: Path | None, host: str | None) -> Facts:
-    from tlstunnel.tools.pki import authority, chain, describe, names
+    from tlstunnel.tools.pki import chain, describe, names
+    from tlstunnel.x509.certificate import is_ca
 
     store, anchors = chain.load_trust(ca)
-    use = None if authority.is_ca(found[0]) else describe.use_of(found[0])
+    use = None if is_ca(found[0]) else describe.use_of(found[0])
     verdict = chain.verify(found[0], found[1:], anchors, host=host, use=use)
     strict = None
-    if verdict.verifies and not authority.is_ca(found[0]):
+    if verdict.verifies and not is_ca(found[0]):
         strict = chain.strict_opinion(verdict, describe.use_of(found[0]), host)
     return {
         "verifies": verdict.verifies,

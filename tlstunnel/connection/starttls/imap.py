@@ -6,7 +6,7 @@ import re
 
 from tlstunnel.connection.starttls.text import Command, Dialect
 
-_LISTED = re.compile(rb"(^\* CAPABILITY |\[CAPABILITY )([^\]]*)", re.IGNORECASE)
+_LIST = re.compile(rb"(?:\A\* |\[)CAPABILITY ", re.IGNORECASE)
 
 
 def _is_good(lines: list[bytes], command: Command | None) -> bool:
@@ -20,14 +20,20 @@ def _is_complete(lines: list[bytes], command: Command | None) -> bool:
 
 def _offer(lines: list[bytes], _: Command | None, is_required: bool) -> list[bytes]:
     """RFC 9051 section 6.2.3: where passwords have to wait for TLS, LOGINDISABLED says so."""
+    return [_offered(line, is_required) for line in lines]
 
-    def listed(found: re.Match[bytes]) -> bytes:
-        names = [name for name in found[2].split() if name.upper() not in {b"STARTTLS", b"LOGINDISABLED"}]
-        if is_required:
-            names = [name for name in names if name.upper() != b"SASL-IR" and not name.upper().startswith(b"AUTH=")]
-        return found[1] + b" ".join([*names, b"STARTTLS", *([b"LOGINDISABLED"] if is_required else [])])
 
-    return [_LISTED.sub(listed, line) for line in lines]
+def _offered(line: bytes, is_required: bool) -> bytes:
+    found = _LIST.search(line)
+    if found is None:
+        return line
+    end = line.find(b"]", found.end())
+    end = len(line) if end < 0 else end
+    names = [name for name in line[found.end() : end].split() if name.upper() not in {b"STARTTLS", b"LOGINDISABLED"}]
+    if is_required:
+        names = [name for name in names if name.upper() != b"SASL-IR" and not name.upper().startswith(b"AUTH=")]
+    names += [b"STARTTLS", *([b"LOGINDISABLED"] if is_required else [])]
+    return line[: found.end()] + b" ".join(names) + line[end:]
 
 
 IMAP = Dialect(

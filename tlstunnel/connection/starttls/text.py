@@ -30,7 +30,7 @@ from tlstunnel.errors import printable
 MAX_LINE = 8192
 """RFC 7162 section 4 has the longest; SMTP's are a sixteenth of it."""
 _OFFER = re.compile(rb"(?:^|[\s\"-])STARTTLS(?:[\s\"]|\Z)", re.IGNORECASE)
-_CAPABILITIES = re.compile(rb"\[CAPABILITY [^\]]*\] ?", re.IGNORECASE)
+_CAPABILITIES = re.compile(rb"\[CAPABILITY ", re.IGNORECASE)
 _UNASKED_LITERAL = re.compile(rb"\{\d+\+\}\Z")
 _TAG = re.compile(rb"[!#$&',\-./0-9:;<=>?@A-Z\[\]^_`a-z|}~]{1,64}\Z")
 
@@ -111,8 +111,14 @@ def client(dialect: Dialect) -> Conversation:
             )
     incoming.end()
     # What a server that greets again says within TLS holds, and what it could do before does not.
-    again = [] if dialect.first else [_CAPABILITIES.sub(b"", line) for line in greeting]
+    again = [] if dialect.first else [_without_capabilities(line) for line in greeting]
     return heard([line.decode("ascii", "backslashreplace") for line in again])
+
+
+def _without_capabilities(line: bytes) -> bytes:
+    found = _CAPABILITIES.search(line)
+    end = -1 if found is None else line.find(b"]", found.end())
+    return line if found is None or end < 0 else line[: found.start()] + line[end + 1 :].removeprefix(b" ")
 
 
 def _answer(incoming: Incoming, dialect: Dialect, command: Command | None) -> Generator[bytes, bytes, list[bytes]]:

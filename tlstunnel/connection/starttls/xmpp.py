@@ -25,7 +25,7 @@ _CONTENTS = (b"jabber:client", b"jabber:server")
 _MAX_TAG = 2048
 _NAME = rb"[^\s/>\"'=<?!]{1,100}"
 _ATTRIBUTE = re.compile(rb"\s+(" + _NAME + rb")\s*=\s*(\"[^\"<]*\"|'[^'<]*')")
-_TAG = re.compile(rb"<(/?)(" + _NAME + rb")((?:" + _ATTRIBUTE.pattern + rb")*)\s*(/?)>")
+_TAG = re.compile(rb"<(/?)(" + _NAME + rb")((?:[\s/](?:[^<>\"']|\"[^\"<]*\"|'[^'<]*')*)?)>")
 _DECLARATION = re.compile(rb"<\?xml\s[^<>]*\?>")
 _QUOTED = re.compile(rb"\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z)")
 _ADDRESS = re.compile(rb"[^\x00-\x20\x7f\"'<>&]{1,1023}\Z")
@@ -71,8 +71,9 @@ class _Tags:
         while True:
             self._skip(skips_text=skips_text)
             if self._may_end and (found := _TAG.match(self._data)):
+                tag = self._read(found)
                 self._take(found)
-                return self._read(found)
+                return tag
             if self._may_end and not self._has_begun and (found := _DECLARATION.match(self._data)):
                 self._take(found)
                 continue
@@ -100,12 +101,17 @@ class _Tags:
         self._data = self._data[len(text) :]
 
     def _read(self, found: re.Match[bytes]) -> _Tag:
-        attributes = {name: value[1:-1] for name, value in _ATTRIBUTE.findall(found[3])}
+        attributes, rest = {}, found[3]
+        while attribute := _ATTRIBUTE.match(rest):
+            attributes[attribute[1]] = attribute[2][1:-1]
+            rest = rest[attribute.end() :]
+        if rest.lstrip() not in {b"", b"/"}:
+            raise self._malformed()
         spaces = {name.partition(b":")[2]: value for name, value in attributes.items() if name.startswith(b"xmlns")}
         self._spaces = self._spaces or spaces  # of the header, which comes first
         prefix, _, name = found[2].rpartition(b":")
         space = spaces.get(prefix, self._spaces.get(prefix, b""))
-        return _Tag(space, name, attributes, is_start=not found[1], is_end=bool(found[1] or found[6]))
+        return _Tag(space, name, attributes, is_start=not found[1], is_end=bool(found[1] or rest.endswith(b"/")))
 
 
 class _State(Enum):

@@ -129,6 +129,6 @@ class Listeners:
 
 
 def stop_listening(sock: socket.socket) -> None:
-    """Nobody can connect any more, whoever else holds this listening socket. What is in its queue is reset."""
+    """Nobody can connect any more, even if another process holds this socket. Connections in its queue are reset."""
     with contextlib.suppress(OSError):  # it does not listen
         sock.shutdown(socket.SHUT_RDWR)

@@ -1,10 +1,9 @@
-"""A unix socket to listen on: its file, made with the right permissions, and removed by whoever made it.
+"""A unix socket to listen on: its file has the right permissions, and the process that made it removes it.
 
-Nothing spreads the connections of a unix socket over several descriptors: its worker slots share one. What a dead
-daemon left behind in the file system is told from a living one by connecting to it; only a socket that refuses the
-connection is removed, nothing else ever. Between that look and the removal another daemon could start on the same
-path; the file's inode is compared again to make the gap small. Two daemons started on one path in the same instant are
-not told apart.
+Nothing spreads the connections of a unix socket over several descriptors: its worker slots share one. A file may be
+left from a daemon that died. To find out, the daemon connects to it, and removes it only if it is a socket that
+refuses the connection. Between the two another daemon could start on the same path, so the file's inode is compared
+before the removal; two daemons that start on one path in the same instant are not told apart.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from dataclasses import dataclass
 from tlstunnel.daemon.listen.bind_errors import ListenRefused, explain_unix, in_use, peer_of_unix
 
 UNIX_MODE = 0o660
-"""Who may connect to a unix socket: its owner and group. Unlike a loopback port a file can be kept from other users,
-and behind a listener in client mode is our certificate; whoever wants less asks for it, or uses a socket unit."""
+"""Owner and group may connect to a unix socket. Unlike a loopback port a file can be kept from other users, and behind
+a listener in client mode is our certificate. An operator who wants another mode says so, or uses a socket unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnixFile:
-    """A unix socket file that this process made, so that it and nobody else removes exactly that file."""
+    """A unix socket file that this process made: this process alone removes it, and only this file."""
 
     path: str
     device: int
@@ -48,7 +47,7 @@ class UnixFile:
             try:
                 os.chmod(self.path, mode)
             except PermissionError:
-                # It is the workers' user's, and root may no longer change what is not its own: it must be ours first.
+                # The file is the workers' user's, and we may change only our own: take it, change it, give it back.
                 os.chown(self.path, os.geteuid(), -1)
                 os.chmod(self.path, mode)
                 os.chown(self.path, found.st_uid, -1)
@@ -91,7 +90,7 @@ def _clear_stale(path: str) -> None:
     try:
         found = os.lstat(path)
     except OSError:
-        return  # nothing there, or not for us to see: bind says which
+        return  # there is nothing, or we may not see it: bind says which
     if not stat.S_ISSOCK(found.st_mode):
         raise ListenRefused("the path exists and is not a socket; remove it or choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -99,7 +98,7 @@ def _clear_stale(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            with contextlib.suppress(OSError):  # whatever stops the removal stops bind too, which says it better
+            with contextlib.suppress(OSError):  # what stops the removal stops bind, too, which says it better
                 if _identity(path) == (found.st_dev, found.st_ino):
                     os.unlink(path)
             return

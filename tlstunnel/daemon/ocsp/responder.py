@@ -1,10 +1,10 @@
-"""Asks an OCSP responder, in a process of its own that holds nothing worth stealing.
+"""Fetches from an OCSP responder, in a process of its own that holds nothing worth stealing.
 
 Run as a script with an interpreter begun anew, after privileges were dropped: it talks to strangers over plain HTTP,
 and the memory it could lose has never held a key. So it imports the standard library only, and is told everything on
 its command line: the responder's URL and the request in base64. What it writes to standard output is `+` and the
-response as it came, or `-` and why there is none. Its time and the size of what it writes are limited by whoever starts
-it; that a response is worth anything is for others to find out.
+response as it came, or `-` and why there is none. The
+supervisor limits its time and the size of what it writes, and judges what the response is worth.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_ANSWER = 64 * 1024
 _MAX_GET = 255
 
 
-def ask(url: str, request: bytes) -> bytes:
+def fetch(url: str, request: bytes) -> bytes:
     """The body of a responder's answer.
 
     Raises:
@@ -49,9 +49,9 @@ def ask(url: str, request: bytes) -> bytes:
 
 
 def main(url: str, request: str) -> None:
-    """Ask, and write down what came of it."""
+    """Fetch, and write down what came of it."""
     try:
-        answer = b"+" + ask(url, base64.b64decode(request))
+        answer = b"+" + fetch(url, base64.b64decode(request))
     except (OSError, http.client.HTTPException, ValueError) as exc:
         why = (exc.strerror or "" if isinstance(exc, OSError) else "") or str(exc) or type(exc).__name__
         answer = b"-" + why.lower().encode("utf-8", "replace")

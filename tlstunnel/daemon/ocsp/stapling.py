@@ -1,18 +1,18 @@
-"""Proofs that our certificates are not revoked, fetched from their responders and kept fresh: `ocsp_staple = "auto"`.
+"""OCSP responses to staple, fetched from the responders of our certificates and kept fresh: `ocsp_staple = "auto"`.
 
 Theory of operation. The supervisor never talks to a responder. For each question it forks a child that drops its
 privileges, begins anew with an interpreter of its own (`responder`, which has never seen a key), and leaves the answer
 in an anonymous file; the kernel limits its time and the size of that file. When the child has ended the supervisor
 reads the file, and believes only what `tls.ocsp` has verified: by the issuer's signature, for this certificate, "good".
-One child at a time; what is asked for is small and lasts for days.
+One child at a time; a response is small and good for days.
 
     adopt       at start and after every reload: which certificates there are; what the cache still has for them
-    due         half-way through a proof's life, or when an earlier attempt is to be made again: ask
+    due         half-way through a staple's life, or when an earlier attempt is to be made again: fetch
     answered    verified: into the contexts here (replacements are forked with them), to every worker, into the cache
-    failed      counted, logged, tried again later, twice as late each time up to MAX_AGAIN_S; the old proof stays in
+    failed      counted, logged, tried again later, twice as late each time up to MAX_AGAIN_S; the old staple stays in
                 use while it is good, and is not sent a moment longer
 
-Without a proof a tunnel works as it would without stapling; only clients of must-staple certificates will not have it.
+Without a staple a tunnel works as it would without stapling; only clients of must-staple certificates will refuse it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from tlstunnel.x509.material import Credential, MaterialError
 from tlstunnel.x509.pem import printable, read_file
 
 ANSWER_S = 20
-"""A responder that takes longer is not asked any more this time."""
+"""A responder that takes longer has failed this time."""
 FIRST_AGAIN_S = 60.0
 MAX_AGAIN_S = 3600.0
 _LOOK_S = 3600.0
@@ -53,31 +53,31 @@ _LOOK_S = 3600.0
 
 @dataclass(slots=True, eq=False)
 class _Subject:
-    """A certificate, and how its proof stands."""
+    """A certificate and its staple."""
 
     credential: Credential
     issuer: bytes
     cache: Path | None
     services: set[int] = field(default_factory=set)
     staple: Staple | None = None
-    ask_at: float = 0.0
+    fetch_at: float = 0.0
     """Unix time."""
     failures: int = 0
     """In a row."""
 
     @property
     def url(self) -> str:
-        """Whom to ask; the next one after a failure, if the certificate names several."""
+        """The responder to fetch from; the next one after a failure, if the certificate names several."""
         urls = usable_responders(self.credential)
         return urls[self.failures % len(urls)]
 
     @property
     def file(self) -> Path | None:
-        """Where its proof is kept."""
+        """Where its staple is kept."""
         return None if self.cache is None else self.cache / f"{self.credential.fingerprint}.ocsp"
 
     def judge(self, response: bytes) -> Staple:
-        """Raises OCSPError where it is no proof that is good now."""
+        """The staple of a response. Raises OCSPError where it is none that is good now."""
         staple = ocsp.judge(response, self.credential.certificate_der, self.issuer)
         if problem := staple.problem(time.time()):
             raise OCSPError(problem.partition(";")[0])
@@ -85,17 +85,17 @@ class _Subject:
 
 
 class Stapling:
-    """Keeps the proofs of a daemon fresh."""
+    """Keeps the staples of a daemon fresh."""
 
     def __init__(self, daemon: Daemon, workforce: Workforce) -> None:
         self._daemon, self._workforce = daemon, workforce
         self._subjects: dict[bytes, _Subject] = {}
-        self._asked: tuple[int, int, _Subject] | None = None  # pid, descriptor of its answer, whom it is about
+        self._fetching: tuple[int, int, _Subject] | None = None  # pid, descriptor of its answer, what it is for
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody is being asked."""
-        return self._asked is None
+        """Whether nothing is being fetched."""
+        return self._fetching is None
 
     def adopt(self) -> None:
         """Care for the certificates of the generation in use, from now on."""
@@ -121,18 +121,18 @@ class Stapling:
         self._schedule()
 
     def stop(self) -> None:
-        """Ask nobody any more."""
+        """Fetch nothing any more."""
         self._daemon.timers.cancel("staple")
         self._subjects = {}
-        if self._asked is not None:
-            signal_process(self._asked[0], signal.SIGKILL)
+        if self._fetching is not None:
+            signal_process(self._fetching[0], signal.SIGKILL)
 
-    def note_end(self, pid: int, status: int) -> bool:
+    def handle_end(self, pid: int, status: int) -> bool:
         """A child that is no worker has ended; whether it was ours."""
-        if self._asked is None or self._asked[0] != pid:
+        if self._fetching is None or self._fetching[0] != pid:
             return False
-        _, fd, subject = self._asked
-        self._asked = None
+        _, fd, subject = self._fetching
+        self._fetching = None
         answer = os.pread(fd, ocsp.MAX_RESPONSE + 2, 0)
         os.close(fd)
         if self._subjects.get(subject.credential.certificate_der) is not subject:
@@ -148,17 +148,17 @@ class Stapling:
             self._fail(subject, f"the answer {exc}")
         return True
 
-    # Asking.
+    # Fetching.
 
     def _schedule(self) -> None:
-        if self._asked is None and self._subjects and self._daemon.phase != "draining":
-            first = min(subject.ask_at for subject in self._subjects.values())
-            self._daemon.timers.after(min(max(0.0, first - time.time()), _LOOK_S), "staple", self._ask)
+        if self._fetching is None and self._subjects and self._daemon.phase != "draining":
+            first = min(subject.fetch_at for subject in self._subjects.values())
+            self._daemon.timers.after(min(max(0.0, first - time.time()), _LOOK_S), "staple", self._fetch)
 
-    def _ask(self) -> None:
+    def _fetch(self) -> None:
         now = time.time()
-        subject = min(self._subjects.values(), key=lambda each: each.ask_at)
-        if subject.ask_at > now:
+        subject = min(self._subjects.values(), key=lambda each: each.fetch_at)
+        if subject.fetch_at > now:
             self._schedule()
             return
         credential, identity = subject.credential, self._daemon.identity
@@ -171,14 +171,14 @@ class Stapling:
             return _begin_anew(words, fd)
 
         try:
-            self._asked = fork(body), fd, subject
+            self._fetching = fork(body), fd, subject
         except StartupError as exc:
             os.close(fd)
             self._fail(subject, f"nobody could be asked: {exc}")
 
     def _succeed(self, subject: _Subject, staple: Staple) -> None:
         subject.failures = 0
-        subject.ask_at = ocsp.refresh_at(staple, time.time())
+        subject.fetch_at = ocsp.refresh_at(staple, time.time())
         if subject.staple is None or staple.until > subject.staple.until:
             subject.staple = staple
             end = utc(datetime.fromtimestamp(staple.until, UTC))
@@ -192,14 +192,14 @@ class Stapling:
         daemon, now, url = self._daemon, time.time(), subject.url
         again_s = min(MAX_AGAIN_S, FIRST_AGAIN_S * 2.0**subject.failures)
         subject.failures += 1
-        subject.ask_at = now + again_s
+        subject.fetch_at = now + again_s
         for index in subject.services:
-            daemon.row.cells[daemon.generation.schema.services[index].staple_failures] += 1
+            daemon.row.counters[daemon.generation.series.services[index].staple_failures] += 1
         staple = subject.staple
         if staple is None or staple.until <= now:
-            left = "there is no proof to staple"
+            left = "there is no OCSP response to staple"
         else:
-            left = f"the proof in use is good until {utc(datetime.fromtimestamp(staple.until, UTC))}"
+            left = f"the OCSP response in use is good until {utc(datetime.fromtimestamp(staple.until, UTC))}"
         text = f"{subject.credential.source}: {url}: {why}; {left}; asking again in {again_s:.0f} s"
         daemon.log.message("warning", "ocsp", text)
         self._schedule()
@@ -223,19 +223,19 @@ class Stapling:
             generation.inventory.contexts[index].staple(staples)
             by_service.append(staples)
         if any(staples is not None for staples in by_service):
-            self._workforce.tell(StapleOrder(tuple(by_service)), list(generation.workers.values()))
+            self._workforce.send(StapleOrder(tuple(by_service)), list(generation.workers.values()))
         daemon.publisher.fetched = {der: each.staple for der, each in self._subjects.items() if each.staple is not None}
-        daemon.show()
+        daemon.publish()
 
     def _remember(self, subject: _Subject) -> None:
-        """Use what the cache has, if it is still a proof. It is judged like any answer: the folder is not trusted."""
+        """Use what the cache has, if it is still good. It is judged like any answer: the folder is not trusted."""
         if subject.file is None:
             return
         try:
             subject.staple = subject.judge(read_file(subject.file, ocsp.MAX_RESPONSE).data)
         except (MaterialError, OCSPError):
-            return  # none was kept, or it is of no use any more
-        subject.ask_at = ocsp.refresh_at(subject.staple, time.time())
+            return  # none was kept, or it is not good any more
+        subject.fetch_at = ocsp.refresh_at(subject.staple, time.time())
 
     def _keep(self, subject: _Subject, staple: Staple) -> None:
         path = subject.file
@@ -251,12 +251,12 @@ class Stapling:
                 os.unlink(temporary)
                 raise
         except OSError as exc:
-            text = f"ocsp_cache: {path.parent}: {words_of(exc)}; the proof is fetched again after a restart"
+            text = f"ocsp_cache: {path.parent}: {words_of(exc)}; the OCSP response is fetched again after a restart"
             self._daemon.log.message("warning", "ocsp", text)
 
 
 def _begin_anew(words: list[str], answer: int) -> int:
-    """In the child: become the asker, whose standard output is the file of the answer."""
+    """In the child: become `responder`, whose standard output is the file of the answer."""
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd, end in ((nothing, 0), (answer, 1), (nothing, 2)):
         os.dup2(fd, end)

@@ -1,9 +1,9 @@
-"""What the admin process is told, and its life.
+"""The plan of the admin process, and its life.
 
-Theory of operation. It speaks HTTP with whoever reaches it, so its memory is never one that held a service's key.
-Either it is forked before the first key is read and waits, or, when another one is needed later, it begins anew with an
-interpreter of its own. In both cases all it has comes over a socket: a plan, and descriptors. It reads the key of its
-own endpoint itself, if there is one, and then drops its privileges.
+Theory of operation. The process answers any client that reaches it, so its memory must never have held a service's key.
+The first one is forked before the first key is read, and waits; a later one begins anew with an interpreter of its own.
+In both cases all it has comes over a socket: a plan, and descriptors. It reads the key of its own endpoint itself, if
+there is one, and then drops its privileges.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from tlstunnel.config.model import Admin
 from tlstunnel.config.model import Log as LogSettings
 from tlstunnel.daemon.processes.children import end_with_parent
-from tlstunnel.daemon.processes.launch import take_name
+from tlstunnel.daemon.processes.launch import set_name
 from tlstunnel.daemon.processes.worker import EXIT_BOOT
 from tlstunnel.daemon.system import privileges
 from tlstunnel.daemon.system.privileges import Identity
@@ -27,7 +27,7 @@ from tlstunnel.observe.admin.routes import AdminSources
 from tlstunnel.observe.admin.tls import tls_context
 from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.log import open_log
-from tlstunnel.observe.series import Schema
+from tlstunnel.observe.series import Series
 from tlstunnel.observe.state import StateBlob
 
 _AT_ONCE = 200
@@ -41,8 +41,8 @@ class AdminPlan:
 
     admin: Admin
     log: LogSettings
-    schema: Schema
-    board_rows: int
+    series: Series
+    rows: int
     sockets: int
     channels: tuple[int, ...]
     """Rows of the counters whose channels these are."""
@@ -87,8 +87,8 @@ def live(channel: socket.socket) -> int:
     assert isinstance(plan, AdminPlan)  # noqa: S101
     counters, state, *ends = fds[1:]
     sources = AdminSources(
-        counters=Counters(plan.schema.layout, plan.board_rows, counters),
-        schema=plan.schema,
+        counters=Counters(plan.series.layout, plan.rows, counters),
+        series=plan.series,
         state=StateBlob(state),
         channels={row: socket.socket(fileno=fd) for row, fd in zip(plan.channels, ends[plan.sockets :], strict=True)},
         log=open_log(plan.log),
@@ -104,7 +104,7 @@ def live(channel: socket.socket) -> int:
 
 def main() -> None:
     """Begin with an interpreter of its own; the first word names the descriptor of the channel."""
-    take_name()
+    set_name()
     try:
         status = live(socket.socket(fileno=int(sys.argv[1])))
     except TunnelError as exc:

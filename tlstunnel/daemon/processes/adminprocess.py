@@ -16,9 +16,9 @@ from tlstunnel.errors import StartupError, words_of
 from tlstunnel.observe.counters import Counters
 
 _AGAIN_S = 1.0
-"""Between its death and the next one: nobody loses more than a scrape by it, and a crash loop costs little."""
+"""Delay before another one starts: at most one scrape is lost, and a crash loop costs little."""
 _STOP_S = 2.0
-"""How long it may take to end. It has no promises to keep that would take longer."""
+"""How long it may take to end: it has only requests under way to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Waiting:
 def fork_early(config: Config, let_go: Callable[[], None]) -> Waiting | None:
     """Fork the first admin process, if there is to be one, before the first key is read.
 
-    What it needs is imported before: afterwards the same modules would cost five times the memory, less for themselves
-    than for the pages of everything older that importing writes to, and which are then no longer shared.
+    Its modules are imported first. Imported after the fork they would cost five times the memory, because importing
+    writes to pages of older objects, which are then no longer shared.
 
     Args:
         let_go: in the child: close what is the supervisor's.
@@ -101,7 +101,7 @@ class AdminProcess:
         return self._daemon.admin_pid is None and not self._leaving
 
     def start(self) -> None:
-        """Have one show the generation in use, if there is to be one.
+        """Start one for the generation in use, if its configuration has an admin endpoint.
 
         Raises:
             StartupError: the machine has no room for another process.
@@ -119,8 +119,8 @@ class AdminProcess:
         plan = AdminPlan(
             admin=generation.config.admin,
             log=generation.config.log,
-            schema=generation.schema,
-            board_rows=self._counters.rows,
+            series=generation.series,
+            rows=self._counters.rows,
             sockets=len(sockets),
             channels=tuple(ends),
             identity=daemon.identity,
@@ -134,10 +134,10 @@ class AdminProcess:
             pass  # it is dead: reaping follows
         finally:
             waiting.channel.close()
-        daemon.show()
+        daemon.publish()
 
     def replace(self) -> None:
-        """After a reload: another one, which shows the new generation, takes over its socket from the old one."""
+        """After a reload: start another one for the new generation, which takes the socket over from the old one."""
         self.stop()
         self._start_again()
 
@@ -150,8 +150,8 @@ class AdminProcess:
             signal_process(pid, signal.SIGTERM)
             self._daemon.timers.after(_STOP_S, f"admin {pid}", lambda: signal_process(pid, signal.SIGKILL))
 
-    def look(self, hung: int) -> None:
-        """Once a second: end one whose loop has not turned in so many looks. Another one follows."""
+    def check(self, hung: int) -> None:
+        """Once a second: end one whose loop has not turned in so many checks. Another one follows."""
         daemon = self._daemon
         beats = daemon.publisher.blob.beats
         has_turned, self._beats = beats != self._beats, beats
@@ -162,13 +162,13 @@ class AdminProcess:
             signal_process(daemon.admin_pid, signal.SIGKILL)
 
     def when_settled(self, then: Callable[[], None]) -> None:
-        """Call back once nobody answers for an earlier generation any more; at once if nobody does."""
+        """Call back once no process of an earlier generation answers any more; at once if there is none."""
         if self._leaving:
             self._on_settled = then
         else:
             then()
 
-    def note_end(self, pid: int, how: str) -> bool:
+    def handle_end(self, pid: int, how: str) -> bool:
         """A child that is no worker has ended; whether it was one of ours."""
         daemon = self._daemon
         if pid in self._leaving:
@@ -185,7 +185,7 @@ class AdminProcess:
             return True
         daemon.log.message("error", "admin", f"the admin process ended ({how}); another one starts")
         daemon.timers.after(_AGAIN_S, "admin", self._start_again)
-        daemon.show()
+        daemon.publish()
         return True
 
     def _start_again(self) -> None:

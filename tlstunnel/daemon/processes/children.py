@@ -40,7 +40,7 @@ _NOT_THEIRS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, sig
 
 
 QUIET = 3
-"""So many pings, a second apart, without an answer: it does not serve, as far as anybody can tell."""
+"""After so many unanswered pings, a second apart, a worker counts as not serving."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +57,7 @@ class Child:
     is_ready: bool = False
     is_draining: bool = False
     is_silent: bool = False
-    """Its end of the channel is closed, or speaks nonsense: it ends, or is as good as dead."""
+    """Its end of the channel was closed, or sent nonsense: it ends, or has to be ended."""
     cut: int | None = None
     """Connections it cut at the end of its drain, or took with it when it died; None until then."""
     ponged_at: float = field(default_factory=time.monotonic)
@@ -78,8 +78,8 @@ class Child:
         """Whether orders wait for the channel to be writable."""
         return bool(self._unsent)
 
-    def order(self, order: Order) -> None:
-        """Tell the worker something, without waiting for it."""
+    def send(self, order: Order) -> None:
+        """Send the worker an order, without waiting for it."""
         self._unsent += order_bytes(order)
         self.flush()
 
@@ -94,7 +94,7 @@ class Child:
             self._unsent.clear()  # it is dead: reaping follows
 
     def reports(self) -> list[Report]:
-        """What the worker has said; call when its channel is readable. One that talks nonsense counts as silent."""
+        """The worker's reports; call when its channel is readable. A worker that sends nonsense counts as silent."""
         try:
             data = self.channel.recv(65536, socket.MSG_DONTWAIT)
             self.is_silent = not data
@@ -140,12 +140,12 @@ def fork(body: Callable[[], int]) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    # What exists now stays for good. Collecting writes into the head of every object it looks at, which would copy
-    # every page that parent and child share (10 MiB in each worker); frozen, they stay shared.
+    # The collector writes into the head of every object that it looks at, and so would copy every page that parent and
+    # child share (10 MiB in each worker). Objects that exist now are frozen: their pages stay shared.
     gc.disable()
     gc.collect()
     gc.freeze()
-    # What comes for the child waits until it has its own handlers: the supervisor's would note it, and nobody look.
+    # Signals for the child wait until it has its own handlers: the supervisor's would only record them.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*_NOT_THEIRS, signal.SIGTERM))
     try:
         pid = os.fork()

@@ -10,23 +10,17 @@ import contextlib
 import os
 from dataclasses import dataclass, field
 
-from tlstunnel.config.model import Config, Service
+from tlstunnel.config.model import Config
 from tlstunnel.daemon.listen.listeners import Listeners
 from tlstunnel.daemon.processes.children import Child
 from tlstunnel.observe.log import Log
-from tlstunnel.observe.series import Schema
+from tlstunnel.observe.series import Series, targets_of
 from tlstunnel.tls.inventory import Inventory
-
-
-def targets_of(service: Service) -> tuple[str, ...]:
-    """Where a service's connections may go, each target once: its own, those without a certificate, those of names."""
-    of_names = (target for name in service.sni for target in name.targets)
-    return tuple(dict.fromkeys(str(target) for target in (*service.targets, *service.fallback_target, *of_names)))
 
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """What a worker of this configuration is forked with, and the workers that were."""
+    """A configuration, with all that its workers are forked with, and these workers."""
 
     number: int
     """Counts from 1."""
@@ -35,7 +29,7 @@ class Generation:
     loaded_at: float
     """Unix time at which the material was read."""
     listeners: Listeners
-    schema: Schema
+    series: Series
     log: Log
     capacity: int
     """How many connections each worker has descriptors for."""
@@ -57,7 +51,7 @@ class Generation:
         return {name: tuple(each.bound for each in listeners) for name, listeners in self.listeners.services.items()}
 
     def announce(self) -> None:
-        """Say on stderr where it listens. Where that cannot be written (a full disk), it listens all the same."""
+        """Write to stderr where it listens. An error there (a full disk) changes nothing."""
         with contextlib.suppress(OSError):
             os.write(2, "".join(f"{line}\n" for line in self.ready_lines()).encode())
 

@@ -17,9 +17,9 @@ from tlstunnel.config.model import Config
 NAME = "tlstunnel"
 _CONF = "OPENSSL_CONF"
 _OURS = "/proc/self/fd/"
-# One session ticket for a handshake instead of two: whoever resumes is given a new one, and a full handshake is 6 %
-# cheaper (9 interleaved rounds against two). OpenSSL takes the number only from a configuration file; it reads it when
-# the library is loaded. An operator's own OPENSSL_CONF is left alone.
+# One session ticket for a handshake instead of two: a client that resumes is given a new one, and a full handshake is
+# 6 % cheaper (9 interleaved rounds against two). OpenSSL takes the number only from a configuration file, which it
+# reads when the library is loaded. An operator's own OPENSSL_CONF is left alone.
 _ONE_TICKET = b"""openssl_conf = init
 [init]
 ssl_conf = ssl
@@ -54,11 +54,11 @@ def receive(fd: int) -> Config:
     with os.fdopen(fd, "rb") as file:
         config = pickle.load(file)  # noqa: S301 - from ourselves, a moment ago
     assert isinstance(config, Config)  # noqa: S101
-    take_name()
+    set_name()
     return config
 
 
-def take_name() -> None:
+def set_name() -> None:
     """What `ps -o comm`, `pgrep` and other daemons' "port in use" show."""
     with open("/proc/self/comm", "w") as comm:
         comm.write(NAME)

@@ -1,7 +1,7 @@
-"""What is said at an end, of a worker or of the daemon: that the log lost lines there must never stay unsaid.
+"""What is reported at an end, of a worker or of the daemon: that the log lost lines there must never stay hidden.
 
 A worker waits for the log's reader before it ends (`Log.finish`); what the reader did not take is in the worker's row
-of the counters, also where the worker was killed. The supervisor says how much that was. Its own lines go to the same
+of the counters, also where the worker was killed. The supervisor reports how many. Its own lines go to the same
 reader, so when the daemon ends and that one still takes nothing, the places left are the metrics (for as long as
 somebody asks), the service manager's status, and stderr where the log goes elsewhere.
 """
@@ -16,12 +16,12 @@ from tlstunnel.daemon.processes.state import Daemon
 from tlstunnel.observe.sinks import StreamSink
 
 
-def note(daemon: Daemon, child: Child) -> None:
-    """A worker has ended and its row is still its own: say how many of its log lines were lost, if any."""
-    series, cells = daemon.generation.schema.process, child.row.cells
-    waiting = cells[series.log_waiting]  # it was killed, and did not come to count them
-    daemon.row.cells[series.log_dropped] += waiting
-    lost = cells[series.log_unsaid] + waiting
+def report_worker(daemon: Daemon, child: Child) -> None:
+    """A worker has ended and its row is still its own: log how many of its log lines were lost, if any."""
+    process, counters = daemon.generation.series.process, child.row.counters
+    waiting = counters[process.log_waiting]  # it was killed, and did not come to count them
+    daemon.row.counters[process.log_dropped] += waiting
+    lost = counters[process.log_unreported] + waiting
     if not lost:
         return
     text = f"{_lines(lost)} of worker {child.pid} were lost: the log's reader does not take them"
@@ -29,8 +29,8 @@ def note(daemon: Daemon, child: Child) -> None:
     daemon.lost_lines = daemon.lost_lines + lost if daemon.log.has_pending else 0
 
 
-def say(daemon: Daemon, cut: int) -> None:
-    """The daemon ends: its last line, and wherever it can still be said that lines were lost.
+def report_stop(daemon: Daemon, cut: int) -> None:
+    """The daemon ends: log its last line, and report lost lines wherever that is still possible.
 
     Args:
         cut: connections that were cut at the end of the drain.

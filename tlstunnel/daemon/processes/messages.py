@@ -1,8 +1,8 @@
-"""What a supervisor and a worker say to each other, over a stream socket between them.
+"""The messages between the supervisor and a worker, over a stream socket.
 
-Towards the worker go pickled values: it trusts the process that made it. From the worker comes JSON, read into one of
-five reports and nothing else: whoever takes over a worker can send the supervisor words, not objects, and every word
-is checked here (`parse_report`).
+Orders to a worker are pickled values: it trusts the process that made it. Reports from a worker are JSON, read into one
+of five values and nothing else: an attacker who takes over a worker can send the supervisor words, not objects, and
+every word is checked here (`parse_report`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_REPORT = 16 * 1024
 """Bytes of one message from a worker; more is not from one of ours."""
 MAX_ORDER = 64 * 1024 * 1024
 MAX_REASON = 1000
-"""Characters of a worker's last words that are repeated."""
+"""Characters of a worker's reason that are repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Staple:
-    """Send these proofs to clients from now on; one for each service, in order, None where nothing changes."""
+    """Staple these for clients from now on; one for each service, in order, None where nothing changes."""
 
     staples: tuple[Staples | None, ...]
 

@@ -1,17 +1,19 @@
-"""What the supervisor shows of itself: the state for the admin process, gauges, one line for the service manager."""
+"""What the supervisor publishes: the state for the admin process, gauges, one line for the service manager."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from tlstunnel._version import VERSION
 from tlstunnel.config.model import OCSPStaple
 from tlstunnel.daemon.processes.children import Child
-from tlstunnel.daemon.processes.generation import Generation, targets_of
+from tlstunnel.daemon.processes.generation import Generation
 from tlstunnel.observe.counters import Row
+from tlstunnel.observe.series import targets_of
 from tlstunnel.observe.state import (
     CertificateState,
     ReloadState,
@@ -32,7 +34,7 @@ _MAX_CERTIFICATES = 4000
 
 
 class Publisher:
-    """Publishes. `last_reload` is set by whoever reloads, `fetched` by whoever fetches."""
+    """Publishes the state. `Reloads` sets `last_reload`, `Stapling` sets `fetched`."""
 
     def __init__(self, row: Row) -> None:
         self._row = row
@@ -41,13 +43,13 @@ class Publisher:
         self.fetched: Staples = {}
         self._started_at = time.time()
 
-    def show(self, generation: Generation, workers: Collection[Child], *, phase: str, admin_pid: int | None) -> None:
+    def publish(self, generation: Generation, workers: Collection[Child], *, phase: str, admin_pid: int | None) -> None:
         """Publish how things stand."""
-        series = generation.schema.process
-        self._row.cells[series.workers] = len(workers)
+        process, counters = generation.series.process, self._row.counters
+        counters[process.workers] = len(workers)
         lingering = {child.generation for child in workers if child.is_draining} - {generation.number}
-        self._row.cells[series.draining_generations] = len(lingering)
-        self._row.cells[series.draining] = phase == "draining"
+        counters[process.draining_generations] = len(lingering)
+        counters[process.draining] = phase == "draining"
         self.blob.publish(
             TunnelState(
                 version=VERSION,
@@ -80,8 +82,7 @@ class Publisher:
 
 def open_now(generation: Generation, workers: Collection[Child]) -> int:
     """How many connections these workers have open, by what they count."""
-    every = (*generation.schema.services, *generation.schema.retired)
-    return sum(child.row.cells[series.active] for child in workers for series in every)
+    return sum(child.row.counters[each.active] for child in workers for each in generation.series.every_service)
 
 
 def _worker(child: Child) -> WorkerState:
@@ -114,52 +115,28 @@ def _certificates(generation: Generation) -> tuple[CertificateState, ...]:
     return tuple(states[:_MAX_CERTIFICATES])
 
 
-def _certificates_of(service: str, material: Material, loaded_at: float) -> list[CertificateState]:
-    found = []
-    credentials = [*material.credentials, *(credential for each in material.sni for credential in each)]
-    if material.target_credential is not None:
-        credentials.append(material.target_credential)
-    for credential in credentials:
-        found.append(
-            CertificateState(
-                service=service,
-                file=credential.source,
-                subject=credential.subject,
-                not_before=credential.not_before.timestamp(),
-                not_after=credential.not_after.timestamp(),
-                loaded_at=loaded_at,
-                names=credential.names[:8],
-            )
+def _certificates_of(service: str, material: Material, loaded_at: float) -> Iterator[CertificateState]:
+    def state(file: str, subject: str, begin: datetime, end: datetime, **more: Any) -> CertificateState:
+        return CertificateState(
+            service=service,
+            file=file,
+            subject=subject,
+            not_before=begin.timestamp(),
+            not_after=end.timestamp(),
+            loaded_at=loaded_at,
+            **more,
         )
+
+    target = () if material.target_credential is None else (material.target_credential,)
+    for each in (*material.credentials, *(each for sni in material.sni for each in sni), *target):
+        yield state(each.source, each.subject, each.not_before, each.not_after, names=each.names[:8])
     for bundle in (material.client_ca, material.target_ca):
-        if bundle is None or len(bundle.subjects) > _OWN_ROOTS:
-            continue
-        for subject, begin, expiry in zip(bundle.subjects, bundle.begins, bundle.expiries, strict=True):
-            found.append(
-                CertificateState(
-                    service=service,
-                    file=bundle.source,
-                    subject=subject,
-                    not_before=begin.timestamp(),
-                    not_after=expiry.timestamp(),
-                    loaded_at=loaded_at,
-                    role="ca",
-                )
-            )
+        if bundle is not None and len(bundle.subjects) <= _OWN_ROOTS:
+            for subject, begin, end in zip(bundle.subjects, bundle.begins, bundle.expiries, strict=True):
+                yield state(bundle.source, subject, begin, end, role="ca")
     for crl in (*material.crls, *material.target_crls):
         if crl.next_update is not None:
-            found.append(
-                CertificateState(
-                    service=service,
-                    file=crl.source,
-                    subject=crl.issuer,
-                    not_before=crl.this_update.timestamp(),
-                    not_after=crl.next_update.timestamp(),
-                    loaded_at=loaded_at,
-                    role="crl",
-                )
-            )
-    return found
+            yield state(crl.source, crl.issuer, crl.this_update, crl.next_update, role="crl")
 
 
 def _staples(generation: Generation, fetched: Staples) -> tuple[StapleState, ...]:

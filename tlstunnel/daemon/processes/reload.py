@@ -1,16 +1,16 @@
 """Reloads: begun, waited for, finished; one at a time, while the daemon serves.
 
-Theory of operation. Everything that can fail is done before anything is changed: reading, judging, binding. What
-follows takes the workers' own time, and the supervisor's loop goes on meanwhile:
+Theory of operation. Everything that can fail is done before anything is changed: reading, judging, binding. The workers
+then take their own time, and the supervisor's loop goes on meanwhile:
 
-    IDLE --same configuration--> RENEWING --every worker uses the new material--> SHOWING
-    IDLE --another one--> ARRIVING --every new worker is ready--> SHOWING, and the old generation drains
+    IDLE --same configuration--> RENEWING --every worker uses the new material--> PUBLISHING
+    IDLE --another one--> ARRIVING --every new worker is ready--> PUBLISHING, and the old generation drains
                                    --one could not begin, or time is up--> IDLE, and nothing has changed
-    SHOWING --the admin process that showed the old state has ended--> IDLE
+    PUBLISHING --the admin process with the old state has ended--> IDLE
 
 A request during a reload is kept and makes another one afterwards, so what was written last is always used; a hundred
-requests in a row may make fewer reloads. The service manager hears of the beginning and of the end, good or bad: it has
-no word for a reload that failed, so that is said in the status, the log and the metrics.
+requests in a row may make fewer reloads. The service manager is notified of the beginning and of the end, good or bad.
+It has no word for a reload that failed, so the status, the log and the metrics say so.
 
 New material must hold in every worker, because it may be a revocation: a worker that does not take it in time is ended,
 and its replacement starts with it.
@@ -32,16 +32,16 @@ from tlstunnel.daemon.processes.adminprocess import AdminProcess
 from tlstunnel.daemon.processes.children import Child
 from tlstunnel.daemon.processes.generation import Generation
 from tlstunnel.daemon.processes.messages import Renew
-from tlstunnel.daemon.processes.reload_result import ReloadOutcome
 from tlstunnel.daemon.processes.reload_source import Loaded, Poll, load_config, load_material
 from tlstunnel.daemon.processes.state import Daemon
 from tlstunnel.daemon.processes.workforce import Workforce
+from tlstunnel.daemon.system import memory
 from tlstunnel.daemon.system.limits import descriptor_budget, raise_descriptor_limit, usable_cores
-from tlstunnel.daemon.system.trim import slim
 from tlstunnel.errors import StartupError, TunnelError
 from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.log import open_log
-from tlstunnel.observe.series import schema_for
+from tlstunnel.observe.series import series_for
+from tlstunnel.observe.state import ReloadState
 
 ANSWER_S = 20.0
 """How long workers may take to begin, or to take new material."""
@@ -57,7 +57,7 @@ class State(Enum):
     IDLE = "idle"
     RENEWING = "renewing"
     ARRIVING = "arriving"
-    SHOWING = "showing"
+    PUBLISHING = "publishing"
 
 
 class Reloads:
@@ -75,7 +75,6 @@ class Reloads:
         self._daemon, self._workforce, self._admin, self._counters = daemon, workforce, admin, counters
         self._stapling = stapling
         self._poll = self._arriving_poll = poll
-        self._outcome = ReloadOutcome(daemon)
         self._state = State.IDLE
         self._awaited: set[Child] = set()
         self._is_wanted_again = False
@@ -89,7 +88,7 @@ class Reloads:
             return
         daemon = self._daemon
         daemon.notifier.reloading("reloading")
-        self._poll.look()
+        self._poll.check()
         self._attempt(self._load_and_use)
 
     def watch(self) -> None:
@@ -97,19 +96,19 @@ class Reloads:
         every_s = self._daemon.generation.config.process.reload_poll_s
         is_soon = self._poll.is_unsure and every_s < math.inf
         delay_s = min(SETTLE_S, every_s) if is_soon else every_s
-        self._daemon.timers.after(delay_s, "poll", self._look)
+        self._daemon.timers.after(delay_s, "poll", self._check_files)
 
     def abandon(self) -> None:
-        """The daemon drains: what is under way does not matter any more."""
+        """The daemon drains: give up what is under way."""
         self._daemon.timers.cancel("poll")
         self._is_wanted_again = False
         if self._state is State.ARRIVING:
             self._dismiss()
         self._finish()
 
-    def _look(self) -> None:
-        """Certificates and keys may have changed. The configuration stays what it is until somebody says SIGHUP."""
-        if self._state is State.IDLE and self._poll.look():
+    def _check_files(self) -> None:
+        """Certificates and keys may have changed. The configuration is read again on SIGHUP only."""
+        if self._state is State.IDLE and self._poll.check():
             self._attempt(self._use_changed_files)
         self.watch()
 
@@ -140,7 +139,7 @@ class Reloads:
             self._replace(loaded)
 
     def _attempt(self, work: Callable[[], None]) -> None:
-        """Whatever goes wrong, the daemon goes on as it was."""
+        """Do the part of a reload that can fail; if it does, the daemon goes on as before."""
         try:
             work()
         except TunnelError as exc:
@@ -166,7 +165,7 @@ class Reloads:
         generation.loaded_at = time.time()
         self._poll = loaded.poll
         workers = list(generation.workers.values())
-        self._workforce.tell(Renew(loaded.inventory.materials), workers)
+        self._workforce.send(Renew(loaded.inventory.materials), workers)
         self._await(State.RENEWING, workers)
         if is_admin_new:
             self._admin.replace()
@@ -187,8 +186,8 @@ class Reloads:
         try:
             count = len(list(listeners))
             budget = descriptor_budget(config, limit=raise_descriptor_limit(), listeners=count, workers=slots)
-            schema = schema_for(config, extends=old.schema)
-            self._counters.grow(schema.layout)
+            series = series_for(config, extends=old.series)
+            self._counters.grow(series.layout)
             log = old.log if config.log == old.config.log else open_log(config.log)
         except TunnelError:
             old.listeners.retire(listeners)
@@ -199,7 +198,7 @@ class Reloads:
             loaded.inventory,
             time.time(),
             listeners,
-            schema,
+            series,
             log,
             budget.connections_per_worker,
         )
@@ -230,7 +229,7 @@ class Reloads:
             daemon.log.message("info", "reload", line.removeprefix("ready: "))
 
     def _dismiss(self) -> None:
-        """The new generation will not be: end its workers, close what only it has."""
+        """Give the new generation up: end its workers, close what only it has."""
         daemon, current = self._daemon, self._daemon.generation
         new, daemon.arriving = daemon.arriving, None
         assert new is not None  # noqa: S101 - that is what ARRIVING says
@@ -242,12 +241,12 @@ class Reloads:
 
     # How it goes on.
 
-    def note(self, child: Child) -> None:
-        """A worker has said that it is ready, or that it uses the new material."""
+    def handle_report(self, child: Child) -> None:
+        """A worker has reported that it is ready, or that it uses the new material."""
         self._awaited.discard(child)
         self._go_on()
 
-    def note_end(self, child: Child, how: str) -> None:
+    def handle_end(self, child: Child, how: str) -> None:
         """A worker has ended."""
         if child not in self._awaited:
             return
@@ -255,14 +254,14 @@ class Reloads:
             self._dismiss()
             self._fail(StartupError(f"a new worker could not begin: {how}"))
         else:
-            self.note(child)  # its replacement starts with the new material
+            self.handle_report(child)  # its replacement starts with the new material
 
     def _await(self, state: State, children: list[Child]) -> None:
         self._state, self._awaited = state, set(children)
         self._daemon.timers.after(ANSWER_S, "reload", self._late)
 
     def _go_on(self) -> None:
-        if self._awaited or self._state in (State.IDLE, State.SHOWING):
+        if self._awaited or self._state in (State.IDLE, State.PUBLISHING):
             return
         if self._state is State.ARRIVING:
             self._take_over()
@@ -281,29 +280,41 @@ class Reloads:
             self._daemon.log.message("error", "worker", text, pid=child.pid)
             child.kill()
 
-    # How it ends. What is said is true by then: whoever reads it and looks finds it so.
+    # How it ends: counters and state are set first, then it is logged and notified, so a reader finds what it was told.
 
     def _succeed(self, what: str) -> None:
-        self._state = State.SHOWING
+        self._state = State.PUBLISHING
         self._daemon.timers.cancel("reload")
-        self._admin.when_settled(lambda: self._tell(what))
+        self._admin.when_settled(lambda: self._publish(what))
 
-    def _tell(self, what: str) -> None:
-        if self._state is not State.SHOWING:
+    def _publish(self, what: str) -> None:
+        if self._state is not State.PUBLISHING:
             return  # the daemon drains meanwhile
-        self._outcome.note_success()
+        daemon = self._daemon
+        daemon.row.floats[daemon.generation.series.process.last_reload_success] = time.time()
+        self._record(ReloadState(at=time.time(), ok=True))
         self._stapling.adopt()
         self._finish()
-        self._outcome.tell_success(what)
+        daemon.log.message("info", "reload", what)
+        daemon.notifier.ready(daemon.status_text())
 
     def _fail(self, error: TunnelError) -> None:
-        self._outcome.note_failure(error)
+        lines = str(error).splitlines()
+        self._record(ReloadState(at=time.time(), ok=False, errors=tuple(lines)))
         self._finish()
-        self._outcome.tell_failure(error)
+        for line in lines:
+            self._daemon.log.message("error", "reload", f"reload failed, nothing changed: {line}")
+        # The manager has no word for a reload that failed: it is over, and the status says how.
+        self._daemon.notifier.ready(f"reload failed, still running the old configuration: {lines[0]}")
+
+    def _record(self, result: ReloadState) -> None:
+        daemon = self._daemon
+        daemon.row.counters[daemon.generation.series.process.reloads["success" if result.ok else "failure"]] += 1
+        daemon.publisher.last_reload = result
 
     def _finish(self) -> None:
         gc.collect()  # the collector is off in the supervisor, see children.fork
-        slim()
+        memory.trim()
         self._state = State.IDLE
         self._awaited = set()
         self._daemon.timers.cancel("reload")
@@ -312,4 +323,4 @@ class Reloads:
             self._daemon.timers.after(0.0, "reload again", self.request)
         if self._daemon.phase == "ready":
             self.watch()
-        self._daemon.show()
+        self._daemon.publish()

@@ -109,7 +109,7 @@ class Poll:
         self._doubted_until = 0.0
         self.is_unsure = False
 
-    def look(self) -> bool:
+    def check(self) -> bool:
         """Whether there is something new that is worth trying. What was tried is not tried again until it changes."""
         digest = self._digest()
         is_at_rest, self._seen = digest == self._seen, digest

@@ -1,4 +1,4 @@
-"""Who counts where: the counters's rows, handed out to living workers and taken back.
+"""The rows of the counters: handed out to living workers and taken back.
 
 Two workers must never share a row, so the replacement of a slot whose old worker still drains gets another. With a row
 goes a channel on which the admin process asks its worker for open connections.
@@ -18,7 +18,7 @@ MAX_ROWS = 512
 
 
 class Rows:
-    """Hands out the rows of a counters; row 0 is the supervisor's own.
+    """Hands out rows; row 0 is the supervisor's own.
 
     Raises:
         StartupError: the machine has no room for what connections are counted by.
@@ -32,8 +32,8 @@ class Rows:
         self.admin_ends: dict[int, socket.socket] = {}
         self.worker_ends: dict[int, socket.socket] = {}
 
-    def take(self) -> Row:
-        """A row nobody uses, the lowest first, so that few are ever touched.
+    def acquire(self) -> Row:
+        """The lowest row that no worker uses, so that few are ever touched.
 
         Raises:
             StartupError: too many workers live.
@@ -51,7 +51,7 @@ class Rows:
             self._next += 1
         return self._counters.row(index)
 
-    def give_back(self, row: Row) -> None:
+    def release(self, row: Row) -> None:
         """Its worker has ended: its counters stay, its gauges describe nothing any more."""
         row.clear_gauges()
         self.ledger.clear(row.index)

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from tlstunnel.daemon.listen.activation import Inherited
 from tlstunnel.daemon.listen.listeners import Listeners
 from tlstunnel.daemon.processes.children import Child
+from tlstunnel.daemon.processes.events import Signals, Timers
 from tlstunnel.daemon.processes.generation import Generation
 from tlstunnel.daemon.processes.publish import Publisher
 from tlstunnel.daemon.processes.rows import Rows
-from tlstunnel.daemon.processes.signals import Signals
-from tlstunnel.daemon.processes.timers import Timers
 from tlstunnel.daemon.system.privileges import Identity
 from tlstunnel.daemon.system.sdnotify import Notifier
 from tlstunnel.observe.counters import Row
@@ -58,16 +57,16 @@ class Daemon:
         """Whose the files of unix sockets are to be."""
         return None if self.identity is None else (self.identity.uid, self.identity.gid)
 
-    def show(self) -> None:
+    def publish(self) -> None:
         """Publish how things stand, for the admin process and the metrics."""
-        self.publisher.show(self.generation, self.children.values(), phase=self.phase, admin_pid=self.admin_pid)
+        self.publisher.publish(self.generation, self.children.values(), phase=self.phase, admin_pid=self.admin_pid)
 
     def status_text(self) -> str:
         """One line for the service manager."""
         return self.publisher.status_text(self.generation, self.children.values())
 
     def other_listeners(self, generation: Generation) -> Listeners | None:
-        """Those of the generation that is coming or going beside this one: none of its children may keep them."""
+        """Those of the generation that arrives or leaves beside this one; children of this one must close them."""
         for each in (self.generation, self.arriving):
             if each is not None and each is not generation:
                 return each.listeners

@@ -1,16 +1,15 @@
 """The supervisor: binds, reads keys, forks workers, replaces them, reloads, drains. Relays and parses nothing.
 
-Theory of operation. One loop over poll(2): signals (through a wakeup descriptor), the workers' channels, and a few
-appointments (`timers`). There are no threads and no event loop that a fork could break. Handlers only note a signal;
-the loop acts on it, and nothing the loop does waits for a child. What there is to know is in one `Daemon`; who acts:
+Theory of operation. One loop over poll(2) waits for signals (through a wakeup descriptor), the workers' channels, and a
+few timers (`events`). There are no threads and no event loop that a fork could break. Signal handlers only record the
+signal; the loop acts on it, and nothing the loop does waits for a child. The state is one `Daemon`; the parts are:
 
     this module     start - wait until every worker is ready - serve - drain - end
-    workforce       forks workers, hears them, buries them
-    reloads         SIGHUP or the poll: new material for living workers, or a new generation beside the old one
+    workforce       forks workers, reads their reports, reaps them
+    reload          SIGHUP or the poll: new material for living workers, or a new generation beside the old one
     adminprocess    keeps the admin process alive
-    liveness        replaces who does not answer
-    heartbeat       tells the service manager how we are
-    stapling        has proofs fetched that our certificates are not revoked
+    liveness        replaces a child that does not answer, and notifies the service manager
+    stapling        has OCSP responses for our certificates fetched, to staple
 
 Phases go one way: starting, ready, draining, stopped. Nothing leaves draining but the end: reloads are over, dead
 workers are not replaced, a second SIGTERM hastens.
@@ -34,25 +33,23 @@ from tlstunnel.daemon.ocsp.stapling import Stapling
 from tlstunnel.daemon.processes import lost_lines
 from tlstunnel.daemon.processes.adminprocess import AdminProcess, fork_early
 from tlstunnel.daemon.processes.children import Child, signal_process
+from tlstunnel.daemon.processes.events import Signals
 from tlstunnel.daemon.processes.generation import Generation
-from tlstunnel.daemon.processes.heartbeat import Heartbeat
 from tlstunnel.daemon.processes.liveness import Liveness
 from tlstunnel.daemon.processes.messages import Reopen, Report
 from tlstunnel.daemon.processes.publish import Publisher, cut_text
 from tlstunnel.daemon.processes.reload import ANSWER_S, Reloads
 from tlstunnel.daemon.processes.reload_source import load_material
 from tlstunnel.daemon.processes.rows import MAX_ROWS, Rows
-from tlstunnel.daemon.processes.signals import Signals
 from tlstunnel.daemon.processes.state import Daemon
 from tlstunnel.daemon.processes.workforce import Workforce, how_it_ended
 from tlstunnel.daemon.system import memory, privileges
 from tlstunnel.daemon.system.limits import descriptor_budget, raise_descriptor_limit, usable_cores, workers_text
 from tlstunnel.daemon.system.sdnotify import Notifier
-from tlstunnel.daemon.system.trim import slim
 from tlstunnel.errors import StartupError, TunnelError
 from tlstunnel.observe.counters import SUPERVISOR_ROW, Counters
 from tlstunnel.observe.log import open_log
-from tlstunnel.observe.series import schema_for
+from tlstunnel.observe.series import series_for
 from tlstunnel.tls.context import check_settings
 from tlstunnel.x509.passphrase import PassphraseSource
 
@@ -102,13 +99,13 @@ class _Supervisor:
             for sockets in inherited.sockets.values():
                 close_all(sockets)
 
-        # Before there is anything in this memory that it must not have, and after what OpenSSL does once: a page that
-        # is written to later is one more for each process that shared it.
+        # The admin process is forked before this memory holds a key, and after what OpenSSL does once: a page that is
+        # written to later is copied for each process that shared it.
         check_settings(TLSSettings())
-        memory.give_back()
+        memory.trim_heap()
         waiting = fork_early(config, let_go)
         loaded = load_material(config, passphrases)
-        # At a reload nobody may be there to type, and whoever is must not make the daemon wait.
+        # A reload asks for no passphrase: the daemon must not wait for somebody who types it.
         passphrases.prompt = None
         identity = privileges.resolve_identity(config.process.user, config.process.group)
         owner = None if identity is None else (identity.uid, identity.gid)
@@ -124,8 +121,8 @@ class _Supervisor:
         except TunnelError:
             listeners.close()
             raise
-        schema = schema_for(config)
-        counters = Counters(schema.layout, MAX_ROWS)
+        series = series_for(config)
+        counters = Counters(series.layout, MAX_ROWS)
         row = counters.row(SUPERVISOR_ROW)
         generation = Generation(
             1,
@@ -133,7 +130,7 @@ class _Supervisor:
             loaded.inventory,
             time.time(),
             listeners,
-            schema,
+            series,
             log,
             self._budget.connections_per_worker,
         )
@@ -152,7 +149,6 @@ class _Supervisor:
         self._admin = AdminProcess(self._daemon, counters, waiting)
         self._stapling = Stapling(self._daemon, self._workforce)
         self._reloads = Reloads(self._daemon, self._workforce, self._admin, self._stapling, counters, loaded.poll)
-        self._heartbeat = Heartbeat(self._daemon, self._workforce)
         self._liveness = Liveness(self._daemon, self._workforce, self._admin)
         self._failure: StartupError | None = None
         self._is_reload_wanted = False
@@ -173,10 +169,10 @@ class _Supervisor:
         while daemon.phase == "ready" or daemon.children:
             self._step()
         daemon.phase = "stopped"
-        daemon.show()
+        daemon.publish()
         self._end_everybody()
         daemon.generation.listeners.close_admin()
-        lost_lines.say(daemon, self._cut)
+        lost_lines.report_stop(daemon, self._cut)
         return 1 if self._cut else 0
 
     def _start(self) -> None:
@@ -192,7 +188,7 @@ class _Supervisor:
         if (notice := self._budget.notice()) is not None:
             daemon.log.message("info", "start", notice)
         privileges.prepare(daemon.identity)
-        memory.give_back()  # what importing and loading left behind would be copied into every child
+        memory.trim_heap()  # what importing and loading left behind would be copied into every child
         self._admin.start()
         self._stapling.adopt()
         for slot in range(generation.slots):
@@ -206,19 +202,18 @@ class _Supervisor:
 
     def _begin_to_serve(self) -> None:
         daemon, generation = self._daemon, self._daemon.generation
-        daemon.row.floats[generation.schema.process.last_reload_success] = time.time()
+        daemon.row.floats[generation.series.process.last_reload_success] = time.time()
         daemon.phase = "ready"
-        daemon.show()  # before it is said: whoever reads it and looks finds it so
+        daemon.publish()  # before it is announced, so that a reader of the line finds it true
         generation.announce()
         if generation.config.log.target != "stderr":
-            for line in generation.ready_lines():  # whoever reads the log alone learns it there
+            for line in generation.ready_lines():  # for those who read the log alone
                 daemon.log.message("info", "start", line)
         daemon.notifier.ready(daemon.status_text())
         if self._on_ready is not None:
             self._on_ready(generation.bound())
         self._tick()
-        slim()
-        self._heartbeat.begin()
+        memory.trim()
         self._liveness.begin()
         self._reloads.watch()
         if self._is_reload_wanted:
@@ -251,12 +246,12 @@ class _Supervisor:
                 if events & select.POLLOUT:
                     by_fd[fd].flush()
                 if events & ~select.POLLOUT:
-                    self._workforce.hear(by_fd[fd])
+                    self._workforce.read_reports(by_fd[fd])
         for pid, status in self._workforce.reap():
-            is_known = self._admin.note_end(pid, how_it_ended(status)) or self._stapling.note_end(pid, status)
+            is_known = self._admin.handle_end(pid, how_it_ended(status)) or self._stapling.handle_end(pid, status)
             if not is_known and self._on_child_end is not None:
                 self._on_child_end(pid, os.waitstatus_to_exitcode(status))
-        for number in daemon.signals.take():
+        for number in daemon.signals.read():
             self._obey(number)
         daemon.timers.run()
 
@@ -277,20 +272,20 @@ class _Supervisor:
     def _reopen_log(self) -> None:
         daemon = self._daemon
         daemon.log.reopen()
-        self._workforce.tell(Reopen())
+        self._workforce.send(Reopen())
         if daemon.admin_pid is not None:
             signal_process(daemon.admin_pid, signal.SIGUSR1)
 
     def _tick(self) -> None:
         daemon = self._daemon
-        daemon.log.count_on(daemon.row, daemon.generation.schema.process)  # a reload may have brought another log
+        daemon.log.count_on(daemon.row, daemon.generation.series.process)  # a reload may have brought another log
         daemon.log.tick()
         daemon.timers.after(1.0, "log", self._tick)
 
     # Workers.
 
     def _on_report(self, child: Child, _: Report) -> None:
-        self._reloads.note(child)
+        self._reloads.handle_report(child)
 
     def _on_worker_end(self, child: Child, how: str) -> None:
         daemon = self._daemon
@@ -302,9 +297,9 @@ class _Supervisor:
         elif child.is_draining and child.cut:
             text = f"{cut_text(child.cut)} at the end of the drain of generation {child.generation}"
             daemon.log.message("warning", "drain", text)
-        self._reloads.note_end(child, how)
+        self._reloads.handle_end(child, how)
         self._workforce.refill(child, how)
-        daemon.show()
+        daemon.publish()
 
     def _on_late_start(self) -> None:
         self._failure = StartupError(f"a worker could not begin: not ready within {ANSWER_S:.0f} s")
@@ -323,9 +318,9 @@ class _Supervisor:
         if daemon.phase == "ready":
             self._reloads.abandon()
         daemon.phase = "draining"
-        daemon.show()  # readiness fails first
+        daemon.publish()  # readiness fails first
         daemon.generation.listeners.close_services()
         self._workforce.drain(daemon.generation)
         daemon.notifier.stopping("draining")
         daemon.log.message("info", "stop", "draining: accepting nothing more, finishing what is open")
-        self._heartbeat.begin_drain()
+        self._liveness.begin_drain()

@@ -53,7 +53,7 @@ from tlstunnel.observe.counters import Row
 from tlstunnel.observe.listing import answer
 from tlstunnel.observe.log import Log
 from tlstunnel.observe.observer import Observer
-from tlstunnel.observe.series import Schema
+from tlstunnel.observe.series import Series
 from tlstunnel.relay.linger import LINGER_S
 from tlstunnel.relay.reactor import Reactor
 from tlstunnel.tls.store import ServiceContexts
@@ -81,7 +81,7 @@ class Plan:
     config: Config
     contexts: tuple[ServiceContexts, ...]
     sockets: dict[str, tuple[socket.socket, ...]]
-    schema: Schema
+    series: Series
     row: Row
     log: Log
     channel: socket.socket
@@ -103,10 +103,10 @@ class _Run:
         self._plan = plan
         self._log = plan.log
         self._log.begin_in_child(batched=True)
-        self._log.count_on(plan.row, plan.schema.process)
+        self._log.count_on(plan.row, plan.series.process)
         self._reactor = Reactor()
         self._bridge = Bridge(self._reactor, self._log.flush)
-        observer = Observer(plan.schema, plan.row, self._log)
+        observer = Observer(plan.series, plan.row, self._log)
         self._worker = Worker(
             self._reactor,
             self._bridge,
@@ -154,7 +154,7 @@ class _Run:
         return acceptors
 
     async def _obey(self) -> None:
-        """Do what the supervisor says, until it is gone."""
+        """Carry out the supervisor's orders, until it is gone."""
         channel = trio.socket.from_stdlib_socket(self._plan.channel)
         unframer = Unframer(MAX_ORDER)
         try:
@@ -188,21 +188,21 @@ class _Run:
     async def _drain(self) -> int:
         """Wait until nothing is open or time is up, service by service; how many connections had to be cut."""
         worker, reactor, hastened = self._worker, self._reactor, self._is_hastened
+        counters, number = self._plan.row.counters, self._plan.series.process.cut
         begun = trio.current_time()
         ends = {runtime: begun + runtime.service.timeouts.drain_s for runtime in self._runtimes}
-        cut = 0
         while worker.open_connections:
             now = trio.current_time()
             late = {runtime for runtime, end in ends.items() if now >= end or hastened.is_set()}
             if late:
                 for connection in [each for each in worker.open_connections if each.runtime in late]:
                     reactor.guard(connection, connection.drain)
-                    cut += 1
+                    counters[number] += 1
             await trio.sleep(_DRAIN_LOOK_S)
         with trio.move_on_after(LINGER_S + 0.5):
             while reactor.held:
                 await trio.sleep(_DRAIN_LOOK_S)
-        return cut
+        return counters[number]
 
     async def _tick(self) -> None:
         while True:
@@ -218,7 +218,7 @@ class _Run:
         if scratch.has_slimmed:
             scratch.has_slimmed = False
             scratch.give_back()
-            memory.give_back()
+            memory.trim_heap()
 
     async def _answer(self, listing: socket.socket) -> None:
         """Answer the admin process's questions about open connections."""
@@ -226,11 +226,11 @@ class _Run:
             await trio.lowlevel.wait_readable(listing)
             try:
                 answer(listing, self._worker.observer.open.values())
-            except BaseException as exc:  # noqa: BLE001 - who asks gets no answer, and what is asked about goes on
+            except BaseException as exc:  # noqa: BLE001 - the request gets no answer, and the connections go on
                 self._reactor.note(exc)
 
     def _report(self, report: Report) -> None:
-        """Tell the supervisor. It reads all the time; what it has no room for, a pong among thousands, is lost."""
+        """Send the supervisor a report. It reads all the time; one without room, a pong among thousands, is lost."""
         try:
             self._plan.channel.send(report_bytes(report), socket.MSG_DONTWAIT)
         except OSError:

@@ -1,4 +1,4 @@
-"""The workers of all generations: forked, heard, reaped, replaced.
+"""The workers of all generations: forked, listened to, reaped, replaced.
 
 A worker that dies has its gauges cleared and its slot filled again: at once the first time, with back-off when it dies
 young again, and so for ever: the machine that has no memory or no descriptor now may have some later.
@@ -29,7 +29,8 @@ MAX_BACKOFF_S = 30.0
 MISSING_S = 1.0
 """Between attempts to fork a worker that the machine has no room for."""
 GRACE_S = 5.0
-"""How long after the end of its drain a worker may live: it lingers a second to be heard, and the machine may be slow.
+"""How long after the end of its drain a worker may live: it lingers for a second, so that peers get its last bytes,
+and the machine may be slow.
 One that hangs must not keep a daemon from stopping."""
 
 
@@ -37,8 +38,8 @@ class Workforce:
     """Every living worker.
 
     Args:
-        on_report: called with what a worker says that is not the workforce's own business.
-        on_end: called with each worker that has ended and been buried, and how it ended.
+        on_report: called with a worker's reports that are not the workforce's own business.
+        on_end: called with each worker that has ended and been reaped, and how it ended.
     """
 
     def __init__(
@@ -55,11 +56,11 @@ class Workforce:
         """
         daemon = self._daemon
         generation.log.flush()
-        row = daemon.rows.take()
+        row = daemon.rows.acquire()
         try:
             ours, theirs = messages.pair()
         except OSError as exc:
-            daemon.rows.give_back(row)
+            daemon.rows.release(row)
             raise StartupError(f"cannot start a worker: {words_of(exc)}") from exc
         others = daemon.other_listeners(generation)
         listing = daemon.rows.worker_ends.get(row.index)
@@ -77,7 +78,7 @@ class Workforce:
                         config=generation.config,
                         contexts=generation.inventory.contexts,
                         sockets=sockets,
-                        schema=generation.schema,
+                        series=generation.series,
                         row=row,
                         log=generation.log,
                         channel=theirs,
@@ -86,7 +87,7 @@ class Workforce:
                         capacity=generation.capacity,
                     )
                 )
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the supervisor is told and says it
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the supervisor gets it and logs it
                 if not isinstance(exc, TunnelError | OSError):
                     trace = "".join(traceback.format_exception(exc))
                     text = "an error of ours ended a worker; please report it"
@@ -99,7 +100,7 @@ class Workforce:
         try:
             pid = fork(body)
         except StartupError:
-            daemon.rows.give_back(row)
+            daemon.rows.release(row)
             ours.close()
             raise
         finally:
@@ -109,24 +110,24 @@ class Workforce:
         daemon.children[pid] = child
         return child
 
-    def tell(self, order: Order, children: list[Child] | None = None) -> None:
-        """Give all of them, or these, an order."""
+    def send(self, order: Order, children: list[Child] | None = None) -> None:
+        """Send an order to all of them, or to these."""
         for child in list(self._daemon.children.values()) if children is None else children:
-            child.order(order)
+            child.send(order)
 
-    def hear(self, child: Child) -> None:
-        """Take in what a living worker has said, and end one that nobody can talk with any more."""
-        self._take_in(child)
+    def read_reports(self, child: Child) -> None:
+        """Read what a living worker has reported, and end one that nobody can talk with any more."""
+        self._handle_reports(child)
         if child.is_silent and child.cut is None:
             child.kill()
 
-    def _take_in(self, child: Child) -> None:
+    def _handle_reports(self, child: Child) -> None:
         for report in child.reports():
             if isinstance(report, Pong):
                 child.ponged_at = time.monotonic()
                 did_answer, child.unanswered = child.answers, 0
                 if not did_answer:
-                    self._daemon.show()
+                    self._daemon.publish()
             elif isinstance(report, Drained):
                 child.cut = report.cut
             elif isinstance(report, Failed):
@@ -134,11 +135,11 @@ class Workforce:
             else:
                 if isinstance(report, Ready):
                     child.is_ready, child.unanswered = True, 0
-                    self._daemon.show()
+                    self._daemon.publish()
                 self._on_report(child, report)
 
     def reap(self) -> list[tuple[int, int]]:
-        """Bury the workers that have ended. Returns other children that have: pid and wait status."""
+        """Reap the workers that have ended. Returns other children that have: pid and wait status."""
         daemon = self._daemon
         others: list[tuple[int, int]] = []
         while True:
@@ -153,24 +154,25 @@ class Workforce:
                 others.append((pid, status))
                 continue
             daemon.timers.cancel(f"end {pid}")
-            self._take_in(child)
+            self._handle_reports(child)
             child.channel.close()
             if child.cut is None:
-                # It was killed, said nothing, and took with it what it had open.
-                child.cut = open_now(daemon.generation, [child])
-            lost_lines.note(daemon, child)
-            daemon.rows.give_back(child.row)
+                # It was killed without a report: what it had not cut itself was cut by that.
+                cut = child.row.counters[daemon.generation.series.process.cut]
+                child.cut = cut + open_now(daemon.generation, [child])
+            lost_lines.report_worker(daemon, child)
+            daemon.rows.release(child.row)
             self._on_end(child, child.failure or how_it_ended(status))
 
     def refill(self, child: Child, how: str) -> None:
-        """A worker has ended: if it was one that serves, say so and fill its slot again."""
+        """A worker has ended: if it was one that serves, log it and fill its slot again."""
         daemon, generation = self._daemon, self._daemon.generation
         if generation.workers.get(child.slot) is not child:
             return
         del generation.workers[child.slot]
         if daemon.phase != "ready":
             return
-        daemon.row.cells[generation.schema.process.worker_restarts] += 1
+        daemon.row.counters[generation.series.process.worker_restarts] += 1
         delay_s = self._backoff(child)
         when = f"in {delay_s:g} s" if delay_s else "now"
         text = f"worker {child.pid} ended unexpectedly ({how}); its replacement starts {when}"
@@ -196,7 +198,7 @@ class Workforce:
         except StartupError as exc:
             daemon.log.message("error", "worker", f"a worker is missing: {exc}")
             self._fill_later(slot, MISSING_S)
-        daemon.show()
+        daemon.publish()
 
     def drain(self, generation: Generation) -> None:
         """Have a generation's workers finish and end, within their drain_timeout or by force soon after."""
@@ -204,11 +206,11 @@ class Workforce:
         for child in leaving:
             child.is_draining = True
             self._end_within(generation.drain_s + GRACE_S, child)
-        self.tell(Drain(), leaving)
+        self.send(Drain(), leaving)
 
     def hasten(self) -> None:
         """Cut what is still open everywhere, now."""
-        self.tell(Drain(is_now=True))
+        self.send(Drain(is_now=True))
         for child in self._daemon.children.values():
             self._end_within(GRACE_S, child)
 
@@ -217,7 +219,7 @@ class Workforce:
         now = time.monotonic()
         begun = [child for child in self._daemon.children.values() if child.is_ready]
         answered = all(now - child.ponged_at < within_s for child in begun)
-        self.tell(Ping(), begun)
+        self.send(Ping(), begun)
         return answered
 
     def _end_within(self, delay_s: float, child: Child) -> None:

@@ -18,7 +18,7 @@ Started without root there is nothing to become; `shed` then drops the capabilit
 (AmbientCapabilities=), which only the supervisor needs.
 
 A supervisor that stays root needs little of what root may do; `narrow` leaves it that: user and group changes for its
-workers, signals to them, low ports, keys whoever owns them, and giving a unix socket's file to the workers' user. It
+workers, signals to them, low ports, keys of any owner, and giving a unix socket's file to the workers' user. It
 may no longer write to other users' files and directories, load modules, mount, trace or configure the network.
 """
 

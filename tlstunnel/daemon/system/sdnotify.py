@@ -55,7 +55,7 @@ class Notifier:
         """The notifier this process was started with; the variables are removed."""
         path, interval, pid = (environ.pop(name, None) for name in _VARIABLES)
         watched = interval is not None and interval.isdecimal() and int(interval) > 0
-        # WATCHDOG_PID names the one process whose pings count; without it, whoever has the variable is meant.
+        # WATCHDOG_PID names the one process whose pings count; without it any process with WATCHDOG_USEC is meant.
         watched = watched and (pid is None or pid == str(os.getpid()))
         return cls(path, watchdog_s=int(interval) / 1e6 if watched and interval else None)
 

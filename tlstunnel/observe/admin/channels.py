@@ -1,4 +1,4 @@
-"""Asking all workers for their open connections, and making one list of the answers."""
+"""Queries all workers for their open connections, and makes one list of the answers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Channels:
     def __init__(self, ends: dict[int, socket.socket]) -> None:
         self._ends = {row: trio.socket.from_stdlib_socket(end) for row, end in ends.items()}
         self._turn = {row: trio.Lock() for row in ends}
-        self._asked = 0
+        self._sent = 0
 
-    async def ask(self, request: ListingRequest, rows: tuple[int, ...]) -> dict[str, Any]:
+    async def query(self, request: ListingRequest, rows: tuple[int, ...]) -> dict[str, Any]:
         """The document of `/connections`.
 
         Args:
@@ -37,28 +37,28 @@ class Channels:
         """
         answers: dict[int, dict[str, Any] | None] = {}
 
-        async def ask_one(row: int) -> None:
-            answers[row] = await self._ask_worker(row, request)
+        async def query_one(row: int) -> None:
+            answers[row] = await self._query_worker(row, request)
 
         async with trio.open_nursery() as nursery:
             for row in rows:
                 if row in self._ends:
-                    nursery.start_soon(ask_one, row)
+                    nursery.start_soon(query_one, row)
         return _merge(request, answers)
 
-    async def _ask_worker(self, row: int, request: ListingRequest) -> dict[str, Any] | None:
+    async def _query_worker(self, row: int, request: ListingRequest) -> dict[str, Any] | None:
         end = self._ends[row]
         with trio.move_on_after(ANSWER_S):
             async with self._turn[row]:
-                self._asked += 1
-                ask = self._asked
+                self._sent += 1
+                number = self._sent
                 try:
-                    await end.send(dataclasses.replace(request, ask=ask).encode())
+                    await end.send(dataclasses.replace(request, number=number).encode())
                     while packet := await end.recv(_MAX_PACKET):
                         reply: dict[str, Any] = json.loads(packet)
-                        if reply["ask"] == ask:
+                        if reply["number"] == number:
                             return reply
-                        # The late answer to somebody who has given up.
+                        # The late answer to a request that was given up.
                 except OSError:
                     return None
         return None

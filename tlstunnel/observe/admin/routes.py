@@ -20,7 +20,7 @@ from tlstunnel.observe.counters import Counters
 from tlstunnel.observe.listing import DEFAULT_LIMIT, MAX_LIMIT, SORTS, ListingRequest
 from tlstunnel.observe.log import Log
 from tlstunnel.observe.metrics import TunnelCollector, exposition
-from tlstunnel.observe.series import Schema
+from tlstunnel.observe.series import Series
 from tlstunnel.observe.state import StateBlob, TunnelState
 from tlstunnel.observe.status import status_document
 
@@ -39,7 +39,7 @@ class AdminSources:
     """What the admin process reads from. Everything here was made by the supervisor before it forked."""
 
     counters: Counters
-    schema: Schema
+    series: Series
     state: StateBlob
     channels: dict[int, socket.socket]
     """The admin's ends of the workers' listing channels, by row of the counters."""
@@ -57,7 +57,7 @@ class Routes:
 
     def __init__(self, sources: AdminSources) -> None:
         self._sources = sources
-        self._collector = TunnelCollector(sources.counters, sources.schema, sources.state)
+        self._collector = TunnelCollector(sources.counters, sources.series, sources.state)
         self._channels = Channels(sources.channels)
         self._handlers: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/": self._page,
@@ -119,7 +119,7 @@ class Routes:
             wanted = listing_request(request.query)
         except ValueError as exc:
             return text_response(400, str(exc))
-        return json_response(200, await self._channels.ask(wanted, self._workers()))
+        return json_response(200, await self._channels.query(wanted, self._workers()))
 
     def _workers(self) -> tuple[int, ...]:
         state = self._sources.state.read()
@@ -127,7 +127,7 @@ class Routes:
 
     def _document(self) -> dict[str, Any] | None:
         state: TunnelState | None = self._sources.state.read()
-        return status_document(self._sources.counters, self._sources.schema, state) if state is not None else None
+        return status_document(self._sources.counters, self._sources.series, state) if state is not None else None
 
 
 def listing_request(query: dict[str, str]) -> ListingRequest:

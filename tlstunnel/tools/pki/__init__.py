@@ -1,5 +1,5 @@
 """`tlstunnel cert`: certificate authorities, certificates, requests, bundles, revocation.
 
-Imports: errors, lifetime, x509.
+Imports: errors, lifetime, address, x509, `_openssl`.
 Touches: the CA folder, and files of keys and certificates.
 """

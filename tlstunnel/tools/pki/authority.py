@@ -30,7 +30,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import constraints, files, index, keys, names, profile, readers
-from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509 import certificate as facts
+from tlstunnel.x509.passphrase import Passphrase, PassphraseSource
 
 DEFAULT_NAME = "tlstunnel CA"
 RESERVED = ("ca.pem", "ca.key", "root.pem", "index.txt", "index.txt.attr", "crl.pem", "lock", "unfinished")
@@ -74,13 +75,12 @@ class Authority:
             UsageError: they forbid one of its names.
         """
         issuers = (self.certificate, *self.chain, self.root)
-        constraints.check(leaf.names, issuers, where=str(self.folder))
-        wanted = constraints.names_to_check(leaf.names, leaf.subject)
-        if any(constraints.violation(wanted, issuer) for issuer in issuers):
-            if leaf.use is profile.Use.CLIENT:
-                constraints.check(wanted, issuers, where=str(self.folder))
+        if leaf.use is profile.Use.SERVER and any(
+            constraints.violation(leaf.names, leaf.subject, issuer) for issuer in issuers
+        ):
             # A server's common name only repeats an address: better without it than refused because of it.
             leaf = dataclasses.replace(leaf, subject=x509.Name([]))
+        constraints.check(leaf.names, leaf.subject, issuers, where=str(self.folder))
         return leaf
 
     def record(self, made: x509.Certificate, *, deliver: Deliver) -> None:
@@ -162,18 +162,18 @@ def create(
     return Authority(folder, made, chain, made if parent is None else parent.root, key)
 
 
-def load(folder: Path | str, passphrase: Passphrase | None = None) -> Authority:
+def load(folder: Path | str, passphrases: PassphraseSource | None = None) -> Authority:
     """Open a CA to sign with it.
 
     Raises:
-        StartupError: a file cannot be read.
+        MaterialError: a file cannot be read.
         UsageError: the folder holds no CA, its key does not open or does not belong to it.
     """
     folder = Path(folder)
     certificates = load_certificates(folder)
     made = certificates[0]
     key_path = folder / "ca.key"
-    key = keys.load(key_path, passphrase)
+    key = keys.load(key_path, passphrases)
     if keys.public_bytes(key) != keys.public_bytes(made.public_key()):
         raise UsageError(str(key_path), f"not the key of {folder / 'ca.pem'}; restore both from the same backup")
     if (folder / "root.pem").exists():
@@ -191,7 +191,7 @@ def load_certificates(folder: Path) -> tuple[x509.Certificate, ...]:
     """The CA's certificate and those above it, without touching its key.
 
     Raises:
-        StartupError: a file cannot be read.
+        MaterialError: a file cannot be read.
         UsageError: the folder holds no CA.
     """
     if not folder.is_dir():
@@ -199,7 +199,7 @@ def load_certificates(folder: Path) -> tuple[x509.Certificate, ...]:
     if (folder / "unfinished").exists() or not (folder / "ca.pem").exists():
         raise UsageError(str(folder), "holds no finished CA; make one with tlstunnel cert ca --out")
     found = readers.load_certificates(folder / "ca.pem")
-    if not is_ca(found[0]):
+    if not facts.is_ca(found[0]):
         raise UsageError(str(folder / "ca.pem"), "not a CA's certificate; make one with tlstunnel cert ca --out")
     return found
 
@@ -214,14 +214,6 @@ def locked(folder: Path) -> Iterator[None]:
     with files.locked(folder / "lock"):
         files.remove_stale(folder)
         yield
-
-
-def is_ca(certificate: x509.Certificate) -> bool:
-    """Whether a certificate may issue others (RFC 5280 section 4.2.1.9)."""
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
 
 
 def to_pem(*certificates: x509.Certificate) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from tlstunnel.errors import UsageError, printable
-from tlstunnel.tools.pki import authority, chain, encryption, files, keys, names, readers
-from tlstunnel.tools.pki.passphrase import Passphrase
-from tlstunnel.x509.certificate import order_chain
+from tlstunnel.tools.pki import authority, files, keys, names
+from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509.key import key_type
-from tlstunnel.x509.passphrase import oddity
-from tlstunnel.x509.pem import identify, is_cut_short
+from tlstunnel.x509.material import certificate_of
+from tlstunnel.x509.passphrase import Passphrase, PassphraseSource
+from tlstunnel.x509.pem import SourceFile
+from tlstunnel.x509.pkcs12 import open_p12
 
 PKCS12_ROUNDS = 100_000
 """For the key and the certificates; NSS and Java refuse much larger figures. The library has no way to set the rounds
@@ -38,7 +38,10 @@ class Bundle:
 
 
 def from_pem(
-    certificate: Path, key: Path | None = None, others: Iterable[Path] = (), passphrase: Passphrase | None = None
+    certificate: Path,
+    key: Path | None = None,
+    others: Iterable[Path] = (),
+    passphrases: PassphraseSource | None = None,
 ) -> Bundle:
     """Put PEM files together.
 
@@ -46,79 +49,32 @@ def from_pem(
         certificate: The certificate, perhaps with its chain and its key.
         key: The key, if it is not in that file.
         others: More certificates of the chain.
-        passphrase: Opens the key.
+        passphrases: Open the key.
 
     Raises:
-        StartupError: a file cannot be read.
+        MaterialError: a file cannot be read.
         UsageError: a file is damaged, there is no key, or it is another certificate's.
     """
-    data = files.read(certificate)
-    found = list(readers.certificates(data, where=str(certificate)))
-    for path in others:
-        found += readers.load_certificates(path)
-    if key is None and b"PRIVATE KEY-----" not in data:
-        raise UsageError(str(certificate), "holds no private key; name its file with --key")
-    if key is None:
-        opened = keys.parse(data, where=str(certificate), passphrase=passphrase)
-    else:
-        opened = keys.load(key, passphrase)
-    where = str(certificate) if key is None else str(key)
-    leaf = next((candidate for candidate in found if chain.same_key(candidate, opened)), None)
-    if leaf is None:
-        raise UsageError(where, f'not the key of "{names.text_of(found[0].subject)}"; give the one it was made with')
+    read = [SourceFile(path, files.read(path), 0) for path in (certificate, *others)]
+    found = [each for file in read for each in facts.read_certificates(file)[0]]
+    holder = read[0] if key is None else SourceFile(key, files.read(key), 0)
+    opened = keys.parse(holder.data, where=holder.where, passphrases=passphrases, is_sought=key is None)
+    leaf = certificate_of(opened, found, read[0], holder)
     return Bundle(leaf, _ordered(leaf, found), opened)
 
 
-def parse_pkcs12(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> Bundle:
+def parse_pkcs12(data: bytes, *, where: str, passphrases: PassphraseSource | None = None) -> Bundle:
     """The bundle in the bytes of a PKCS#12 file.
 
     Raises:
-        UsageError: it is damaged, the passphrase does not open it, or it holds no certificate.
+        UsageError: it is damaged, no passphrase opens it, or it holds no certificate.
     """
-    if data[:1] != b"\x30":
-        what = "is PEM, not PKCS#12" if b"-----BEGIN" in data else identify(data, "PKCS#12").partition(";")[0]
-        raise UsageError(where, f"{what}; give a file that ends in .p12 or .pfx")
-    if looks_like_pkcs12(data) and is_cut_short(data):
-        raise UsageError(where, "is PKCS#12 that is cut short; copy it anew")
-    encryption.check_cost(data, where=where)
-    # "No passphrase" is written in two ways: none at all, and the empty one (RFC 7292 appendix B.1).
-    candidates = (passphrase.reveal(),) if passphrase is not None else (None, b"")
-    loaded = next((found for found in (_load(data, secret, where) for secret in candidates) if found), None)
-    if loaded is None:
-        if not looks_like_pkcs12(data):
-            raise UsageError(where, "not a PKCS#12 file, or a truncated one; fetch or make it again")
-        if passphrase is None:
-            raise UsageError(where, "needs a passphrase; give it")
-        odd = oddity(passphrase.reveal())
-        raise UsageError(where, f"the passphrase{odd} does not open it, or it is damaged; check the passphrase first")
-    certificates = [loaded.cert.certificate] if loaded.cert is not None else []
-    certificates += [other.certificate for other in loaded.additional_certs]
-    for certificate in certificates:
-        readers.check(certificate, where=where)
-    key = None if loaded.key is None else keys.usable(loaded.key, where)
-    if not certificates:
-        raise UsageError(where, "holds no certificate; give a bundle with a certificate and its key")
-    leaf = certificates[0]
-    friendly = loaded.cert.friendly_name if loaded.cert is not None else None
-    name = printable(friendly.decode("utf-8", "replace")) if friendly else None
-    return Bundle(leaf, _ordered(leaf, certificates), key, name)
-
-
-def needs_passphrase(data: bytes, *, where: str) -> bool:
-    """Whether a PKCS#12 file opens only with a passphrase; false for what is no such file.
-
-    Raises:
-        UsageError: trying alone would take unreasonably long.
-    """
-    if not looks_like_pkcs12(data):
-        return False
-    encryption.check_cost(data, where=where)
-    return _load(data, None, where) is None and _load(data, b"", where) is None
-
-
-def looks_like_pkcs12(data: bytes) -> bool:
-    """Whether a file begins as PFX does: a sequence whose first element is the version 3."""
-    return data[:1] == b"\x30" and b"\x02\x01\x03\x30" in data[2:12]
+    file = SourceFile(Path(where), data, 0)
+    found = open_p12(file, None, passphrases or PassphraseSource(), is_key_needed=False)
+    key = None if found.key is None else keys.usable(found.key, where)
+    leaf = found.certificates[0]
+    name = printable(found.name.decode("utf-8", "replace")) if found.name else None
+    return Bundle(leaf, _ordered(leaf, found.certificates), key, name)
 
 
 def to_pkcs12(bundle: Bundle, passphrase: Passphrase | None, *, name: str | None = None, legacy: bool = False) -> bytes:
@@ -144,7 +100,7 @@ def to_pkcs12(bundle: Bundle, passphrase: Passphrase | None, *, name: str | None
         else:
             builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC).hmac_hash(hashes.SHA256())
             builder = builder.kdf_rounds(PKCS12_ROUNDS)
-        method = builder.build(passphrase.reveal())
+        method = builder.build(passphrase.value)
     try:
         return pkcs12.serialize_key_and_certificates(
             friendly.encode(),
@@ -164,18 +120,7 @@ def to_pem(bundle: Bundle, passphrase: Passphrase | None, *, with_key: bool = Tr
     return data + keys.to_pem(bundle.key, passphrase) if with_key and bundle.key is not None else data
 
 
-def _load(data: bytes, secret: bytes | None, where: str) -> pkcs12.PKCS12KeyAndCertificates | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old encryption: we only read it
-            return pkcs12.load_pkcs12(data, secret)
-    except UnsupportedAlgorithm as exc:
-        raise UsageError(where, "uses encryption this build does not know; export it again with AES") from exc
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
 def _ordered(leaf: x509.Certificate, found: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
     others = tuple(other for other in dict.fromkeys(found) if other != leaf)
-    above, strangers = order_chain(leaf, others)
+    above, strangers = facts.order_chain(leaf, others)
     return (*above, *strangers)

@@ -12,6 +12,7 @@ out.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import warnings
@@ -27,12 +28,13 @@ from cryptography.x509 import verification
 
 from tlstunnel import _openssl
 from tlstunnel.errors import printable
+from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tls.reasons import VERDICT_WORDS
-from tlstunnel.tools.pki import authority, constraints, keys, names
+from tlstunnel.tools.pki import constraints, names
 from tlstunnel.tools.pki.profile import Use
 from tlstunnel.x509 import certificate as facts
 from tlstunnel.x509 import trust
-from tlstunnel.x509.checks import covers
+from tlstunnel.x509.checks import is_for
 from tlstunnel.x509.key import unfit_for_tls
 
 MAX_NAMESAKES = 100
@@ -119,7 +121,7 @@ def verify(
         problems += _why_untrusted(path[-1], known.values(), anchors)
     elif found.code:
         problems += _words_for(found, path, use)
-    if host is not None and not matches(leaf, host):
+    if host is not None and not is_for(leaf, host):
         problems.append(f'not for "{printable(host)}": its names are {", ".join(_texts(leaf)) or "none"}')
     return Verdict(path, is_trusted, tuple(dict.fromkeys(problems)))
 
@@ -182,10 +184,10 @@ def _words_for(found: _openssl.ChainVerdict, path: Sequence[x509.Certificate], u
             if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension)
         ]
     elif found.code in _NAMES_FORBIDDEN:
-        wanted = constraints.names_to_check(alternative_names(path[0]), path[0].subject)
         for above, issuer in enumerate(path[1:], 1):
-            if (reason := constraints.violation(wanted, issuer)) is not None:
-                said.append(f"{_who(issuer, above)}: {reason.partition(';')[0]}")
+            with contextlib.suppress(*PARSE_ERRORS):  # a stranger's names, written anew
+                if reason := constraints.violation(alternative_names(path[0]), path[0].subject, issuer):
+                    said.append(f"{_who(issuer, above)}: {reason.partition(';')[0]}")
     words = VERDICT_WORDS.get(found.code) or f"OpenSSL's verdict is {found.code}"
     return said or [f"{who} is refused: {words}"]
 
@@ -193,38 +195,21 @@ def _words_for(found: _openssl.ChainVerdict, path: Sequence[x509.Certificate], u
 def _problems_as_issuer(path: Sequence[x509.Certificate], place: int) -> list[str]:
     issuer, found = path[place], []
     who = _who(issuer, place)
-    if not authority.is_ca(issuer):
+    basic = facts.extension(issuer, x509.BasicConstraints)
+    between = sum(not facts.is_self_issued(below) for below in path[1:place])
+    if basic is None or not basic.ca:
         found.append(f"{who} is not a CA")
-    else:
-        limit = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
-        between = sum(not facts.is_self_issued(below) for below in path[1:place])
-        if limit is not None and between > limit:
-            found.append(f"{who} allows {limit} CAs below it and has {between}")
-    try:
-        if not issuer.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
-            found.append(f"{who} may not sign certificates")
-    except x509.ExtensionNotFound:
-        pass  # section 4.2.1.3: then the key is good for everything
+    elif basic.path_length is not None and between > basic.path_length:
+        found.append(f"{who} allows {basic.path_length} CAs below it and has {between}")
+    usage = facts.extension(issuer, x509.KeyUsage)  # section 4.2.1.3: without one the key is good for everything
+    if usage is not None and not usage.key_cert_sign:
+        found.append(f"{who} may not sign certificates")
     return found
 
 
 def alternative_names(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:
     """The names a certificate is for; empty if it has none."""
-    try:
-        return tuple(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    except x509.ExtensionNotFound:
-        return ()
-
-
-def matches(certificate: x509.Certificate, host: str) -> bool:
-    """Whether a certificate is for a host name or IP address, as OpenSSL decides (RFC 9525 section 6)."""
-    bare = host.strip("[]").lower().removesuffix(".")
-    if bare.startswith("*."):  # a name to be issued for, which nobody connects to
-        return covers(facts.names(certificate).dns, bare)
-    try:
-        return _openssl.is_for_host(_der(certificate), bare)
-    except _openssl.TLSError:
-        return False
+    return tuple(facts.extension(certificate, x509.SubjectAlternativeName) or ())
 
 
 def strict_opinion(verdict: Verdict, use: Use, host: str | None = None) -> str | None:
@@ -266,11 +251,3 @@ def _server_name(leaf: x509.Certificate, host: str | None) -> x509.DNSName | x50
 
 def _texts(certificate: x509.Certificate) -> list[str]:
     return [names.short(name) for name in alternative_names(certificate)]
-
-
-def same_key(certificate: x509.Certificate, key: keys.PrivateKey) -> bool:
-    """Whether a key belongs to a certificate."""
-    try:
-        return keys.public_bytes(certificate.public_key()) == keys.public_bytes(key)
-    except UnsupportedAlgorithm:
-        return False

@@ -1,28 +1,32 @@
 """Name constraints: which names a CA may vouch for (RFC 5280 section 4.2.1.10).
 
-Verifiers apply them later, on someone else's machine; we apply the same rules before signing, so that the operator
-learns of a forbidden name from us and not from a failed handshake.
+Verifiers apply them later, on someone else's machine; OpenSSL's own verifier is asked before we sign, so that the
+operator learns of a forbidden name from us and not from a failed handshake.
 """
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
-import re
-from collections.abc import Iterable
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Sequence
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from tlstunnel import _openssl
 from tlstunnel.errors import UsageError, printable
 from tlstunnel.tools.pki import names
 from tlstunnel.tools.pki.profile import Subtrees
+from tlstunnel.x509.certificate import extension
 
 _ALL_ADDRESSES = (
     x509.IPAddress(ipaddress.ip_network("0.0.0.0/0")),
     x509.IPAddress(ipaddress.ip_network("::/0")),
 )
-_HOST_LIKE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)+")
 _ALL_HOSTS = x509.DNSName("")
+_ISSUER = names.subject("asks OpenSSL about name constraints", where="")
 
 
 def parse(permit: Iterable[str], exclude: Iterable[str]) -> Subtrees:
@@ -63,85 +67,73 @@ def _parse_one(text: str, where: str) -> x509.GeneralName:
     return found
 
 
-def names_to_check(alternative: Iterable[x509.GeneralName], subject: x509.Name) -> tuple[x509.GeneralName, ...]:
-    """The names that constraints apply to: the alternative names, and a common name that looks like a host name.
-
-    OpenSSL holds such a common name against the constraints if there is no host name among the alternative names
-    (X509_check_host(3)), be it an IPv4 address or a client's name with dots.
-    """
-    alternative = tuple(alternative)
-    common_name = names.common_name(subject)
-    if common_name is None or any(isinstance(name, x509.DNSName) for name in alternative):
-        return alternative
-    return (*alternative, x509.DNSName(common_name)) if _HOST_LIKE.fullmatch(common_name) else alternative
-
-
-def check(wanted: Iterable[x509.GeneralName], issuers: Iterable[x509.Certificate], *, where: str) -> None:
+def check(
+    wanted: Iterable[x509.GeneralName], subject: x509.Name, issuers: Iterable[x509.Certificate], *, where: str
+) -> None:
     """Fail if any issuer's constraints forbid any of the names.
 
     Raises:
         UsageError: which name, and what is permitted.
     """
     wanted = tuple(wanted)
-    for issuer in issuers:
-        reason = violation(wanted, issuer)
+    for issuer in dict.fromkeys(issuers):
+        reason = violation(wanted, subject, issuer)
         if reason is not None:
             raise UsageError(where, reason)
 
 
-def violation(wanted: Iterable[x509.GeneralName], issuer: x509.Certificate) -> str | None:
-    """Why an issuer's constraints forbid one of the names, or None."""
-    try:
-        found = issuer.extensions.get_extension_for_class(x509.NameConstraints).value
-    except x509.ExtensionNotFound:
+def violation(wanted: Sequence[x509.GeneralName], subject: x509.Name, issuer: x509.Certificate) -> str | None:
+    """Why an issuer's constraints forbid a certificate with these names, or None.
+
+    OpenSSL decides, but says neither which name it objects to nor why, so it is asked about one name after the other;
+    then about all with the subject, whose common name counts where it looks like a host name (X509_check_host(3)).
+    """
+    found = extension(issuer, x509.NameConstraints)
+    if found is None:
         return None
     for name in wanted:
-        permitted = [tree for tree in found.permitted_subtrees or () if type(tree) is type(name)]
-        if permitted and not any(is_within(name, tree) for tree in permitted):
-            allowed = ", ".join(names.short(tree) or "nothing" for tree in permitted)
-            return f'the CA may not vouch for "{names.short(name)}"; choose a name within {allowed}'
-        for tree in found.excluded_subtrees or ():
-            if type(tree) is type(name) and (is_within(name, tree) or _reaches(name, tree)):
-                what = names.short(tree) or "every host name"
-                return f'the CA may not vouch for "{names.short(name)}": {what} is excluded; choose another name'
+        if _is_forbidden((name,), x509.Name([]), found) or any(
+            _reaches(name, tree) for tree in found.excluded_subtrees or ()
+        ):
+            return _words(name, found)
+    if _is_forbidden(wanted, subject, found):
+        return _words(x509.DNSName(names.common_name(subject) or names.text_of(subject)), found)
     return None
 
 
-def is_within(name: x509.GeneralName, tree: x509.GeneralName) -> bool:
-    """Whether a name is in a subtree of its own kind."""
-    if isinstance(name, x509.DNSName) and isinstance(tree, x509.DNSName):
-        return _host_within(name.value, tree.value.removeprefix("."))
-    if isinstance(name, x509.IPAddress) and isinstance(tree, x509.IPAddress):
-        network = tree.value
-        if not isinstance(network, ipaddress.IPv4Network | ipaddress.IPv6Network):
-            return False
-        return name.value in network if name.value.version == network.version else False
-    if isinstance(name, x509.RFC822Name) and isinstance(tree, x509.RFC822Name):
-        domain = name.value.rpartition("@")[2]
-        if "@" in tree.value:
-            return name.value == tree.value
-        return _exact_or_below(domain, tree.value)
-    if isinstance(name, x509.UniformResourceIdentifier) and isinstance(tree, x509.UniformResourceIdentifier):
-        try:
-            return _exact_or_below(urlsplit(name.value).hostname or "", tree.value)
-        except ValueError:
-            return False
-    return False
+def _is_forbidden(wanted: Sequence[x509.GeneralName], subject: x509.Name, constraints: x509.NameConstraints) -> bool:
+    """Whether OpenSSL refuses a certificate with these names, and nothing else in it, under these constraints."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    today = datetime.datetime.now(datetime.UTC)
+
+    def begin(subject: x509.Name) -> x509.CertificateBuilder:
+        builder = x509.CertificateBuilder(_ISSUER, subject, key.public_key(), x509.random_serial_number())
+        return builder.not_valid_before(today).not_valid_after(today)
+
+    root = begin(_ISSUER).add_extension(x509.BasicConstraints(True, None), True).add_extension(constraints, True)
+    leaf = begin(subject)
+    if wanted:
+        leaf = leaf.add_extension(x509.SubjectAlternativeName(wanted), True)
+    of_leaf, of_root = (each.sign(key, hashes.SHA256()).public_bytes(Encoding.DER) for each in (leaf, root))
+    try:
+        return _openssl.verify_chain(of_leaf, (), [of_root], when=None).code != 0
+    except _openssl.TLSError:
+        return True
+
+
+def _words(name: x509.GeneralName, constraints: x509.NameConstraints) -> str:
+    what = f'the CA may not vouch for "{names.short(name)}"'
+    permitted, excluded = (
+        ", ".join(names.short(tree) or empty for tree in trees or () if type(tree) is type(name))
+        for trees, empty in ((constraints.permitted_subtrees, "nothing"), (constraints.excluded_subtrees, "everything"))
+    )
+    if permitted:
+        return f"{what}; choose a name within {permitted}" + (f", but not within {excluded}" if excluded else "")
+    return f"{what}: it excludes {excluded or 'it'}; choose another name"
 
 
 def _reaches(name: x509.GeneralName, tree: x509.GeneralName) -> bool:
-    # A wildcard also stands for the excluded host itself: *.example.org for bad.example.org.
+    # OpenSSL does not see that a wildcard also stands for the excluded host: *.example.org for bad.example.org.
     if not isinstance(name, x509.DNSName) or not isinstance(tree, x509.DNSName) or not name.value.startswith("*."):
         return False
     return tree.value.removeprefix(".").lower().partition(".")[2] == name.value[2:].lower()
-
-
-def _host_within(host: str, tree: str) -> bool:
-    host, tree = host.lower(), tree.lower()
-    return not tree or host == tree or host.endswith("." + tree)
-
-
-def _exact_or_below(host: str, tree: str) -> bool:
-    # For URIs and mail addresses a leading period means "below it", and no period means exactly this host.
-    host, tree = host.lower(), tree.lower()
-    return host.endswith(tree) if tree.startswith(".") else host == tree

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import datetime
-import hashlib
 from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tlstunnel import lifetime
+from tlstunnel.errors import printable
 from tlstunnel.parse_errors import PARSE_ERRORS
-from tlstunnel.tools.pki import authority, chain, index, keys, names, profile, readers
-from tlstunnel.x509.key import key_type
+from tlstunnel.tools.pki import chain, index, keys, names, profile
+from tlstunnel.x509.certificate import extension, is_ca, ocsp_responders, serial, signature_digest, weak_digest
+from tlstunnel.x509.key import key_type, pin
 
 _USES = {
     ExtendedKeyUsageOID.SERVER_AUTH: "server",
@@ -55,18 +55,18 @@ def certificate(found: x509.Certificate, *, now: datetime.datetime | None = None
         "signature": signature_name(found),
         "key_usage": _key_usage(found),
         "uses": _uses(found),
-        "ca": authority.is_ca(found),
+        "ca": is_ca(found),
         "path_length": _path_length(found),
         "permitted": [],
         "excluded": [],
-        "serial": index.serial_text(readers.serial(found)),
+        "serial": index.serial_text(serial(found)),
         "sha256": found.fingerprint(hashes.SHA256()).hex(":").upper(),
         "sha1": found.fingerprint(hashes.SHA1()).hex(":").upper(),  # noqa: S303 - many tools still show this one
-        "spki_pin": spki_pin(found),
+        "spki_pin": _pin_of(found),
         "crl_urls": _crl_urls(found),
-        "ocsp_urls": _ocsp_urls(found),
+        "ocsp_urls": list(map(printable, ocsp_responders(found))),
     }
-    constraints = _extension(found, x509.NameConstraints)
+    constraints = extension(found, x509.NameConstraints)
     if constraints is not None:
         facts["permitted"] = [names.long(tree) for tree in constraints.permitted_subtrees or ()]
         facts["excluded"] = [names.long(tree) for tree in constraints.excluded_subtrees or ()]
@@ -76,19 +76,15 @@ def certificate(found: x509.Certificate, *, now: datetime.datetime | None = None
 
 def request(found: x509.CertificateSigningRequest) -> Facts:
     """What a certificate request asks for."""
-    try:
-        alternative = list(found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    except x509.ExtensionNotFound:
-        alternative = []
     public_key: Any = found.public_key()
     return {
         "kind": "request",
         "subject": names.text_of(found.subject),
-        "names": [names.long(name) for name in alternative],
+        "names": [names.long(name) for name in extension(found, x509.SubjectAlternativeName) or ()],
         "uses": _uses(found),
         "key": key_type(public_key),
         "signature": "good" if _signed(found) else "bad",
-        "spki_pin": pin(keys.public_bytes(public_key)),
+        "spki_pin": pin(public_key),
     }
 
 
@@ -96,20 +92,23 @@ def revocation_list(found: x509.CertificateRevocationList, *, now: datetime.date
     """Who a revocation list is by, how old it is, what it revokes."""
     when = now or datetime.datetime.now(datetime.UTC)
     next_update = found.next_update_utc
-    number = None
-    with contextlib.suppress(x509.ExtensionNotFound):
-        number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    number = extension(found, x509.CRLNumber)
     revoked = []
     for entry in found:
         reason = None
-        with contextlib.suppress(x509.ExtensionNotFound, *PARSE_ERRORS):
-            reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
-        serial = index.serial_text(entry.serial_number)
-        revoked.append({"serial": serial, "date": _time(entry.revocation_date_utc), "reason": reason or "unspecified"})
+        with contextlib.suppress(*PARSE_ERRORS):
+            reason = extension(entry, x509.CRLReason)
+        revoked.append(
+            {
+                "serial": index.serial_text(entry.serial_number),
+                "date": _time(entry.revocation_date_utc),
+                "reason": "unspecified" if reason is None else reason.reason.value,
+            }
+        )
     return {
         "kind": "revocation list",
         "issuer": names.text_of(found.issuer),
-        "number": number,
+        "number": None if number is None else number.crl_number,
         "this_update": _time(found.last_update_utc),
         "next_update": None if next_update is None else _time(next_update),
         "days_left": None if next_update is None else lifetime.days_left(next_update, when),
@@ -126,24 +125,16 @@ def private_key(found: keys.PrivateKey, *, encrypted: bool) -> Facts:
         "kind": "private key",
         "key": key_type(found),
         "encrypted": encrypted,
-        "spki_pin": pin(keys.public_bytes(found)),
+        "spki_pin": pin(found.public_key()),
     }
 
 
-def spki_pin(found: x509.Certificate) -> str | None:
-    """The pin that `--allow-spki-pin` takes: `sha256:` and the hash of the SubjectPublicKeyInfo (RFC 7469 section 2.4).
-
-    None if the key is of a kind this build cannot read.
-    """
+def _pin_of(found: x509.Certificate) -> str | None:
+    """The pin of a certificate's key; None if this build cannot read it."""
     try:
-        return pin(keys.public_bytes(found.public_key()))
+        return pin(found.public_key())
     except UnsupportedAlgorithm:
         return None
-
-
-def pin(public_key: bytes) -> str:
-    """The pin of a SubjectPublicKeyInfo in DER."""
-    return "sha256:" + base64.b64encode(hashlib.sha256(public_key).digest()).decode()
 
 
 def key_name(found: x509.Certificate) -> str:
@@ -168,8 +159,8 @@ def signature_name(found: x509.Certificate) -> str:
     }
     dotted = found.signature_algorithm_oid.dotted_string
     kind = next((name for prefix, name in kinds.items() if (dotted + ".").startswith(prefix + ".")), dotted)
-    used = _signature_hash(found)
-    return kind if used is None else f"{kind} with {used.upper().replace('SHA', 'SHA-')}"
+    used = signature_digest(found)
+    return kind if used in ("", "?") else f"{kind} with {used.upper().replace('SHA', 'SHA-')}"
 
 
 def remarks(found: x509.Certificate, when: datetime.datetime) -> list[str]:
@@ -181,61 +172,37 @@ def remarks(found: x509.Certificate, when: datetime.datetime) -> list[str]:
         said.append(f"expires in {lifetime.span(found.not_valid_after_utc - when)}; renew it")
     if when < found.not_valid_before_utc:
         said.append("not valid yet; check the clock here and where it was made")
-    if not authority.is_ca(found) and not chain.alternative_names(found):
+    if not is_ca(found) and not chain.alternative_names(found):
         said.append("no alternative names; clients ignore the common name and refuse it")
     try:
         weakness = keys.weakness(found.public_key())
     except UnsupportedAlgorithm:
-        weakness = "a kind of key this build cannot use"
+        weakness = "a kind of key this build cannot use; use ECDSA P-256"
     if weakness is not None:
-        said.append(f"its key: {weakness}; replace it")
-    if found.subject != found.issuer and _signature_hash(found) in ("sha1", "md5"):
+        said.append(f"its key: {weakness}")
+    if weak_digest(found) is not None:
         said.append("signed with a broken hash; have it issued again")
     return said
 
 
-def _signature_hash(found: x509.Certificate) -> str | None:
-    try:
-        algorithm = found.signature_hash_algorithm
-    except (UnsupportedAlgorithm, ValueError):
-        return None
-    return None if algorithm is None else algorithm.name
-
-
-def _extension(found: x509.Certificate | x509.CertificateSigningRequest, kind: type[Any]) -> Any:
-    try:
-        return found.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-
-
 def _uses(found: x509.Certificate | x509.CertificateSigningRequest) -> list[str]:
-    usage = _extension(found, x509.ExtendedKeyUsage)
+    usage = extension(found, x509.ExtendedKeyUsage)
     return [_USES.get(oid, oid.dotted_string) for oid in usage or ()]
 
 
 def _key_usage(found: x509.Certificate) -> list[str]:
-    usage = _extension(found, x509.KeyUsage)
+    usage = extension(found, x509.KeyUsage)
     return [] if usage is None else [text for attribute, text in _KEY_USAGES.items() if getattr(usage, attribute)]
 
 
 def _path_length(found: x509.Certificate) -> int | None:
-    basic = _extension(found, x509.BasicConstraints)
+    basic = extension(found, x509.BasicConstraints)
     return None if basic is None else basic.path_length
 
 
 def _crl_urls(found: x509.Certificate) -> list[str]:
-    points = _extension(found, x509.CRLDistributionPoints)
+    points = extension(found, x509.CRLDistributionPoints)
     return [names.short(name) for point in points or () for name in point.full_name or ()]
-
-
-def _ocsp_urls(found: x509.Certificate) -> list[str]:
-    access = _extension(found, x509.AuthorityInformationAccess)
-    return [
-        names.short(item.access_location)
-        for item in access or ()
-        if item.access_method == AuthorityInformationAccessOID.OCSP
-    ]
 
 
 def _signed(found: x509.CertificateSigningRequest) -> bool:

@@ -1,11 +1,9 @@
-"""Files of keys and certificates: read with a bound, written whole or not at all.
+"""Files of keys and certificates: written whole or not at all.
 
-Theory of operation. What we read was written by someone else: it may be a directory, a device without an end, or a
-disk image passed by mistake, so no read asks for more than a bound. What we write is read by daemons that reload on
-change, and we may be killed at any instruction, so a file appears under its name only when all of its bytes are on
-the disk: write to a temporary name in the same folder, fsync, then link (fails if the name is taken) or rename
-(replaces), then fsync the folder. The mode is set before the first byte, not after: a key is never readable by others,
-not even for a moment.
+Theory of operation. What we write is read by daemons that reload on change, and we may be killed at any instruction, so
+a file appears under its name only when all of its bytes are on the disk: write to a temporary name in the same folder,
+fsync, then link (fails if the name is taken) or rename (replaces), then fsync the folder. The mode is set before the
+first byte, not after: a key is never readable by others, not even for a moment.
 """
 
 from __future__ import annotations
@@ -22,10 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tlstunnel.errors import StartupError, TunnelError, UsageError, words_of
-from tlstunnel.reading import UnfitFileError, read_whole
-
-MAX_FILE_BYTES = 4 << 20
-"""No certificate, key or bundle is larger; the largest honest ones are system trust stores of under 1 MiB."""
+from tlstunnel.x509.pem import MAX_CREDENTIAL_BYTES, read_file
 
 PUBLIC_MODE = 0o644
 SECRET_MODE = 0o600
@@ -33,41 +28,18 @@ DIRECTORY_MODE = 0o755
 _TOKEN_BYTES = 6
 
 
-def read(path: Path, *, limit: int = MAX_FILE_BYTES) -> bytes:
-    """All bytes of a file; `-` is standard input.
+def read(path: Path, *, limit: int = MAX_CREDENTIAL_BYTES) -> bytes:
+    """All bytes of a file, as a tunnel reads it; `-` is standard input.
 
     Raises:
-        StartupError: it cannot be read.
-        UsageError: it is larger than `limit` bytes, so it is not what the operator meant.
-
-    A pipe is read to its end, within a time limit; see `reading.read_whole`.
+        MaterialError: it cannot be read, is empty, or has more than `limit` bytes.
     """
-    try:
-        if str(path) == "-":
-            data = sys.stdin.buffer.read(limit + 1)
-            if len(data) > limit:
-                raise UsageError(str(path), f"is larger than {limit >> 20} MiB; give certificates or keys")
-            return data
-        return read_whole(path, limit).data
-    except UnfitFileError as exc:
-        raise StartupError(f"{path}: {exc}") if exc.is_machine else UsageError(str(path), str(exc)) from exc
-    except OSError as exc:
-        raise unreadable(path, exc) from exc
-    except ValueError as exc:  # a NUL in the path
-        raise UsageError(repr(str(path)), "not a path; write one without NUL characters") from exc
-
-
-def unreadable(path: Path, exc: OSError) -> StartupError:
-    """The error for a file that exists for the operator but not for us."""
-    hint = {
-        errno.ENOENT: "no such file; check the path",
-        errno.EACCES: "permission denied; run as a user who may read it",
-        errno.EISDIR: "this is a directory; name a file in it",
-        errno.ENOTDIR: "a part of the path is not a directory; check the path",
-    }.get(exc.errno or 0, words_of(exc))
-    if exc.errno == errno.ENOENT and path.is_symlink():
-        hint = "is a symbolic link to a file that does not exist; link it to another"
-    return StartupError(f"{path}: {hint}")
+    if str(path) != "-":
+        return read_file(path, limit).data
+    data = sys.stdin.buffer.read(limit + 1)
+    if len(data) > limit:
+        raise UsageError("-", f"is larger than {limit >> 20} MiB; give certificates or keys")
+    return data
 
 
 def unwritable(path: Path, exc: OSError) -> TunnelError:

@@ -19,6 +19,7 @@ from cryptography import x509
 from tlstunnel.errors import UsageError, printable
 from tlstunnel.tools.pki import files
 from tlstunnel.x509 import certificate as facts
+from tlstunnel.x509.pem import read_file
 
 MAX_INDEX_BYTES = 256 << 20
 """About two million certificates."""
@@ -101,10 +102,10 @@ def load(path: Path) -> list[Entry]:
     """The entries of a file.
 
     Raises:
-        StartupError: it cannot be read.
+        MaterialError: it cannot be read.
         UsageError: see `parse`.
     """
-    return parse(files.read(path, limit=MAX_INDEX_BYTES), where=str(path))
+    return parse(read_file(path, MAX_INDEX_BYTES, may_be_empty=True).data, where=str(path))
 
 
 def store(path: Path, entries: list[Entry]) -> None:

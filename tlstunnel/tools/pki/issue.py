@@ -11,7 +11,7 @@ from cryptography import x509
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, keys, names, profile
 from tlstunnel.tools.pki.authority import Authority
-from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.passphrase import Passphrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def server(
 
     Raises:
         UsageError: a name is wrong, forbidden by the CA, or its file exists.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     leaf = profile.server(tuple(hosts), crl_url=crl_url)
     return issue(

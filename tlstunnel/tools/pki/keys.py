@@ -20,20 +20,19 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import encryption, files
-from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509.cost import check_cost
 from tlstunnel.x509.key import (
     ExpandedKey,
-    does_not_open,
+    decrypt,
     key_block,
     key_type,
-    load_plain_key,
-    open_with,
+    load_private_key,
     parse_private_key,
     spki,
     unfit_for_tls,
 )
-from tlstunnel.x509.passphrase import oddity
-from tlstunnel.x509.pem import SourceFile, is_encrypted_der, parse_pem
+from tlstunnel.x509.passphrase import Passphrase, PassphraseSource
+from tlstunnel.x509.pem import SourceFile, is_encrypted_der, parse_pem, write_pem
 
 PrivateKey: TypeAlias = CertificateIssuerPrivateKeyTypes
 """A key that can sign certificates."""
@@ -130,7 +129,7 @@ def to_pem(key: PrivateKey, passphrase: Passphrase | None = None) -> bytes:
     if passphrase is None:
         return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
     der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, plain)
-    return encryption.to_pem("ENCRYPTED PRIVATE KEY", encryption.encrypt_pkcs8(der, passphrase))
+    return write_pem("ENCRYPTED PRIVATE KEY", encryption.encrypt_pkcs8(der, passphrase))
 
 
 def write(path: Path, key: PrivateKey, passphrase: Passphrase | None = None, *, replace: bool = False) -> None:
@@ -149,50 +148,45 @@ def is_encrypted(data: bytes) -> bool:
     return is_pem or is_encrypted_der(data)
 
 
-def load(path: Path, passphrase: Passphrase | None = None) -> PrivateKey:
+def load(path: Path, passphrases: PassphraseSource | None = None) -> PrivateKey:
     """Read a private key, PEM or DER.
 
     Raises:
-        StartupError: the file cannot be read.
-        UsageError: it holds no private key, one we cannot use, or one the passphrase does not open.
+        MaterialError: the file cannot be read.
+        UsageError: it holds no private key, one we cannot use, or one that no passphrase opens.
     """
-    return parse(files.read(path), where=str(path), passphrase=passphrase)
+    return parse(files.read(path), where=str(path), passphrases=passphrases)
 
 
-def parse(data: bytes, *, where: str, passphrase: Passphrase | None = None) -> PrivateKey:
+def parse(
+    data: bytes, *, where: str, passphrases: PassphraseSource | None = None, is_sought: bool = False
+) -> PrivateKey:
     """The private key in these bytes, PEM or DER; certificates beside it are ignored.
+
+    Args:
+        is_sought: whether the key may be in another file that is not named.
 
     Raises:
         UsageError: see `load`.
     """
-    file = SourceFile(Path(where), data, 0)
-    block = key_block(file, parse_pem(file)) if b"-----BEGIN" in data else None
-    encryption.check_cost(data if block is None else block.der, where=where)
-    if block is not None and not block.is_encrypted:
-        # A passphrase for a key that needs none is no reason to fail.
-        return usable(load_plain_key(file, block), where)
-    if block is None and not is_encrypted(data):
-        try:
-            return usable(parse_private_key(data, None), where)
-        except (TypeError, ValueError, OverflowError, UnsupportedAlgorithm):
-            raise UsageError(where, "not a private key; give a PEM or DER file that holds one") from None
-    if passphrase is None:
-        raise UsageError(where, "the key is encrypted; give its passphrase")
-    text, secret = data if block is None else block.text, passphrase.reveal()
-    key = open_with(file, secret, lambda word: parse_private_key(text, word))
-    if key is None:
-        raise does_not_open(file, f"the passphrase{oddity(secret)}")
-    return usable(key, where)
+    file, passphrases = SourceFile(Path(where), data, 0), passphrases or PassphraseSource()
+    if data[:1] != b"0":
+        return usable(load_private_key(file, key_block(file, parse_pem(file), is_sought), None, passphrases), where)
+    if is_encrypted_der(data):
+        check_cost(file, data)
+        return usable(decrypt(file, None, passphrases, lambda secret: parse_private_key(data, secret)), where)
+    try:
+        return usable(parse_private_key(data, None), where)
+    except (TypeError, ValueError, OverflowError, UnsupportedAlgorithm):
+        raise file.error("is no private key in DER; give a PEM or DER file that holds one") from None
 
 
 def weakness(key: PrivateKey | PublicKey) -> str | None:
-    """Why a key should not be used for TLS, or None; in the words of a tunnel that refuses it."""
+    """Why a key should not be certified, and what would be right; None for a good one."""
     public = key.public_key() if hasattr(key, "public_key") else key
-    if (reason := unfit_for_tls(public)) is not None:
-        return reason.partition(";")[0]
     if isinstance(public, rsa.RSAPublicKey) and public.public_numbers().e < MIN_RSA_EXPONENT:
-        return f"RSA with the public exponent {public.public_numbers().e} is fragile"
-    return None
+        return f"RSA with the public exponent {public.public_numbers().e} is fragile; use {MIN_RSA_EXPONENT}"
+    return unfit_for_tls(public)
 
 
 def usable(key: Any, where: str) -> PrivateKey:
@@ -201,7 +195,7 @@ def usable(key: Any, where: str) -> PrivateKey:
     Raises:
         UsageError: it is weak, or of a kind that cannot sign.
     """
-    found = weakness(key)
+    found = unfit_for_tls(key.public_key())
     if found is not None:
-        raise UsageError(where, f"{found}; make a key with tlstunnel cert key make")
+        raise UsageError(where, found)
     return key  # type: ignore[no-any-return]

@@ -10,13 +10,12 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from tlstunnel.address import name_problem
 from tlstunnel.errors import UsageError, printable
 
 MAX_COMMON_NAME = 64
 """ub-common-name and ub-organizational-unit-name of RFC 5280 appendix A.1."""
 
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_DNS = re.compile(rf"(?=.{{1,253}}$)(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
 _SPIFFE = re.compile(r"spiffe://[a-z0-9._-]{1,255}(?:/[A-Za-z0-9._-]+)*")
 _EMAIL = re.compile(r"[!#-'*+\-./-9=?A-Z^-~]{1,64}@(.+)")
@@ -65,15 +64,14 @@ def dns(text: str, *, where: str) -> x509.DNSName:
         UsageError: it is neither.
     """
     name = text.lower().removesuffix(".")
-    if not name.isascii():
-        raise UsageError(where, f'"{_shown(text)}" is not ASCII; write the name in its xn-- form')
     if "*" in name and (name.count("*") > 1 or not name.startswith("*.") or name.count(".") < 2):
         # One label below a top-level domain is matched by no TLS library (RFC 6125 section 6.4.3 leaves it open).
         raise UsageError(where, f'"{_shown(text)}": a wildcard stands for one whole label; write "*.example.org"')
-    if not _DNS.fullmatch(name) or name.rpartition(".")[2].isdigit():
-        raise UsageError(
-            where, f'"{_shown(text)}" is neither a host name nor an IP address; write one like "example.org"'
-        )
+    problem = name_problem(name.removeprefix("*."))
+    if problem == "is not a host name":
+        problem = 'is neither a host name nor an IP address; write one like "example.org"'
+    if problem:
+        raise UsageError(where, f'"{_shown(text)}" {problem}')
     return x509.DNSName(name)
 
 

@@ -26,6 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tlstunnel import lifetime
 from tlstunnel.errors import UsageError, printable
 from tlstunnel.tools.pki import keys, names
+from tlstunnel.x509.certificate import extension
 
 CA_DAYS = 3650
 LEAF_DAYS = 90
@@ -221,9 +222,8 @@ def crl_distribution_points(url: str) -> x509.CRLDistributionPoints:
 
 def authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     """The issuer's own subject key identifier, or the hash of its key if it has none."""
-    try:
-        own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    except x509.ExtensionNotFound:
+    own = extension(issuer, x509.SubjectKeyIdentifier)
+    if own is None:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 

@@ -15,7 +15,8 @@ from cryptography.exceptions import InvalidSignature
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, index, issue, keys, profile, readers
 from tlstunnel.tools.pki.authority import Authority
-from tlstunnel.tools.pki.passphrase import Passphrase
+from tlstunnel.x509 import certificate as facts
+from tlstunnel.x509.passphrase import Passphrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def by_authority(
 
     Raises:
         UsageError: the CA did not issue it, or has revoked it, or a file exists.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     old = readers.load_certificates(path)[0]
     _check_issued(ca, old, where=str(path))
@@ -79,7 +80,7 @@ def self_signed(
 
     Raises:
         UsageError: it is not self-signed, the key is another's, or a file exists.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     old = readers.load_certificates(path)[0]
     if old.issuer != old.subject:
@@ -101,7 +102,7 @@ def _check_issued(ca: Authority, old: x509.Certificate, *, where: str) -> None:
         what = f"not issued by the CA in {ca.folder}; name the folder of the CA that issued it"
         raise UsageError(where, what) from exc
     for entry in index.load(ca.folder / "index.txt"):
-        if entry.serial == readers.serial(old) and entry.revoked_at is not None:
+        if entry.serial == facts.serial(old) and entry.revoked_at is not None:
             raise UsageError(where, f"revoked on {entry.revoked_at:%Y-%m-%d}; issue a new one instead")
 
 

@@ -20,8 +20,8 @@ from cryptography.x509.oid import NameOID
 from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, issue, keys, names, profile, readers
 from tlstunnel.tools.pki.authority import Authority
-from tlstunnel.tools.pki.passphrase import Passphrase
-from tlstunnel.x509.key import MIN_RSA_BITS
+from tlstunnel.x509.certificate import extension
+from tlstunnel.x509.passphrase import Passphrase
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
@@ -55,7 +55,7 @@ def make(
 
     Raises:
         UsageError: a file exists, or the key cannot be used.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     request_path, new_key_path = issue.paths(out_dir, stem=stem, first=first, ending=".csr")
     files.refuse_existing(request_path, *(() if existing else (new_key_path,)), force=force)
@@ -94,7 +94,7 @@ def sign(
 
     Raises:
         UsageError: the request is damaged, its signature is wrong, or it asks for what may not be signed.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     asked = readers.request(files.read(path), where=str(path))
     public_key = _checked_key(asked, where=str(path))
@@ -119,7 +119,7 @@ def _checked_key(asked: x509.CertificateSigningRequest, *, where: str) -> keys.P
     public_key = asked.public_key()
     weakness = keys.weakness(public_key)
     if weakness is not None:
-        raise UsageError(where, f"{weakness}; ask for an ECDSA P-256 key, or RSA with {MIN_RSA_BITS} bits or more")
+        raise UsageError(where, weakness)
     try:
         valid = asked.is_signature_valid
     except (UnsupportedAlgorithm, ValueError, TypeError) as exc:
@@ -137,7 +137,7 @@ def _leaf(
     *,
     where: str,
 ) -> profile.Leaf:
-    basic = _extension(asked, x509.BasicConstraints)
+    basic = extension(asked, x509.BasicConstraints)
     if basic is not None and basic.ca:
         raise UsageError(where, "asks to be a CA; make one below yours with tlstunnel cert ca --intermediate")
     chosen = _use(asked, where) if use is None else use
@@ -152,7 +152,7 @@ def _leaf(
 
 
 def _use(asked: x509.CertificateSigningRequest, where: str) -> profile.Use:
-    usage = _extension(asked, x509.ExtendedKeyUsage)
+    usage = extension(asked, x509.ExtendedKeyUsage)
     wanted = [use for use in profile.Use if usage is not None and use.oid in usage]
     if len(wanted) != 1:
         raise UsageError(where, "does not say whether it is for a server or a client; add --use server or --use client")
@@ -160,17 +160,10 @@ def _use(asked: x509.CertificateSigningRequest, where: str) -> profile.Use:
 
 
 def _names(asked: x509.CertificateSigningRequest, where: str) -> tuple[str, ...]:
-    alternative = _extension(asked, x509.SubjectAlternativeName)
+    alternative = extension(asked, x509.SubjectAlternativeName)
     if alternative is None:
         raise UsageError(where, "asks for no alternative name, and a common name alone counts nowhere; add --names")
     for name in alternative:
         if not isinstance(name, _SIGNABLE):
             raise UsageError(where, f'asks for "{names.long(name)}", which we do not sign; replace it with --names')
     return tuple(names.short(name) for name in alternative)
-
-
-def _extension(asked: x509.CertificateSigningRequest, kind: type[Extension]) -> Extension | None:
-    try:
-        return asked.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None

@@ -10,9 +10,10 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tlstunnel.errors import StartupError, UsageError
+from tlstunnel.errors import UsageError
 from tlstunnel.tools.pki import authority, files, index, keys, profile, readers
 from tlstunnel.tools.pki.authority import Authority
+from tlstunnel.x509 import certificate as facts
 
 CRL_DAYS = 30
 """A verifier that is given a list refuses every certificate once the list is past its next update."""
@@ -25,7 +26,7 @@ def revoke(ca: Authority, serial: int, *, reason: str = "unspecified", days: int
 
     Raises:
         UsageError: the CA did not issue it, it is revoked already, or the reason is unknown.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     if reason not in index.REASONS:
         known = ", ".join(sorted(index.REASONS))
@@ -53,7 +54,7 @@ def publish(ca: Authority, *, days: int = CRL_DAYS) -> tuple[Path, int]:
 
     Raises:
         UsageError: the lifetime is not sane, or the index is damaged.
-        StartupError: a file cannot be read or written.
+        StartupError: a file cannot be written.
     """
     with authority.locked(ca.folder):
         entries = index.load(ca.folder / "index.txt")
@@ -64,15 +65,14 @@ def serial_of(text: str, ca: Authority) -> int:
     """The serial number meant by a certificate's file or by hexadecimal digits, with or without colons.
 
     Raises:
-        StartupError: it is a file that cannot be read.
-        UsageError: it is neither, or another CA issued the certificate in the file.
+        UsageError: it is neither, a file that cannot be read, or another CA issued the certificate in the file.
     """
     path = Path(text)
-    if text and os.path.exists(path):
+    if "." in text or "/" in text or (text and os.path.exists(path)):
         certificate = readers.load_certificates(path)[0]
         if certificate.issuer != ca.certificate.subject:
             raise UsageError(text, f"not issued by the CA in {ca.folder}; name the folder of the CA that issued it")
-        return readers.serial(certificate)
+        return facts.serial(certificate)
     digits = text.replace(":", "").removeprefix("0x")
     try:
         return int(digits, 16) if len(digits) <= 40 and digits.isalnum() else _neither(text)
@@ -81,8 +81,6 @@ def serial_of(text: str, ca: Authority) -> int:
 
 
 def _neither(text: str) -> int:
-    if "." in text or "/" in text:
-        raise StartupError(f"{text}: no such file; check the path")
     raise UsageError(text, "neither a file nor a serial number; write the path of a certificate, or its serial in hex")
 
 
@@ -118,10 +116,11 @@ def _next_number(path: Path) -> int:
     if not path.exists():
         return number
     try:
-        last = readers.revocation_list(files.read(path, limit=index.MAX_INDEX_BYTES), where=str(path))
-        return max(number, last.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number + 1)
-    except (UsageError, x509.ExtensionNotFound):
-        return number  # damaged, or made by another tool without a number: it is about to be replaced
+        last = readers.revocation_lists(files.read(path, limit=index.MAX_INDEX_BYTES), where=str(path))[0]
+    except UsageError:
+        return number  # damaged: it is about to be replaced
+    before = facts.extension(last, x509.CRLNumber)
+    return number if before is None else max(number, before.crl_number + 1)
 
 
 def _now() -> datetime.datetime:

@@ -13,10 +13,12 @@ from cryptography.x509 import ocsp
 
 from tlstunnel.errors import TunnelError
 from tlstunnel.parse_errors import PARSE_ERRORS
-from tlstunnel.tools.pki import authority, chain, describe, readers
+from tlstunnel.tools.pki import chain, describe, readers
 from tlstunnel.tools.pki.profile import Use
 from tlstunnel.tools.probe.findings import Chain
 from tlstunnel.tools.probe.groups import CURVE_OF_KEY
+from tlstunnel.x509.certificate import is_ca, is_must_staple, serial
+from tlstunnel.x509.checks import is_for
 
 
 def curve_of(der: bytes) -> int | None:
@@ -54,18 +56,18 @@ def judge(
     leaf = found[0]
     verdict = chain.verify(leaf, found[1:], anchors, host=host, use=Use.SERVER, now=now)
     strict = None
-    if verdict.verifies and not authority.is_ca(leaf):
+    if verdict.verifies and not is_ca(leaf):
         strict = chain.strict_opinion(verdict, describe.use_of(leaf), host)
     return Chain(
         versions=list(versions),
         certificates=[describe.certificate(each, now=now) for each in found],
         verifies=verdict.verifies,
         trusted=verdict.trusted,
-        names_match=None if host is None else chain.matches(leaf, host),
+        names_match=None if host is None else is_for(leaf, host),
         problems=list(verdict.problems),
         strict=strict,
         staple=None if staple is None else staple_facts(staple, leaf),
-        wants_staple=_wants_staple(leaf),
+        wants_staple=is_must_staple(leaf),
     )
 
 
@@ -83,18 +85,10 @@ def staple_facts(staple: bytes, leaf: x509.Certificate) -> dict[str, Any]:
         facts["status"] = single.certificate_status.name.lower()
         facts["this_update"] = _time(single.this_update_utc)
         facts["next_update"] = _time(single.next_update_utc)
-        facts["is_for"] = single.serial_number == readers.serial(leaf)
+        facts["is_for"] = single.serial_number == serial(leaf)
     except (*PARSE_ERRORS, StopIteration):
         return facts
     return facts
-
-
-def _wants_staple(leaf: x509.Certificate) -> bool:
-    try:
-        features = leaf.extensions.get_extension_for_class(x509.TLSFeature).value
-    except (x509.ExtensionNotFound, *PARSE_ERRORS):
-        return False
-    return x509.TLSFeatureType.status_request in features
 
 
 def _time(when: datetime.datetime | None) -> str | None:

@@ -8,6 +8,7 @@ from cryptography import x509
 
 from tlstunnel.parse_errors import PARSE_ERRORS
 from tlstunnel.tools.pki.names import text_of
+from tlstunnel.x509.der import SEQUENCE, wrap
 
 # A revocation list without entries, around the name: the library reads names only inside something larger.
 _ALGORITHM = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256
@@ -17,18 +18,10 @@ _NO_SIGNATURE = b"\x03\x01\x00"
 
 def text_of_der(name: bytes) -> str:
     """The name as text; one that is none comes as hexadecimal digits."""
-    envelope = _sequence(_sequence(_ALGORITHM + name + _DATE) + _ALGORITHM + _NO_SIGNATURE)
+    envelope = wrap(SEQUENCE, wrap(SEQUENCE, _ALGORITHM, name, _DATE), _ALGORITHM, _NO_SIGNATURE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a stranger's name may be longer than X.520 allows
             return text_of(x509.load_der_x509_crl(envelope).issuer)
     except PARSE_ERRORS:
         return f"0x{name[:40].hex()}"
-
-
-def _sequence(body: bytes) -> bytes:
-    length = len(body)
-    if length < 0x80:
-        return b"\x30" + bytes([length]) + body
-    size = (length.bit_length() + 7) // 8
-    return b"\x30" + bytes([0x80 | size]) + length.to_bytes(size) + body

@@ -18,7 +18,8 @@ from tlstunnel._openssl import CHUNK, Engine, Scratch, TLSError
 from tlstunnel.address import Target, TCPAddress
 from tlstunnel.clock import PatientClock
 from tlstunnel.config.model import Service
-from tlstunnel.connection.dial import Dialer, DialError, dial_error
+from tlstunnel.connection.dial import Dialer, dial_error
+from tlstunnel.connection.refusal import RefusedError
 from tlstunnel.connection.verdict import mismatch
 from tlstunnel.errors import TunnelError, words_of
 from tlstunnel.outcome import CloseReason
@@ -180,12 +181,14 @@ async def _dial(dialer: Dialer, timeout_s: float) -> socket.SocketType:
                     await trio.lowlevel.wait_writable(sock)
                     is_connected = dialer.check(sock)
                 return sock
-        except DialError:
+        except RefusedError:
             sock.close()
             raise
         sock.close()
-    except DialError as exc:
-        raise SessionError(remedies.joined(exc.detail, remedies.of_dial(exc.reason, remedies.OPTIONS))) from None
+    except RefusedError as exc:
+        raise SessionError(
+            remedies.joined(exc.refusal.detail, remedies.of_dial(exc.refusal.reason, remedies.OPTIONS))
+        ) from None
     remedy = remedies.of_dial(CloseReason.BACKEND_CONNECT_TIMEOUT, remedies.OPTIONS)
     raise SessionError(f"{dialer.target}: not accepted in time; {remedy}")
 

@@ -10,7 +10,6 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from tlstunnel.errors import UsageError
 from tlstunnel.parse_errors import PARSE_ERRORS
@@ -66,17 +65,15 @@ class Credential:
         return self.key.sign(content)
 
 
-def make_credential(chain: Sequence[x509.Certificate], key: object, where: str) -> Credential:
-    """A credential of certificates and a key that were loaded from files.
+def make_credential(chain: Sequence[bytes], key: object, where: str) -> Credential:
+    """A credential of certificates in DER and the key of the first one, that were loaded from files.
 
     Raises:
-        UsageError: the key is of a kind that cannot sign here, or not the key of the first certificate.
+        UsageError: the key is of a kind that cannot sign here.
     """
     if not isinstance(key, PrivateKey):
         raise UsageError(where, "a key of this kind cannot sign here; give an ECDSA, RSA or Ed25519 key")
-    if key.public_key() != chain[0].public_key():
-        raise UsageError(where, "not the key of the certificate; give the two that belong together")
-    return Credential(tuple(each.public_bytes(Encoding.DER) for each in chain), key)
+    return Credential(tuple(chain), key)
 
 
 def load_public_key(certificate: bytes) -> PublicKey:

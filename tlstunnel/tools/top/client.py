@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from typing import Any
 
 from tlstunnel.address import Target, UnixAddress, shown
 from tlstunnel.errors import StartupError, printable, words_of
-from tlstunnel.reading import UnfitFileError, require_file
 
 TIMEOUT_S = 5.0
 MAX_ANSWER = 16 << 20
@@ -168,28 +168,29 @@ def client_context(ca: Path | None, certificate: Path | None, key: Path | None) 
     """How to reach an endpoint that is served over TLS; None for plain HTTP, when no file is named.
 
     Raises:
-        StartupError: a file cannot be read or used.
-        MaterialError: the same of CAs.
+        MaterialError: a file cannot be read or used.
+        StartupError: Python's own TLS does not take the certificate.
     """
     if ca is None and certificate is None:
         return None
-    from tlstunnel.x509.trust import load_ca, load_system_ca  # noqa: PLC0415 - cryptography, for TLS alone
+    # cryptography, for TLS alone
+    from tlstunnel.config.model import CertificateFiles  # noqa: PLC0415
+    from tlstunnel.x509.material import load_ca, load_credential, load_system_ca  # noqa: PLC0415
+    from tlstunnel.x509.passphrase import PassphraseSource  # noqa: PLC0415
+    from tlstunnel.x509.pem import write_pem  # noqa: PLC0415
 
-    named = certificate
-    try:
-        for named in (certificate, key):
-            if named is not None:
-                require_file(named)
-        trusted = load_system_ca() if ca is None else load_ca(ca)
-        context = ssl.create_default_context(cadata=b"".join(trusted.certificates_der))
-        if certificate is not None:
-            named = certificate
-            context.load_cert_chain(certificate, key)
-    except UnfitFileError as exc:
-        raise StartupError(f"{named}: {exc}") from exc
-    except OSError as exc:
-        said = words_of(exc)
-        if isinstance(exc, ssl.SSLError):
-            said = (exc.reason or "not usable").replace("_", " ").lower()
-        raise StartupError(f"{named}: {said}; name PEM files with --ca, --cert and --key") from exc
+    trusted = load_system_ca() if ca is None else load_ca(ca)
+    context = ssl.create_default_context(cadata=b"".join(trusted.certificates_der))
+    if certificate is not None:
+        files = CertificateFiles(certificate=certificate, key=key)
+        own = load_credential(files, PassphraseSource.of_this_process())
+        blocks = [write_pem("CERTIFICATE", der) for der in (own.certificate_der, *own.chain_der)]
+        # `ssl` reads files alone; this one is in memory.
+        with open(os.memfd_create("pair", os.MFD_CLOEXEC), "wb", buffering=0) as file:
+            file.write(b"".join([*blocks, write_pem("PRIVATE KEY", own.key_der)]))
+            try:
+                context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+            except ssl.SSLError as exc:
+                said = (exc.reason or "not usable").replace("_", " ").lower()
+                raise StartupError(f"{certificate}: {said}; give an ECDSA P-256 or RSA certificate") from exc
     return context

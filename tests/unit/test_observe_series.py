@@ -1,4 +1,4 @@
-"""The schema: bounded labels, a cell for each from the start, and cells that keep their place over a reload."""
+"""The series: bounded labels, a counter for each from the start, and counters that keep their place over a reload."""
 
 from __future__ import annotations
 
@@ -10,52 +10,43 @@ from tlstunnel.access.policy import Policy, Reason
 from tlstunnel.address import TCPAddress
 from tlstunnel.config.model import ClientAuth, Mode, TargetTLS, TLSSettings
 from tlstunnel.observe.counters import Counters
+from tlstunnel.observe.families import families
 from tlstunnel.observe.series import (
     CIPHERS_12,
     DECISIONS,
     NONE,
     OTHER,
     Histogram,
-    Schema,
+    ProcessSeries,
     ServiceSeries,
     expected_decisions,
     expected_handshakes,
     handshake_key,
-    schema_for,
+    series_for,
 )
 from tlstunnel.outcome import CloseReason, Stage
 
 
-def cells_of(series: ServiceSeries) -> list[int]:
-    """Every cell of a service."""
-    cells = [series.active, series.bytes_forward, series.bytes_reverse, series.staple_failures, series.taken]
-    cells += series.handshakes.values()
-    for table in (series.results, series.rejected, series.handshake_failures, series.connect_failures):
-        cells += table.values()
-    cells += series.decisions.values()
-    for histogram in (series.handshake_duration, series.connect_duration, series.duration):
-        cells += range(histogram.first, histogram.first + len(histogram.bounds) + 1)
-        cells.append(histogram.sum)
-    return cells + list(series.targets_resting.values())
+def counters_of(table: ServiceSeries | ProcessSeries) -> list[int]:
+    """Every counter of a service, or of the process."""
+    found: list[int] = []
+    for name, _ in families(type(table)):
+        value = getattr(table, name)
+        if isinstance(value, Histogram):
+            found += [*range(value.first, value.first + len(value.bounds) + 1), value.sum]
+        else:
+            found += value.values() if isinstance(value, dict) else [value]
+    return found
 
 
-def all_cells(schema: Schema) -> list[int]:
-    process = [
-        cell
-        for name in type(schema.process).__slots__
-        for value in (getattr(schema.process, name),)
-        for cell in (value.values() if isinstance(value, dict) else (value,))
-    ]
-    return process + [cell for series in schema.services for cell in cells_of(series)]
-
-
-def test_every_cell_belongs_to_exactly_one_series() -> None:
-    schema = schema_for(config(("a", "b", "c")))
-    assert sorted(all_cells(schema)) == list(range(schema.layout.cells))
+def test_every_counter_belongs_to_exactly_one_series() -> None:
+    series = series_for(config(("a", "b", "c")))
+    found = [counter for table in (series.process, *series.services) for counter in counters_of(table)]
+    assert sorted(found) == list(range(series.layout.size))
 
 
 def test_every_reason_is_a_result_and_belongs_to_the_counter_of_its_stage() -> None:
-    series = schema_for(config()).services[0]
+    series = series_for(config()).services[0]
     tables = {
         Stage.ADMIT: series.rejected,
         Stage.HANDSHAKE: series.handshake_failures,
@@ -74,12 +65,12 @@ def test_labels_of_reasons_are_unique_because_they_are_labels_of_one_metric() ->
 
 
 def test_what_no_list_names_counts_as_other() -> None:
-    series = schema_for(config()).services[0]
+    series = series_for(config()).services[0]
     for version, cipher, group in itertools.product(
         ("TLSv1.2", "TLSv1.3", "SSLv3", None), ("TLS_SM4_GCM_SM3", None), ("brainpoolP256r1tls13", None)
     ):
-        cell = series.handshake_cell(version, cipher, group, True)
-        assert cell == series.handshakes[handshake_key(version, cipher, group, True)]
+        counter = series.handshake(version, cipher, group, True)
+        assert counter == series.handshakes[handshake_key(version, cipher, group, True)]
     assert handshake_key("SSLv3", "RC4", "x", False) == (OTHER, OTHER, OTHER, False)
 
 
@@ -99,7 +90,7 @@ def test_expected_handshakes_follow_the_settings() -> None:
     assert all(key[0] == "TLSv1.2" for key in expected_handshakes(replace(service, tls=TLSSettings(max_version="1.2"))))
     assert expected_handshakes(replace(service, mode=Mode.PASSTHROUGH)) == frozenset()
     for key in expected_handshakes(service):
-        assert key in schema_for(config()).services[0].handshakes
+        assert key in series_for(config()).services[0].handshakes
 
 
 def test_every_reason_of_a_policy_has_its_series_and_only_where_somebody_is_asked_for_a_certificate() -> None:
@@ -117,44 +108,44 @@ def test_every_reason_of_a_policy_has_its_series_and_only_where_somebody_is_aske
 
 
 def test_a_reload_keeps_the_counts_of_services_that_stay() -> None:
-    before = schema_for(config(("a", "b")))
+    before = series_for(config(("a", "b")))
     counters = Counters(before.layout, rows=2)
-    cells = counters.row(1).cells
-    for number, cell in enumerate(cells_of(before.services[1])):
-        cells[cell] = number
+    own = counters.row(1).counters
+    for number, counter in enumerate(counters_of(before.services[1])):
+        own[counter] = number
     changed = config(("new", "b"))
-    after = schema_for(changed, before)
+    after = series_for(changed, before)
     counters.grow(after.layout)
-    assert cells_of(after.services[1]) == cells_of(before.services[1])
-    assert [counters.snapshot().total(cell) for cell in cells_of(after.services[1])] == list(
-        range(len(cells_of(before.services[1])))
+    assert counters_of(after.services[1]) == counters_of(before.services[1])
+    assert [counters.snapshot().total(counter) for counter in counters_of(after.services[1])] == list(
+        range(len(counters_of(before.services[1])))
     )
-    assert not set(cells_of(after.services[0])) & set(cells_of(before.services[0]))
+    assert not set(counters_of(after.services[0])) & set(counters_of(before.services[0]))
     assert [series.name for series in after.retired] == ["a"]
 
 
 def test_a_service_that_comes_back_finds_its_counts() -> None:
-    first = schema_for(config(("a", "b")))
-    third = schema_for(config(("a", "b")), schema_for(config(("b",)), first))
+    first = series_for(config(("a", "b")))
+    third = series_for(config(("a", "b")), series_for(config(("b",)), first))
     assert third.services == first.services
     assert third.layout == first.layout
 
 
 def test_a_new_target_gets_a_gauge_and_the_old_ones_keep_theirs() -> None:
     plain = config(("a",))
-    before = schema_for(plain)
+    before = series_for(plain)
     more = replace(plain.services[0], targets=(*plain.services[0].targets, TCPAddress("127.0.0.1", 9)))
-    after = schema_for(replace(plain, services=(more,)), before)
+    after = series_for(replace(plain, services=(more,)), before)
     resting = after.services[0].targets_resting
     assert before.services[0].targets_resting.items() < resting.items()
     assert resting["127.0.0.1:9"] in after.layout.gauges
 
 
 def test_a_value_on_a_bound_belongs_to_the_bucket_of_that_bound() -> None:
-    counters = Counters(schema_for(config()).layout, rows=1)
+    counters = Counters(series_for(config()).layout, rows=1)
     row = counters.row(0)
     histogram = Histogram((0.1, 1.0), first=0, sum=3)
     for value in (0.05, 0.1, 0.5, 1.0, 5.0):
-        histogram.observe(row.cells, row.floats, value)
-    assert row.cells[:3].tolist() == [2, 2, 1]
+        histogram.observe(row.counters, row.floats, value)
+    assert row.counters[:3].tolist() == [2, 2, 1]
     assert row.floats[3] == sum((0.05, 0.1, 0.5, 1.0, 5.0))

@@ -13,8 +13,8 @@ from tlstunnel.observe.counters import Counters, Layout
 
 def test_an_increment_in_any_row_is_in_the_total() -> None:
     counters = Counters(Layout(10), rows=3)
-    counters.row(0).cells[4] += 2
-    counters.row(2).cells[4] += 40
+    counters.row(0).counters[4] += 2
+    counters.row(2).counters[4] += 40
     assert counters.snapshot().total(4) == 42
     assert counters.snapshot().of_row(2, 4) == 40
 
@@ -29,18 +29,18 @@ def test_sums_of_seconds_are_kept_as_floats_in_the_same_memory() -> None:
 def test_rows_do_not_overlap() -> None:
     counters = Counters(Layout(600), rows=4)
     for index in range(4):
-        for cell in (0, 599):
-            counters.row(index).cells[cell] = 10**index
+        for counter in (0, 599):
+            counters.row(index).counters[counter] = 10**index
     snapshot = counters.snapshot()
     assert [snapshot.of_row(index, 599) for index in range(4)] == [1, 10, 100, 1000]
     assert snapshot.total(0) == 1111
 
 
-def test_a_snapshot_does_not_move_with_the_board() -> None:
+def test_a_snapshot_does_not_move_with_the_counters() -> None:
     counters = Counters(Layout(1), rows=1)
     row = counters.row(0)
     snapshot = counters.snapshot()
-    row.cells[0] += 1
+    row.counters[0] += 1
     assert snapshot.total(0) == 0
 
 
@@ -59,19 +59,19 @@ def test_a_row_that_does_not_exist_is_refused() -> None:
 def test_clearing_gauges_leaves_counters_and_other_rows_alone() -> None:
     counters = Counters(Layout(4, gauges=(1, 3)), rows=2)
     for index in range(2):
-        for cell in range(4):
-            counters.row(index).cells[cell] = 5
+        for counter in range(4):
+            counters.row(index).counters[counter] = 5
     counters.row(1).clear_gauges()
-    assert counters.row(1).cells[:4].tolist() == [5, 0, 5, 0]
-    assert counters.row(0).cells[:4].tolist() == [5, 5, 5, 5]
+    assert counters.row(1).counters[:4].tolist() == [5, 0, 5, 0]
+    assert counters.row(0).counters[:4].tolist() == [5, 5, 5, 5]
 
 
 def test_growing_keeps_what_was_counted() -> None:
     counters = Counters(Layout(100), rows=2)
     row = counters.row(1)
-    row.cells[99] = 7
+    row.counters[99] = 7
     counters.grow(Layout(200, gauges=(150,)))
-    row.cells[150] = 1
+    row.counters[150] = 1
     assert (counters.snapshot().total(99), counters.snapshot().total(150)) == (7, 1)
 
 
@@ -86,13 +86,13 @@ from tlstunnel.observe.counters import Counters, Layout
 counters = Counters(Layout(8, gauges=(1,)), rows=4)
 pids = []
 for row in (1, 2, 3):
-    cells = counters.row(row).cells
+    own = counters.row(row).counters
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
         for _ in range(20000):
-            cells[0] += row
-        cells[1] = 9
+            own[0] += row
+        own[1] = 9
         os.write(write, b"x")
         os.read(os.pipe()[0], 1)
     assert os.read(read, 1) == b"x"
