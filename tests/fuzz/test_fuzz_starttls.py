@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.dialogues import Run
 from tests.support.fuzzing import fuzz
-from tlstunnel.connection.starttls import imap, nntp, pop3, sieve, smtp
+from tlstunnel.connection.starttls import imap, nntp, pop3, sieve, smtp, xmpp
 from tlstunnel.connection.starttls.conversation import MAX_PLAINTEXT
 from tlstunnel.connection.starttls.modes import CLIENT, SERVER
 from tlstunnel.connection.starttls.negotiation import Reason, Verdict
@@ -247,6 +247,21 @@ def test_no_secret_of_a_client_is_sent_before_tls_stands(case: tuple[str, list[t
     run = Run(CLIENT[protocol]())
     play(run, said, size)
     assert not any(SECRET in step.to_backend for step in _plaintext(run))
+
+
+@fuzz(both, st.sampled_from([1, 2, 3, 7]), st.booleans(), examples=300)
+def test_no_answer_depends_on_how_the_network_cuts(
+    case: tuple[str, list[tuple[str, bytes]]], size: int, is_server: bool
+) -> None:
+    protocol, said = case
+    server = SERVER[protocol] if protocol != "xmpp" else lambda _: xmpp.Server("1")  # else each has another name
+    whole, cut = (Run(server(True) if is_server else CLIENT[protocol]()) for _ in range(2))
+    play(whole, said, 1 << 20)
+    play(cut, said, size)
+    assert cut.verdict is whole.verdict
+    assert [step.reason for step in cut.steps if step.reason] == [step.reason for step in whole.steps if step.reason]
+    if whole.verdict is not Verdict.REFUSED:
+        assert (cut.to_client, cut.to_backend, cut.tls) == (whole.to_client, whole.to_backend, whole.tls)
 
 
 def _plaintext(run: Run) -> list:  # type: ignore[type-arg]

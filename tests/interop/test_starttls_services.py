@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 
@@ -17,7 +19,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow]
 PASSWORD = "sesame"
 
 
-def psql(port: int, *words: str, **parameters: str) -> subprocess.CompletedProcess[str]:
+def psql(port: int, *words: str, **parameters: object) -> subprocess.CompletedProcess[str]:
     """One query, with a password."""
     given = " ".join(f"{name}={value}" for name, value in parameters.items())
     where = f"host=localhost hostaddr=127.0.0.1 port={port} user=tester dbname=postgres password={PASSWORD} {given}"
@@ -60,6 +62,25 @@ def test_psql_gets_tls_from_a_postgres_that_has_none(plain: int, mode: str) -> N
         done = psql(port, sslmode=mode, sslrootcert=str(certificates.ca().certificate))
     assert (done.stdout, done.stderr) == ("42\n", "")
     assert starttls.was_relayed_in_tls(records, "postgres")
+
+
+def test_tls_from_the_first_byte_reaches_a_postgres_that_has_none(plain: int) -> None:
+    """As PostgreSQL 17 has it; an older psql knows no such word, so Python says it as well."""
+    context = ssl.create_default_context(cafile=str(certificates.ca().certificate))
+    context.set_alpn_protocols(["postgresql"])
+    startup = b"\0\3\0\0user\0tester\0\0"
+    with starttls.server_mode("postgres", plain, alpn="postgresql") as port:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=peers.PATIENCE_S) as sock,
+            context.wrap_socket(sock, server_hostname="localhost") as session,
+        ):
+            assert session.selected_alpn_protocol() == "postgresql"
+            session.sendall((len(startup) + 4).to_bytes(4) + startup)
+            assert session.recv(1) == b"R"
+        version = subprocess.run([require("psql"), "--version"], capture_output=True, text=True, check=True).stdout
+        if int(re.findall(r"\d+", version)[0]) >= 17:
+            done = psql(port, sslmode="verify-full", sslnegotiation="direct", sslrootcert=certificates.ca().certificate)
+            assert (done.stdout, done.stderr) == ("42\n", "")
 
 
 def test_psql_prints_why_it_needs_tls(plain: int) -> None:
@@ -275,3 +296,28 @@ def test_a_prosody_without_tls_is_no_server_for_client_mode() -> None:
     ):
         assert b"<stream:error>" in features(sock)
     assert [record["reason"] for record in records] == ["starttls_refused"]
+
+
+# A news server, scripted: INN does not install where a machine has no domain.
+
+
+def news(connection: socket.socket) -> None:
+    connection.sendall(b"200 news.example.org ready\r\n")
+    answers = {b"CAPABILITIES": b"101 list\r\nVERSION 2\r\nREADER\r\n.\r\n", b"QUIT": b"205 bye\r\n"}
+    with connection.makefile("rb") as said:
+        for line in said:
+            connection.sendall(answers.get(line.strip().upper(), b"500 what\r\n"))
+            if line.strip().upper() == b"QUIT":
+                return
+
+
+def test_openssl_gets_tls_from_a_news_server_that_has_none() -> None:
+    with tls_servers.scripted(news) as service, starttls.server_mode("nntp", service) as port:
+        command = peers.s_client_command(port, "-starttls", "nntp", "-crlf", "-quiet", "-ign_eof")
+        with peers.talking(command) as client:
+            client.write("CAPABILITIES\n")
+            said = client.read_until(r"^\.")
+            client.write("QUIT\n")
+            client.read_until("^205 bye")
+    assert "READER" in said
+    assert "STARTTLS" not in said

@@ -57,7 +57,7 @@ DIALOGUES = [
     served(
         "the same in other words",
         client(
-            b'<s:stream\n to = "example.org" xmlns="jabber:client" version="1.0" xml:lang="de" '
+            b'<s:stream\n to = "example.org" xmlns="jabber:client" version="1.0" xml:lang="de>" '
             b'xmlns:s="http://etherx.jabber.org/streams" >\n',
             FROM + FEATURES,
         ),

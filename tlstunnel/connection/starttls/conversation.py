@@ -8,6 +8,7 @@ its go-ahead are refused: they came unprotected and would be taken for protected
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 
 from tlstunnel.errors import TunnelError, printable
@@ -15,6 +16,8 @@ from tlstunnel.errors import TunnelError, printable
 Conversation = Generator[bytes, bytes, bytes]
 MAX_PLAINTEXT = 1 << 16
 """More than any greeting; a server that talks on is not one of the protocol."""
+LITERAL = re.compile(rb"\{(\d{1,9})\+?\}\Z")
+"""A string that goes on behind its line, whatever it holds (RFC 5804 section 1.2)."""
 _TLS_ALERT = b"\x15"
 
 
@@ -40,12 +43,18 @@ class Incoming:
         taken, self._data = self._data[:count], self._data[count:]
         return taken
 
-    def line(self) -> Generator[bytes, bytes, str]:
-        """The next line without its end; bytes that are not ASCII come as escapes."""
-        while b"\n" not in self._data:
-            yield from self._more()
-        taken, _, self._data = self._data.partition(b"\n")
-        return taken.removesuffix(b"\r").decode("ascii", "backslashreplace")
+    def line(self, *, has_literals: bool) -> Generator[bytes, bytes, bytes]:
+        """The next line without its end; where there are literals, with what goes on behind it."""
+        line = b""
+        while True:
+            while b"\n" not in self._data:
+                yield from self._more()
+            taken, _, self._data = self._data.partition(b"\n")
+            line += taken.removesuffix(b"\r")
+            literal = LITERAL.search(line) if has_literals else None
+            if literal is None:
+                return line
+            line += b"\r\n" + (yield from self.take(int(literal[1])))
 
     def end(self) -> None:
         """Refuse what came behind the go-ahead."""

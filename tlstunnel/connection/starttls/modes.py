@@ -1,31 +1,44 @@
-"""The negotiation for each protocol in each mode, by the name it has in a configuration."""
+"""What is said before TLS, by the name a protocol has in a configuration and for `openssl s_client -starttls`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from tlstunnel.connection.starttls import imap, ldap, mysql, nntp, pop3, postgres, sieve, smtp, xmpp
+from tlstunnel.connection.starttls import imap, ldap, mysql, nntp, pop3, postgres, sieve, smtp, text, xmpp
 from tlstunnel.connection.starttls.conversation import Conversation
 from tlstunnel.connection.starttls.negotiation import Asking, Negotiation
 from tlstunnel.connection.starttls.text import Dialect, TextServer
 
+_DIALECTS = {
+    "smtp": smtp.SMTP,
+    "lmtp": smtp.LMTP,
+    "imap": imap.IMAP,
+    "pop3": pop3.POP3,
+    "sieve": sieve.SIEVE,
+    "nntp": nntp.NNTP,
+}
 
-def _server(dialect: Dialect) -> Callable[[bool], Negotiation]:
-    return lambda required: TextServer(dialect, required=required)
+ASK: dict[str, Callable[[], Conversation]] = {name: partial(text.client, each) for name, each in _DIALECTS.items()} | {
+    "postgres": postgres.client,
+    "ldap": ldap.client,
+    "mysql": mysql.client,
+}
+"""We ask a server for TLS, on our own behalf."""
 
 
-def _client(conversation: Callable[[], Conversation], dialect: Dialect) -> Callable[[], Negotiation]:
-    return lambda: Asking(conversation(), dialect.farewell)
+def _server(dialect: Dialect, required: bool) -> Negotiation:
+    return TextServer(dialect, required=required)
+
+
+def _client(dialect: Dialect) -> Negotiation:
+    return Asking(text.client(dialect), dialect.farewell)
 
 
 SERVER: dict[str, Callable[[bool], Negotiation]] = {
+    name: partial(_server, each) for name, each in _DIALECTS.items()
+} | {
     "postgres": lambda required: postgres.Server(required=required),
-    "smtp": _server(smtp.SMTP),
-    "lmtp": _server(smtp.LMTP),
-    "imap": _server(imap.IMAP),
-    "pop3": _server(pop3.POP3),
-    "sieve": _server(sieve.SIEVE),
-    "nntp": _server(nntp.NNTP),
     "ldap": lambda required: ldap.Server(required=required),
     "mysql": lambda required: mysql.Server(required=required),
     "xmpp": lambda _: xmpp.Server(),
@@ -35,14 +48,8 @@ SERVER: dict[str, Callable[[bool], Negotiation]] = {
 ALWAYS_REQUIRED = frozenset(("xmpp",))
 """Protocols in which there is nothing to do before TLS but to ask for it."""
 
-CLIENT: dict[str, Callable[[], Negotiation]] = {
+CLIENT: dict[str, Callable[[], Negotiation]] = {name: partial(_client, each) for name, each in _DIALECTS.items()} | {
     "postgres": postgres.Client,
-    "smtp": _client(smtp.client, smtp.SMTP),
-    "lmtp": _client(smtp.lmtp_client, smtp.LMTP),
-    "imap": _client(imap.client, imap.IMAP),
-    "pop3": _client(pop3.client, pop3.POP3),
-    "sieve": _client(sieve.client, sieve.SIEVE),
-    "nntp": _client(nntp.client, nntp.NNTP),
     "ldap": lambda: Asking(ldap.client(), ldap.farewell),
     "mysql": mysql.Client,
     "xmpp": xmpp.Client,

@@ -100,12 +100,12 @@ class _Login(Negotiation):
         """The greeting; within TLS, the rest of the login."""
         self._backend += data
         if not self.is_secured:
-            packet = None if self._is_greeted else _next(self._backend, Reason.BACKEND)
-            if self._backend and (self._is_greeted or packet):
+            if not self._is_greeted and (packet := _next(self._backend, Reason.BACKEND)):
+                self._greet(packet)
+            if self._is_greeted and self._backend:
                 reason = Reason.BACKEND if self.tls_with_client else Reason.INJECTED
                 raise Refused(reason, "plaintext came behind the greeting of the backend; someone may have added it")
-            if packet:
-                self._greet(packet)
+            self.on_client(b"")
             return
         while self.verdict is Verdict.GO_ON and (packet := _next(self._backend, Reason.BACKEND)):
             self.tell_client(_packet(packet.number + self._steps, packet.body))
@@ -140,7 +140,6 @@ class _Login(Negotiation):
         flags = self.greeted(int.from_bytes(body[at : at + 2], "little"))
         self.tell_client(_packet(0, body[:at] + flags.to_bytes(2, "little") + body[at + 2 :]))
         self._is_greeted = True
-        self.on_client(b"")
 
     def _give_way(self, verdict: Verdict) -> None:
         self.verdict = verdict

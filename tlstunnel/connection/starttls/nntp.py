@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from tlstunnel.connection.starttls.conversation import Conversation, Incoming, StartTLSError, heard, shown
 from tlstunnel.connection.starttls.text import Command, Dialect
 
 
-def client() -> Conversation:
-    """Ask a news server for TLS."""
-    incoming = Incoming()
-    greeting = yield from incoming.line()
-    if greeting[:3] not in ("200", "201"):
-        raise StartTLSError(f"the greeting is {shown(greeting)}, not that of a news server; give the right protocol")
-    yield b"CAPABILITIES\r\n"
-    line = yield from incoming.line()
-    if not line.startswith("101"):
-        raise StartTLSError(f"the news server answers CAPABILITIES with {shown(line)}; it has no TLS here")
-    offered = []
-    while line != ".":
-        line = yield from incoming.line()
-        offered.append(line.upper().partition(" ")[0])
-    if "STARTTLS" not in offered:
-        raise StartTLSError("the news server does not offer STARTTLS; it may have no certificate")
-    yield b"STARTTLS\r\n"
-    answer = yield from incoming.line()
-    if not answer.startswith("382"):
-        raise StartTLSError(f"the news server answers STARTTLS with {shown(answer)}; it has no TLS here")
-    incoming.end()
-    return heard([greeting])
-
-
-# Server mode.
+def _is_good(lines: list[bytes], command: Command | None) -> bool:
+    verb = command.verb if command else ""
+    return lines[0].startswith({"CAPABILITIES": (b"101",), "STARTTLS": (b"382",)}.get(verb, (b"200", b"201")))
 
 
 def _is_complete(lines: list[bytes], _: Command | None) -> bool:
@@ -51,9 +28,11 @@ def _offer(lines: list[bytes], command: Command | None, is_required: bool) -> li
 
 
 NNTP = Dialect(
+    name="a news",
+    hello="CAPABILITIES",
     start="STARTTLS",
     before=frozenset(("CAPABILITIES", "DATE", "HELP", "MODE READER", "QUIT")),
-    is_good=lambda line: line.startswith((b"200", b"201")),
+    is_good=_is_good,
     turns_away=(b"4", b"5"),
     is_complete=_is_complete,
     offer=_offer,

@@ -1,26 +1,8 @@
-"""POP3: STLS (RFC 2595 section 4)."""
+"""POP3: CAPA, STLS (RFC 2595 section 4)."""
 
 from __future__ import annotations
 
-from tlstunnel.connection.starttls.conversation import Conversation, Incoming, StartTLSError, heard, shown
 from tlstunnel.connection.starttls.text import Command, Dialect
-
-
-def client() -> Conversation:
-    """Ask a POP3 server for TLS."""
-    incoming = Incoming()
-    greeting = yield from incoming.line()
-    if not greeting.startswith("+OK"):
-        raise StartTLSError(f"the greeting is {shown(greeting)}, not that of a POP3 server; give the right protocol")
-    yield b"STLS\r\n"
-    answer = yield from incoming.line()
-    if not answer.startswith("+OK"):
-        raise StartTLSError(f"the POP3 server answers STLS with {shown(answer)}; it has no TLS here")
-    incoming.end()
-    return heard([greeting])
-
-
-# Server mode.
 
 
 def _is_complete(lines: list[bytes], command: Command | None) -> bool:
@@ -41,9 +23,11 @@ def _offer(lines: list[bytes], command: Command | None, is_required: bool) -> li
 
 
 POP3 = Dialect(
+    name="a POP3",
+    hello="",  # older servers have no CAPA, and STLS says by itself whether it is known
     start="STLS",
     before=frozenset(("CAPA", "QUIT")),
-    is_good=lambda line: line.startswith(b"+OK"),
+    is_good=lambda lines, _: lines[0].startswith(b"+OK"),
     turns_away=(b"-ERR",),
     is_complete=_is_complete,
     offer=_offer,

@@ -93,7 +93,7 @@ class Server(Negotiation):
     | 0x16, as first byte    | TLS                                                                      |
     | SSLRequest             | S, then TLS; N never                                                     |
     | GSSENCRequest          | N, and may ask for TLS                                                   |
-    | CancelRequest          | passed on as it is: clients before PostgreSQL 17 never encrypt it        |
+    | CancelRequest          | passed on as it is: psql never encrypts it, and servers take it so       |
     | StartupMessage         | ErrorResponse, SQLSTATE 28000; passed on where TLS is not required       |
     """
 

@@ -1,7 +1,8 @@
-"""Server mode of the protocols in lines: one machine, and for each protocol a table (`Dialect`).
+"""The protocols in lines: one machine for each mode, and for each protocol a table (`Dialect`).
 
-The backend greets, and answers what a client may ask before TLS; the rest of the dialogue is ours. Command and answer
-take turns, however the client pipelines, so no answer is ever taken for another's.
+In client mode we are an ordinary client, up to STARTTLS (`client`). In server mode the backend greets, and answers what
+a client may ask before TLS; the rest of the dialogue is ours. Command and answer take turns, however the client
+pipelines, so no answer is ever taken for another's.
 
 | state    | the backend says                              | the client says                                          |
 |----------|-----------------------------------------------|----------------------------------------------------------|
@@ -18,17 +19,18 @@ that no login, mail or state that came in plaintext can ever find itself in a se
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from tlstunnel.connection.starttls.conversation import shown
+from tlstunnel.connection.starttls.conversation import LITERAL, Conversation, Incoming, StartTLSError, heard, shown
 from tlstunnel.connection.starttls.negotiation import Negotiation, Reason, Refused, Verdict
 from tlstunnel.errors import printable
 
 MAX_LINE = 8192
 """RFC 7162 section 4 has the longest; SMTP's are a sixteenth of it."""
-_LITERAL = re.compile(rb"\{(\d{1,9})\+?\}\Z")
+_OFFER = re.compile(rb"(?:^|[\s\"-])STARTTLS(?:[\s\"]|\Z)", re.IGNORECASE)
+_CAPABILITIES = re.compile(rb"\[CAPABILITY ", re.IGNORECASE)
 _UNASKED_LITERAL = re.compile(rb"\{\d+\+\}\Z")
 _TAG = re.compile(rb"[!#$&',\-./0-9:;<=>?@A-Z\[\]^_`a-z|}~]{1,64}\Z")
 
@@ -45,13 +47,15 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What one protocol is, for the machine. Our own words are format strings with `{tag}` and `{text}`.
+    """What one protocol is, for the machines. Our own words are format strings with `{tag}` and `{text}`.
 
     Args:
+        name: what its servers are called, with an article.
+        hello: how a client asks what the server offers; None where the greeting says so, empty where it is not asked.
         start: the command that asks for TLS.
         before: the other commands that are allowed before TLS.
         has_words: they may have arguments.
-        is_good: whether a greeting is one, from its last line.
+        is_good: whether an answer says yes; to nothing, a greeting.
         turns_away: how the lines begin with which a backend greets whom it does not want.
         is_complete: whether these lines are all of an answer; to nothing, of a greeting.
         offer: an answer with our capability in it, and without those that make no sense before TLS, if TLS is required.
@@ -60,9 +64,11 @@ class Dialect:
         first: what the backend is asked when TLS stands, for the client to hear.
     """
 
+    name: str
+    hello: str | None
     start: str
     before: frozenset[str]
-    is_good: Callable[[bytes], bool]
+    is_good: Callable[[list[bytes], Command | None], bool]
     turns_away: tuple[bytes, ...]
     is_complete: Callable[[list[bytes], Command | None], bool]
     offer: Callable[[list[bytes], Command | None, bool], list[bytes]]
@@ -80,6 +86,50 @@ class Dialect:
         """The last line."""
         text = printable(text).replace('"', "'").replace("\\", "/")
         return self.goodbye.format(text=text).encode("ascii", "replace") + b"\r\n"
+
+
+def client(dialect: Dialect) -> Conversation:
+    """Ask a server for TLS."""
+    incoming, server = Incoming(), dialect.name.partition(" ")[2]
+    greeting = yield from _answer(incoming, dialect, None)
+    if not dialect.is_good(greeting, None):
+        said = _shown(greeting)
+        raise StartTLSError(f"the greeting is {said}, not that of {dialect.name} server; give the right protocol")
+    offered = greeting
+    for number, line in enumerate(filter(None, (dialect.hello, dialect.start)), 1):
+        if line == dialect.start and dialect.hello != "" and not any(_OFFER.search(each) for each in offered):
+            raise StartTLSError(
+                f"the {server} server does not offer {line}; it may have no certificate, or another port"
+            )
+        sent = (f"a{number} {line}" if dialect.has_tags else line).encode("ascii")
+        yield sent + b"\r\n"
+        command = _parsed(sent, has_tag=dialect.has_tags)
+        offered = yield from _answer(incoming, dialect, command)
+        if not dialect.is_good(offered, command):
+            raise StartTLSError(
+                f"the {server} server answers {command.verb} with {_shown(offered)}; it has no TLS here"
+            )
+    incoming.end()
+    # What a server that greets again says within TLS holds, and what it could do before does not.
+    again = [] if dialect.first else [_without_capabilities(line) for line in greeting]
+    return heard([line.decode("ascii", "backslashreplace") for line in again])
+
+
+def _without_capabilities(line: bytes) -> bytes:
+    found = _CAPABILITIES.search(line)
+    end = -1 if found is None else line.find(b"]", found.end())
+    return line if found is None or end < 0 else line[: found.start()] + line[end + 1 :].removeprefix(b" ")
+
+
+def _answer(incoming: Incoming, dialect: Dialect, command: Command | None) -> Generator[bytes, bytes, list[bytes]]:
+    lines: list[bytes] = []
+    while not lines or not dialect.is_complete(lines, command):
+        lines.append((yield from incoming.line(has_literals=dialect.has_literals)))
+    return lines
+
+
+def _shown(lines: list[bytes]) -> str:
+    return shown(lines[-1].decode("ascii", "backslashreplace"))
 
 
 class _Lines:
@@ -107,7 +157,7 @@ class _Lines:
         start = 0
         while (end := self._data.find(b"\n", start)) >= 0 and end - start <= MAX_LINE:
             line = bytes(self._data[:end]).removesuffix(b"\r")
-            if not self._has_literals or not (literal := _LITERAL.search(line)):
+            if not self._has_literals or not (literal := LITERAL.search(line)):
                 del self._data[: end + 1]
                 return line
             start = end + 1 + int(literal[1])
@@ -174,7 +224,7 @@ class TextServer(Negotiation):
     # What the backend said.
 
     def _greeted(self, lines: list[bytes]) -> None:
-        if not self._dialect.is_good(lines[-1]):
+        if not self._dialect.is_good(lines, None):
             if not self._is_required:
                 self.tell_client(_joined(lines))
                 self._give_way()

@@ -22,12 +22,12 @@ _STREAMS, _TLS, _ERRORS = (
     b"urn:ietf:params:xml:ns:xmpp-streams",
 )
 _CONTENTS = (b"jabber:client", b"jabber:server")
-_MAX_TAG = 4096
+_MAX_TAG = 2048
 _NAME = rb"[^\s/>\"'=<?!]{1,100}"
 _ATTRIBUTE = re.compile(rb"\s+(" + _NAME + rb")\s*=\s*(\"[^\"<]*\"|'[^'<]*')")
 _TAG = re.compile(rb"<(/?)(" + _NAME + rb")((?:[\s/](?:[^<>\"']|\"[^\"<]*\"|'[^'<]*')*)?)>")
 _DECLARATION = re.compile(rb"<\?xml\s[^<>]*\?>")
-_QUOTED = re.compile(rb"\"[^\"]*\"|'[^']*'")
+_QUOTED = re.compile(rb"\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z)")
 _ADDRESS = re.compile(rb"[^\x00-\x20\x7f\"'<>&]{1,1023}\Z")
 _START = b"<starttls xmlns='" + _TLS + b"'/>"
 _PROCEED = b"<proceed xmlns='" + _TLS + b"'/>"
@@ -52,9 +52,12 @@ class _Tags:
         self._data = b""
         self._spaces: dict[bytes, bytes] = {}
         self._has_begun = False
+        self._may_end = False
+        """Something came that may end a tag; till then there is nothing to look for, whatever pieces it comes in."""
 
     def add(self, data: bytes) -> None:
         self._data += data
+        self._may_end = self._may_end or b">" in data
 
     def __bool__(self) -> bool:
         return bool(self._data)
@@ -67,22 +70,24 @@ class _Tags:
         """
         while True:
             self._skip(skips_text=skips_text)
-            found = _TAG.match(self._data)
-            if found is not None:
-                self._has_begun = True
+            if self._may_end and (found := _TAG.match(self._data)):
                 tag = self._read(found)
-                self._data = self._data[found.end() :]
+                self._take(found)
                 return tag
-            if not self._has_begun and (found := _DECLARATION.match(self._data)):
-                self._has_begun = True
-                self._data = self._data[found.end() :]
+            if self._may_end and not self._has_begun and (found := _DECLARATION.match(self._data)):
+                self._take(found)
                 continue
             may_become = self._data[:2] != b"<!" and (self._data[:2] != b"<?" or not self._has_begun)
-            if not may_become or b">" in _QUOTED.sub(b"", self._data):
+            if not may_become or (self._may_end and b">" in _QUOTED.sub(b"", self._data)):
                 raise self._malformed()
             if len(self._data) > _MAX_TAG:
                 raise Refused(Reason.TOO_LONG, f"the {self._who} sent a tag of over {_MAX_TAG} bytes before TLS")
+            self._may_end = False
             return None
+
+    def _take(self, found: re.Match[bytes]) -> None:
+        self._data = self._data[found.end() :]
+        self._has_begun = True
 
     def _malformed(self) -> Refused:
         said = shown(self._data[:60].decode("utf-8", "backslashreplace"))

@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 
 from tlstunnel.address import Target, TCPAddress
-from tlstunnel.connection.starttls.clients import CLIENTS
 from tlstunnel.connection.starttls.conversation import StartTLSError
+from tlstunnel.connection.starttls.modes import ASK
 from tlstunnel.errors import StartupError
 from tlstunnel.tools.pki.chain import load_trust
 from tlstunnel.tools.probe import certificates, findings, questions, sessions, summary
@@ -86,7 +86,7 @@ class _Survey:
     def __init__(self, request: Request, progress: Progress) -> None:
         self._request = request
         self._progress = progress
-        starttls = CLIENTS[request.starttls] if request.starttls else None
+        starttls = ASK[request.starttls] if request.starttls else None
         self._route = Route(request.target, request.limits, starttls=starttls)
         self._asker = Asker(self._route, request.sni, request.alpn)
         self._contexts = Contexts()
