@@ -1,15 +1,11 @@
-"""What holds for every run of the tests: whatever fails, it is named at once, and the run goes on and ends.
+"""What holds for every run of the tests: a failure is named at once.
 
-A test that hangs is ended by `faulthandler_timeout` (pyproject.toml).
+A test that hangs, or the end of what it has started, is ended by `faulthandler_timeout` (pyproject.toml).
 """
 
-import faulthandler
 import os
 
 import pytest
-
-ENDING_S = 120.0
-"""What ending may take when the last test is done: a thread that a failed test has left may wait for ever."""
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -19,10 +15,3 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     crash = getattr(report.longrepr, "reprcrash", None)
     reason = report.longreprtext if crash is None else f"{crash.path}:{crash.lineno}: {crash.message}"
     print(f"\n{report.nodeid} failed ({report.when}):\n{reason[:2000]}", flush=True)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish() -> None:
-    """Show what does not end, and end it."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        faulthandler.dump_traceback_later(ENDING_S, exit=True)

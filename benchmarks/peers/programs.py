@@ -6,7 +6,9 @@ one target, no logging, otherwise what the distribution ships.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import shlex
 import shutil
@@ -21,7 +23,8 @@ from pathlib import Path
 from benchmarks.peers import debian13, process
 from benchmarks.peers.errors import BenchmarkError
 
-_START_S = 20.0
+_START_S = 60.0
+_LOWEST_PORT, _TRIES = 10_000, 1000
 # Two descriptors per connection, and room for the rest: HAProxy refuses to start when this does not fit the limit.
 _MAX_CONNECTIONS = 8000
 
@@ -143,11 +146,15 @@ class Peer:
 
 
 def _free_port() -> int:
-    """A port nobody listens on; bound without SO_REUSEPORT, so that no leftover can share it with the proxy."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on, from below those that the kernel gives to clients: none is given it before the proxy
+    listens. Bound without SO_REUSEPORT, so that no leftover can share it with the proxy."""
+    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(_TRIES):
+        port = random.randrange(_LOWEST_PORT, end)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise BenchmarkError(f"no port from {_LOWEST_PORT} to {end} is free")
 
 
 def _haproxy(setting: Setting, where: Path, port: int, *, tls: bool = True) -> tuple[list[str], str]:

@@ -121,7 +121,7 @@ def test_the_connection_that_was_idle_longest_makes_room_for_a_new_one() -> None
             await streams[3].send_all(request)
             assert (await streams[3].receive_some(65536)).startswith(b"HTTP/1.1 200")
 
-    converse(steps)
+    converse(steps, rate=1.0)  # nobody is to be idle for too long
 
 
 @pytest.mark.parametrize(
