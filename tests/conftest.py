@@ -1,11 +1,16 @@
-"""What holds for every run of the tests: a failure is named at once.
+"""What holds for every run of the tests: nothing is hurried, and a failure is named at once.
 
 A test that hangs, or the end of what it has started, is ended by `faulthandler_timeout` (pyproject.toml).
 """
 
 import os
 
+import hypothesis
 import pytest
+
+# No example has a time limit: on a busy machine any of them may take long.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -105,7 +105,7 @@ def test_json_always_has_the_same_keys() -> None:
 
 
 @given(st.text())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_name_breaks_out_of_its_value_in_text(name: str) -> None:
     made = record(CloseReason.FINISHED)
     plain = TextLines(stamps=True, colour=False).connection("info", WHEN, made)
@@ -126,7 +126,7 @@ def test_no_name_breaks_out_of_its_value_in_text(name: str) -> None:
 
 
 @given(st.text())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_json_holds_any_name_on_one_ascii_line(name: str) -> None:
     made = record(CloseReason.FINISHED)
     made.identity = name

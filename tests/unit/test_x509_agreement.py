@@ -394,7 +394,7 @@ def test_a_trust_store_of_any_kind_is_the_same_for_every_command(kind: str, tmp_
     st.booleans(),
     st.sampled_from(["", "."]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_names_are_matched_as_openssl_does(
     first: str, asked: str, parent: list[str], has_parent: bool, end: str
 ) -> None:
