@@ -17,7 +17,13 @@ from tests.support.tunnel import Record
 
 @contextlib.contextmanager
 def server_mode(
-    protocol: str, port: int, *, required: bool = True, alpn: str | None = None, records: list[Record] | None = None
+    protocol: str,
+    port: int,
+    *,
+    required: bool = True,
+    alpn: str | None = None,
+    timeout: str = "10s",
+    records: list[Record] | None = None,
 ) -> Iterator[int]:
     """A port where TLS is to be had, before a backend on this port that has none; `records` gets what was logged."""
     pair = certificates.server("localhost", "127.0.0.1")
@@ -28,7 +34,7 @@ def server_mode(
             f'[services.web]\nmode = "server"\nlisten = "127.0.0.1:0"\ntarget = "127.0.0.1:{port}"\n'
             f'certificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
             f'starttls = "{protocol}"\nstarttls_required = {str(required).lower()}\n'
-            + (f'alpn = ["{alpn}"]\n' if alpn else "")
+            f'handshake_timeout = "{timeout}"\n' + (f'alpn = ["{alpn}"]\n' if alpn else "")
         )
         with tunnel.run(config) as daemon:
             yield daemon.port
@@ -37,9 +43,11 @@ def server_mode(
 
 
 @contextlib.contextmanager
-def client_mode(protocol: str, port: int, *, records: list[Record] | None = None) -> Iterator[int]:
+def client_mode(
+    protocol: str, port: int, *, timeout: str = "10s", records: list[Record] | None = None
+) -> Iterator[int]:
     """A port where no TLS is wanted, before a server on this port that has it."""
-    with tunnel.client(port, "--starttls", protocol) as daemon:
+    with tunnel.client(port, "--starttls", protocol, "--handshake-timeout", timeout) as daemon:
         yield daemon.port
     if records is not None:
         records += daemon.records

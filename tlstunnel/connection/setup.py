@@ -19,6 +19,7 @@ is kept until it is whole, as much as `tls.firstbytes` allows, for as long as ha
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 from itertools import pairwise
@@ -359,9 +360,10 @@ def _talk(connection: Connection, negotiation: Negotiation) -> bool:
     client, backend = connection.client, connection.backend
     assert backend is not None  # noqa: S101 - the negotiation has begun
     while True:
-        for end in (client, backend):
-            if end.has_pending and end.is_writable:
-                end.flush()
+        if client.has_pending and client.is_writable:
+            client.flush()
+        if backend.has_pending and backend.is_writable:
+            _to_backend(backend, backend.flush)
         if client.has_pending or backend.has_pending:
             return False
         if negotiation.verdict is Verdict.PLAINTEXT:
@@ -370,17 +372,36 @@ def _talk(connection: Connection, negotiation: Negotiation) -> bool:
             return False
         if negotiation.verdict is not Verdict.GO_ON:
             return True
-        if data := _read_some(connection, backend):
+        if data := _read_from_backend(connection, negotiation):
             _carry_out(connection, negotiation.from_backend(data))
         elif data := _read_some(connection, client):
             _carry_out(connection, negotiation.from_client(data))
         elif client.at_eof:
             raise EOFError
         elif backend.at_eof:
-            connection.send_outside(negotiation.farewell("the service behind this one has closed the connection"))
-            raise RefusedError(CloseReason.STARTTLS_BACKEND, "it closed the connection before TLS")
+            raise _backend_left(connection, negotiation, "closed")
         elif not (client.is_readable or backend.is_readable):
             return False
+
+
+def _read_from_backend(connection: Connection, negotiation: Negotiation) -> bytes:
+    """The same of the backend's: an error of its socket is no doing of the client's."""
+    backend = connection.backend
+    assert backend is not None  # noqa: S101 - the negotiation has begun
+    try:
+        return _read_some(connection, backend)
+    except OSError as exc:
+        raise _backend_left(connection, negotiation, "reset") from exc
+
+
+def _backend_left(connection: Connection, negotiation: Negotiation, how: str) -> RefusedError:
+    """Tell the client, within TLS if that stands, and say why the connection ends."""
+    words = negotiation.farewell("the service behind this one has closed the connection")
+    connection.runtime.worker.scratch.plain[: len(words)] = words
+    with contextlib.suppress(OSError):
+        connection.client.send(len(words))
+    when = "at login" if negotiation.is_secured else "before TLS"
+    return RefusedError(CloseReason.STARTTLS_BACKEND, f"it {how} the connection {when}")
 
 
 def _read_some(connection: Connection, end: PlainEnd) -> bytes:
@@ -394,18 +415,30 @@ def _read_some(connection: Connection, end: PlainEnd) -> bytes:
     return bytes(connection.runtime.worker.scratch.plain[:size])
 
 
+def _to_backend(end: PlainEnd, say: Callable[[], int]) -> None:
+    """Say something to the backend. One that has left may have said why, which is read next, and then its end."""
+    try:
+        say()
+    except OSError as exc:
+        end.note_reset(exc)
+        end.has_pending, end.is_readable = False, True
+
+
 def _carry_out(connection: Connection, step: Step) -> None:
     """Send what is to be sent.
 
     Raises:
         RefusedError: the negotiation has failed.
     """
-    plain, backend = connection.runtime.worker.scratch.plain, connection.backend
+    plain, client, backend = connection.runtime.worker.scratch.plain, connection.client, connection.backend
     assert backend is not None  # noqa: S101 - the negotiation has begun
-    for end, data in ((connection.client, step.to_client), (backend, step.to_backend)):
-        if data:
-            plain[: len(data)] = data
-            end.send(len(data))
+    if step.to_client:
+        plain[: len(step.to_client)] = step.to_client
+        with contextlib.suppress(*([] if step.reason is None else [OSError])):  # what is wrong is known then
+            client.send(len(step.to_client))
+    if step.to_backend:
+        plain[: len(step.to_backend)] = step.to_backend
+        _to_backend(backend, lambda: backend.send(len(step.to_backend)))
     if step.reason is not None:
         # In client mode it is the server's side that nothing may be added to.
         connection.record.with_backend = step.reason is Reason.INJECTED and not connection.runtime.is_server

@@ -22,6 +22,8 @@ from tlstunnel.connection.starttls.conversation import MAX_PLAINTEXT, Conversati
 TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x0a"
 """A fatal alert, unexpected_message, for who speaks TLS where plaintext comes first (RFC 8446 section 6)."""
 _TLS_HANDSHAKE = 0x16
+MAX_ANSWERS = 2 * MAX_PLAINTEXT
+"""What one step may say to the client: answers are longer than the nonsense that a flood of them is for."""
 
 
 class Verdict(Enum):
@@ -159,6 +161,8 @@ class Negotiation:
 
     def tell_client(self, data: bytes) -> None:
         """To the client, with this step."""
+        if len(self._to_client) + len(data) > MAX_ANSWERS:
+            raise Refused(Reason.TOO_LONG, f"answers of over {MAX_ANSWERS >> 10} KiB were due at once before TLS")
         self._has_spoken = self._has_spoken or bool(data)
         self._to_client += data
 
@@ -202,7 +206,7 @@ class Negotiation:
         except Refused as exc:
             self.verdict, reason, detail = Verdict.REFUSED, exc.reason, exc.detail
             self._to_backend.clear()
-            self.tell_client(self.farewell(exc.reason.text) if exc.words is None else exc.words)
+            self._to_client += self.farewell(exc.reason.text) if exc.words is None else exc.words
         step = Step(self.verdict, bytes(self._to_client), bytes(self._to_backend), self._tls, reason, detail)
         self._tls = b""
         self._to_client.clear()

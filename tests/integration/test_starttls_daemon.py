@@ -1,0 +1,150 @@
+"""Hostile and careless peers before TLS, on both sides of a daemon with `starttls`.
+
+How a connection ends, what each side hears of it, and what the log says.
+
+The peers are scripted: a backend is a function in a thread, a client is the test itself.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from tests.support import backends, clients, starttls
+from tests.support.tunnel import Record
+from tests.support.wire_peers import client_context
+
+pytestmark = pytest.mark.slow
+GREETINGS = {
+    "smtp": b"220 ready\r\n",
+    "lmtp": b"220 ready\r\n",
+    "imap": b"* OK ready\r\n",
+    "pop3": b"+OK ready\r\n",
+    "sieve": b'OK "ready"\r\n',
+    "nntp": b"200 ready\r\n",
+}
+
+
+def ended_as(records: list[Record]) -> tuple[str, str]:
+    """Why the one connection ended, and by whose fault."""
+    (record,) = records
+    return record["reason"], record["fault"]
+
+
+def greets(protocol: str) -> backends.Handler:
+    """A backend that greets and says nothing more."""
+
+    def behave(sock: socket.socket) -> None:
+        sock.sendall(GREETINGS[protocol])
+        backends.read_all(sock)
+
+    return behave
+
+
+@pytest.mark.parametrize("protocol", sorted(GREETINGS))
+def test_a_client_that_floods_with_nonsense_is_told_so_and_ended(protocol: str) -> None:
+    records: list[Record] = []
+    nonsense = b"a\n" * (1 << 14) if protocol == "imap" else b"\n" * (1 << 14)
+    with (
+        backends.serve(greets(protocol)) as backend,
+        starttls.server_mode(protocol, backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        sock.sendall(nonsense)
+        said, _ = clients.read_to_end(sock)
+    assert said.rstrip(b'"\r\n').endswith(b"too much was said before TLS")
+    assert ended_as(records) == ("starttls_too_long", "client")
+
+
+# A backend that leaves.
+
+
+def line_of(sock: socket.socket) -> bytes:
+    """The next line."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := sock.recv(1)):
+        line += byte
+    return line
+
+
+def resets_at_a_command(sock: socket.socket) -> None:
+    """A backend that greets, hears one command, and resets the connection."""
+    sock.sendall(GREETINGS["smtp"])
+    line_of(sock)
+    backends.reset(sock)
+
+
+def test_a_backend_that_resets_is_to_blame_for_it_and_the_client_is_told() -> None:
+    records: list[Record] = []
+    with (
+        backends.serve(resets_at_a_command) as backend,
+        starttls.server_mode("smtp", backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        assert line_of(sock) == GREETINGS["smtp"]
+        sock.sendall(b"EHLO me\r\n")
+        said, _ = clients.read_to_end(sock)
+    assert said == b"421 4.7.0 the service behind this one has closed the connection\r\n"
+    assert ended_as(records) == ("starttls_backend", "backend")
+    assert records[0]["detail"] == "it reset the connection before TLS"
+
+
+def test_a_server_that_resets_when_it_is_asked_for_tls_is_to_blame_for_it() -> None:
+    records: list[Record] = []
+    with (
+        backends.serve(resets_at_a_command) as backend,
+        starttls.client_mode("smtp", backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        said, _ = clients.read_to_end(sock)
+    assert said == b"421 4.7.0 the service behind this one has closed the connection\r\n"
+    assert ended_as(records) == ("starttls_backend", "backend")
+
+
+# MySQL, whose login is followed within TLS.
+
+
+def packet(number: int, body: bytes) -> bytes:
+    return len(body).to_bytes(3, "little") + bytes([number]) + body
+
+
+def packet_from(read: Callable[[int], bytes]) -> tuple[int, bytes]:
+    """The next one: its number and what is in it."""
+    head = read(4)
+    return head[3], read(int.from_bytes(head[:3], "little"))
+
+
+MYSQL_GREETING = packet(
+    0, b"\x0a8.0\0" + bytes(4) + b"saltsalt\0\xff\xf7\x21\x02\0\xff\xff\x15" + bytes(10) + b"saltsaltsalt\0native\0"
+)
+SSL_REQUEST = (0xAA05).to_bytes(4, "little") + (1 << 24).to_bytes(4, "little") + bytes([45]) + bytes(23)
+
+
+def logs_in_at_mysql(port: int) -> bytes:
+    """All that a client of MySQL hears in answer to its login, within TLS."""
+    with clients.raw(port) as sock:
+        packet_from(lambda size: sock.recv(size, socket.MSG_WAITALL))
+        sock.sendall(packet(1, SSL_REQUEST))
+        client = clients.Client(sock, client_context()).handshake()
+        client.send(packet(2, SSL_REQUEST + b"root\0\0"))
+        said = client.read_all()
+        assert client.has_close_notify
+    return said
+
+
+def test_a_client_hears_within_tls_that_the_backend_has_left_at_login() -> None:
+    def leaves(sock: socket.socket) -> None:
+        sock.sendall(MYSQL_GREETING)
+        packet_from(lambda size: sock.recv(size, socket.MSG_WAITALL))
+
+    records: list[Record] = []
+    with (
+        backends.serve(leaves) as backend,
+        starttls.server_mode("mysql", backend.port, records=records) as port,
+    ):
+        said = logs_in_at_mysql(port)
+    assert said == packet(3, b"\xffQ\x04#HY000the service behind this one has closed the connection")
+    assert ended_as(records) == ("starttls_backend", "backend")
+    assert records[0]["detail"] == "it closed the connection at login"
