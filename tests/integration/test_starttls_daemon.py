@@ -25,6 +25,10 @@ GREETINGS = {
     "sieve": b'OK "ready"\r\n',
     "nntp": b"200 ready\r\n",
 }
+XMPP_HEADER = (
+    b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='localhost' "
+    b"version='1.0'>"
+)
 
 
 def ended_as(records: list[Record]) -> tuple[str, str]:
@@ -148,3 +152,96 @@ def test_a_client_hears_within_tls_that_the_backend_has_left_at_login() -> None:
     assert said == packet(3, b"\xffQ\x04#HY000the service behind this one has closed the connection")
     assert ended_as(records) == ("starttls_backend", "backend")
     assert records[0]["detail"] == "it closed the connection at login"
+
+
+# Whom the time is lost by.
+
+SILENT = "it said nothing for handshake_timeout; does it wait for TLS, or speak another protocol than starttls says?"
+POSTGRES_START = (22).to_bytes(4) + b"\0\3\0\0user\0tester\0\0\0"
+
+
+@pytest.mark.parametrize(("mode", "protocol"), [("server", "smtp"), ("server", "mysql"), ("client", "imap")])
+def test_a_backend_that_never_greets_is_to_blame_for_the_time(mode: str, protocol: str) -> None:
+    records: list[Record] = []
+    make = starttls.server_mode if mode == "server" else starttls.client_mode
+    with (
+        backends.serve(backends.read_all) as backend,
+        make(protocol, backend.port, timeout="200ms", records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        said, _ = clients.read_to_end(sock)
+    assert b"the service behind this one does not answer" in said
+    assert ended_as(records) == ("starttls_backend", "backend")
+    assert records[0]["detail"] == SILENT
+
+
+@pytest.mark.parametrize(
+    ("protocol", "begin"), [("postgres", POSTGRES_START), ("ldap", b""), ("xmpp", XMPP_HEADER), ("smtp", b"")]
+)
+def test_a_server_that_does_not_answer_is_to_blame_for_the_time(protocol: str, begin: bytes) -> None:
+    def behave(sock: socket.socket) -> None:
+        sock.sendall(GREETINGS.get(protocol, b""))
+        backends.read_all(sock)
+
+    records: list[Record] = []
+    with (
+        backends.serve(behave) as backend,
+        starttls.client_mode(protocol, backend.port, timeout="2s", records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        sock.sendall(begin)
+        said, _ = clients.read_to_end(sock)
+    assert b"the service behind this one does not answer" in said
+    assert ended_as(records) == ("starttls_backend", "backend")
+
+
+@pytest.mark.parametrize(("protocol", "begin"), [("postgres", b""), ("xmpp", b"")])
+def test_a_client_of_client_mode_that_says_nothing_is_to_blame_for_the_time(protocol: str, begin: bytes) -> None:
+    def behave(sock: socket.socket) -> None:
+        if sock.recv(8, socket.MSG_WAITALL):
+            sock.sendall(b"S")
+        backends.read_all(sock)
+
+    records: list[Record] = []
+    with (
+        backends.serve(behave) as backend,
+        starttls.client_mode(protocol, backend.port, timeout="200ms", records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        sock.sendall(begin)
+        assert clients.read_to_end(sock)[0] == b""
+    assert ended_as(records) == ("timeout", "client")
+
+
+def test_a_client_that_never_begins_tls_is_to_blame_for_the_time() -> None:
+    def answers(sock: socket.socket) -> None:
+        sock.sendall(GREETINGS["smtp"])
+        line_of(sock)
+        sock.sendall(b"250 mail\r\n")
+        backends.read_all(sock)
+
+    records: list[Record] = []
+    with (
+        backends.serve(answers) as backend,
+        starttls.server_mode("smtp", backend.port, timeout="2s", records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        sock.sendall(b"STARTTLS\r\n" if line_of(sock) else b"")
+        said, _ = clients.read_to_end(sock)
+    assert said == b"220 2.0.0 Ready to start TLS\r\n"
+    assert ended_as(records) == ("timeout", "client")
+
+
+def test_a_backend_that_is_silent_at_login_is_to_blame_for_the_time() -> None:
+    def falls_silent(sock: socket.socket) -> None:
+        sock.sendall(MYSQL_GREETING)
+        backends.read_all(sock)
+
+    records: list[Record] = []
+    with (
+        backends.serve(falls_silent) as backend,
+        starttls.server_mode("mysql", backend.port, timeout="3s", records=records) as port,
+    ):
+        said = logs_in_at_mysql(port)
+    assert said == packet(3, b"\xffQ\x04#HY000the service behind this one does not answer")
+    assert ended_as(records) == ("starttls_backend", "backend")

@@ -152,6 +152,10 @@ class Client(Asking):
         self._is_ready = False
         self._answer = bytearray()
 
+    def is_backends_turn(self) -> bool:
+        """Its answer to SSLRequest, or to the start, is not here yet."""
+        return self.is_secured or not self._is_ready
+
     def on_client(self, data: bytes) -> None:
         """Answer questions, keep the rest for the server."""
         if self.is_secured:

@@ -195,6 +195,10 @@ class TextServer(Negotiation):
         """In the words of the protocol."""
         return self._dialect.farewell(text)
 
+    def is_backends_turn(self) -> bool:
+        """Its greeting or an answer is not here yet."""
+        return self._state is not _State.COMMAND
+
     def on_backend(self, data: bytes) -> None:
         """Its greeting, its answers, or what it says out of turn."""
         self._backend.add(data)
