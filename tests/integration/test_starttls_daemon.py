@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import backends, clients, starttls
 from tests.support.tunnel import Record
-from tests.support.wire_peers import client_context
+from tests.support.wire_peers import client_context, server_context
 
 pytestmark = pytest.mark.slow
 GREETINGS = {
@@ -245,3 +245,29 @@ def test_a_backend_that_is_silent_at_login_is_to_blame_for_the_time() -> None:
         said = logs_in_at_mysql(port)
     assert said == packet(3, b"\xffQ\x04#HY000the service behind this one does not answer")
     assert ended_as(records) == ("starttls_backend", "backend")
+
+
+# A client that leaves.
+
+
+def test_a_cancel_request_of_postgres_is_passed_on_and_hears_nothing() -> None:
+    request = (16).to_bytes(4) + (80877102).to_bytes(4) + (7).to_bytes(4) + b"key!"
+    heard: list[bytes] = []
+
+    def postgres(sock: socket.socket) -> None:
+        sock.recv(8, socket.MSG_WAITALL)
+        sock.sendall(b"S")
+        with server_context().wrap_socket(sock, server_side=True) as session:
+            heard.append(session.recv(100))
+            session.unwrap()
+
+    records: list[Record] = []
+    with (
+        backends.serve(postgres) as backend,
+        starttls.client_mode("postgres", backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        sock.sendall(request)
+        assert clients.read_to_end(sock)[0] == b""
+    assert heard == [request]
+    assert (records[0]["stage"], records[0]["reason"]) == ("link", "finished")
