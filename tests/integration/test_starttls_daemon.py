@@ -247,7 +247,39 @@ def test_a_backend_that_is_silent_at_login_is_to_blame_for_the_time() -> None:
     assert ended_as(records) == ("starttls_backend", "backend")
 
 
-# A client that leaves.
+# A client that leaves by the words of its protocol.
+
+
+@pytest.mark.parametrize(
+    ("protocol", "leave", "answer"),
+    [
+        ("smtp", b"QUIT\r\n", b"221 bye\r\n"),
+        ("lmtp", b"QUIT\r\n", b"221 bye\r\n"),
+        ("imap", b"a LOGOUT\r\n", b"* BYE\r\na OK\r\n"),
+        ("pop3", b"QUIT\r\n", b"+OK bye\r\n"),
+        ("sieve", b"LOGOUT\r\n", b"OK\r\n"),
+        ("nntp", b"QUIT\r\n", b"205 bye\r\n"),
+    ],
+)
+def test_the_goodbye_of_a_client_without_tls_is_answered_once(protocol: str, leave: bytes, answer: bytes) -> None:
+    def behave(sock: socket.socket) -> None:
+        sock.sendall(GREETINGS[protocol])
+        assert line_of(sock) == leave
+        sock.sendall(answer)
+
+    records: list[Record] = []
+    with (
+        backends.serve(behave) as backend,
+        starttls.server_mode(protocol, backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        while GREETINGS[protocol] != line_of(sock):
+            pass
+        sock.sendall(leave)
+        said, _ = clients.read_to_end(sock)
+    assert said == answer
+    assert ended_as(records) == ("starttls_missing", "client")
+    assert records[0]["detail"] == "the client leaves before TLS"
 
 
 def test_a_cancel_request_of_postgres_is_passed_on_and_hears_nothing() -> None:
