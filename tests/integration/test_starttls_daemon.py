@@ -15,6 +15,7 @@ import pytest
 from tests.support import backends, clients, starttls
 from tests.support.tunnel import Record
 from tests.support.wire_peers import client_context, server_context
+from tlstunnel import proxy_protocol
 
 pytestmark = pytest.mark.slow
 GREETINGS = {
@@ -303,3 +304,30 @@ def test_a_cancel_request_of_postgres_is_passed_on_and_hears_nothing() -> None:
         assert clients.read_to_end(sock)[0] == b""
     assert heard == [request]
     assert (records[0]["stage"], records[0]["reason"]) == ("link", "finished")
+
+
+# The PROXY protocol, whose header goes to the target before anything is known of TLS.
+
+
+def test_a_target_is_not_told_of_tls_that_has_not_begun() -> None:
+    told: list[proxy_protocol.Header] = []
+
+    def behave(sock: socket.socket) -> None:
+        head = sock.recv(16, socket.MSG_WAITALL)
+        header = proxy_protocol.parse(head + sock.recv(int.from_bytes(head[14:]), socket.MSG_WAITALL))
+        assert header is not None
+        told.append(header)
+        assert line_of(sock) == b""
+
+    with (
+        backends.serve(behave) as backend,
+        starttls.server_mode("smtp", backend.port, required=False, more='proxy_protocol = "v2"') as port,
+        clients.raw(port) as sock,
+    ):
+        address = sock.getsockname()
+        sock.shutdown(socket.SHUT_WR)
+        clients.read_to_end(sock)
+    assert isinstance(told[0].source, proxy_protocol.Endpoint)
+    assert (told[0].source.host, told[0].source.port) == address
+    assert told[0].tlvs.unique_id
+    assert told[0].tlvs.ssl is None
