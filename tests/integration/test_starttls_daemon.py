@@ -8,6 +8,7 @@ The peers are scripted: a backend is a function in a thread, a client is the tes
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -331,3 +332,84 @@ def test_a_target_is_not_told_of_tls_that_has_not_begun() -> None:
     assert (told[0].source.host, told[0].source.port) == address
     assert told[0].tlvs.unique_id
     assert told[0].tlvs.ssl is None
+
+
+# A client that half-closes behind its last word, as `printf ... | nc -N` does.
+
+
+def answers_at_leisure(sock: socket.socket) -> None:
+    """A mail server that greets when the client has said all, and answers each command."""
+    sock.sendall(GREETINGS["smtp"])
+    for answer in (b"250 mail\r\n", b"221 bye\r\n"):
+        assert line_of(sock)
+        sock.sendall(answer)
+
+
+@pytest.mark.parametrize("is_required", [True, False])
+def test_a_client_that_has_said_all_still_hears_the_answers(is_required: bool) -> None:
+    has_said_all = threading.Event()
+
+    def behave(sock: socket.socket) -> None:
+        assert has_said_all.wait(backends.PATIENCE_S)
+        answers_at_leisure(sock)
+
+    with (
+        backends.serve(behave) as backend,
+        starttls.server_mode("smtp", backend.port, required=is_required) as port,
+        clients.raw(port) as sock,
+    ):
+        sock.sendall(b"EHLO me\r\nQUIT\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        has_said_all.set()
+        said, _ = clients.read_to_end(sock)
+    assert said == GREETINGS["smtp"] + b"250-mail\r\n250 STARTTLS\r\n221 bye\r\n"
+
+
+def test_what_a_client_said_before_it_half_closed_reaches_a_backend_in_plaintext_where_it_may() -> None:
+    has_said_all = threading.Event()
+    heard: list[bytes] = []
+
+    def behave(sock: socket.socket) -> None:
+        assert has_said_all.wait(backends.PATIENCE_S)
+        sock.sendall(GREETINGS["smtp"])
+        heard.append(backends.read_all(sock))
+        sock.sendall(b"250 taken\r\n")
+
+    with (
+        backends.serve(behave) as backend,
+        starttls.server_mode("smtp", backend.port, required=False) as port,
+        clients.raw(port) as sock,
+    ):
+        sock.sendall(b"HELO me\r\nMAIL FROM:<a@b>\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        has_said_all.set()
+        said, _ = clients.read_to_end(sock)
+    assert heard == [b"HELO me\r\nMAIL FROM:<a@b>\r\n"]
+    assert said == GREETINGS["smtp"] + b"250 taken\r\n"
+
+
+def test_a_client_that_half_closes_before_the_server_is_asked_is_served_within_tls() -> None:
+    has_said_all = threading.Event()
+    heard: list[bytes] = []
+
+    def behave(sock: socket.socket) -> None:
+        assert has_said_all.wait(backends.PATIENCE_S)
+        sock.sendall(GREETINGS["pop3"])
+        assert line_of(sock) == b"STLS\r\n"
+        sock.sendall(b"+OK go\r\n")
+        with server_context().wrap_socket(sock, server_side=True) as session:
+            heard.append(backends.read_all(session))
+            session.sendall(b"+OK bye\r\n")
+            session.unwrap()
+
+    with (
+        backends.serve(behave) as backend,
+        starttls.client_mode("pop3", backend.port) as port,
+        clients.raw(port) as sock,
+    ):
+        sock.sendall(b"QUIT\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        has_said_all.set()
+        said, _ = clients.read_to_end(sock)
+    assert heard == [b"QUIT\r\n"]
+    assert said == GREETINGS["pop3"] + b"+OK bye\r\n"
