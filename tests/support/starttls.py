@@ -23,9 +23,13 @@ def server_mode(
     required: bool = True,
     alpn: str | None = None,
     timeout: str = "10s",
+    more: str = "",
     records: list[Record] | None = None,
 ) -> Iterator[int]:
-    """A port where TLS is to be had, before a backend on this port that has none; `records` gets what was logged."""
+    """A port where TLS is to be had, before a backend on this port that has none; `records` gets what was logged.
+
+    `more` are lines of the service.
+    """
     pair = certificates.server("localhost", "127.0.0.1")
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "tunnel.toml"
@@ -34,7 +38,7 @@ def server_mode(
             f'[services.web]\nmode = "server"\nlisten = "127.0.0.1:0"\ntarget = "127.0.0.1:{port}"\n'
             f'certificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
             f'starttls = "{protocol}"\nstarttls_required = {str(required).lower()}\n'
-            f'handshake_timeout = "{timeout}"\n' + (f'alpn = ["{alpn}"]\n' if alpn else "")
+            f'handshake_timeout = "{timeout}"\n{more}\n' + (f'alpn = ["{alpn}"]\n' if alpn else "")
         )
         with tunnel.run(config) as daemon:
             yield daemon.port

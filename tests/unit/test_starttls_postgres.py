@@ -89,7 +89,7 @@ CLIENT = [
     ),
     Dialogue(
         "cancel goes through TLS", postgres.Client,
-        [start(b"", SSL), backend(b"S"), client(CANCEL), secured(b"", CANCEL)], Verdict.GO_ON,
+        [start(b"", SSL), backend(b"S"), client(CANCEL), secured(b"", CANCEL)], Verdict.RELAY,
     ),
     Dialogue(
         "channel binding is taken out", postgres.Client,

@@ -67,7 +67,8 @@ SERVERS = [
         backend(b"250 ok\r\n", b"250 ok\r\n"),
         client(b"QUIT\r\n", b"", b"QUIT\r\n"),
         backend(b"221 bye\r\n", b"221 bye\r\n"),
-        verdict=Verdict.GO_ON,
+        verdict=Verdict.REFUSED,
+        reason=Reason.PLAINTEXT,
     ),
     server(
         "smtp: TLS that is not required",
@@ -145,7 +146,8 @@ SERVERS = [
         client(b"a{3\r\n", b"* BAD this is not understood here\r\n"),
         client(b"a4 LOGOUT\r\n", b"", b"a4 LOGOUT\r\n"),
         backend(b"* BYE\r\na4 OK\r\n", b"* BYE\r\na4 OK\r\n"),
-        verdict=Verdict.GO_ON,
+        verdict=Verdict.REFUSED,
+        reason=Reason.PLAINTEXT,
     ),
     server(
         "imap: a literal that does not wait",
@@ -198,7 +200,8 @@ SERVERS = [
         client(b"CAPA x\r\n", b"-ERR this is not understood here\r\n"),
         client(b"QUIT\r\n", b"", b"QUIT\r\n"),
         backend(b"+OK\r\n", b"+OK\r\n"),
-        verdict=Verdict.GO_ON,
+        verdict=Verdict.REFUSED,
+        reason=Reason.PLAINTEXT,
     ),
     server(
         "pop3: TLS that is not required",

@@ -69,6 +69,9 @@ ACCEPTED = State("accepted", lambda _: True)
 OVER = State("over", lambda _: False)
 
 
+_IS_SILENT = (
+    "it said nothing for handshake_timeout; does it wait for TLS, or speak another protocol than starttls says?"
+)
 _AWAITED = object()
 """The answer while trio has not given it."""
 
@@ -222,6 +225,15 @@ class Connection:
         with contextlib.suppress(OSError):
             self.client.sock.send(data, socket.MSG_DONTWAIT)
 
+    def say_farewell(self, text: str) -> None:
+        """Tell the client why the negotiation ends, in words of its protocol: within TLS, if that stands."""
+        negotiation = self.negotiation
+        assert negotiation is not None  # noqa: S101 - it has begun
+        words = negotiation.farewell(text)
+        self.runtime.worker.scratch.plain[: len(words)] = words
+        with contextlib.suppress(OSError):
+            self.client.send(len(words))
+
     def join(self) -> None:
         """Join the ends. From here on the link owns them."""
         runtime = self.runtime
@@ -293,7 +305,15 @@ class Connection:
             self.deadline = math.inf
             self._go_on()
         else:
-            self._end(Refusal(late))
+            self._end(self._late(late))
+
+    def _late(self, reason: CloseReason) -> Refusal:
+        """Whoever was waited for is to blame; before TLS that may be the backend."""
+        negotiation = self.negotiation
+        if negotiation is None or not negotiation.awaits_backend or self.client.has_pending:
+            return Refusal(reason)
+        self.say_farewell("the service behind this one does not answer")
+        return Refusal(CloseReason.STARTTLS_BACKEND, _IS_SILENT)
 
     def on_crash(self, error: BaseException) -> None:
         if self.link is not None:

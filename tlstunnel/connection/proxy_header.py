@@ -68,7 +68,8 @@ def _tlvs(connection: Connection) -> TLVs:
         # A part of it could be somebody else's name.
         record.detail = f"its common name of {len(name)} characters is too long to be handed to the target"
         name = ""
-    if connection.runtime.service.mode is Mode.SERVER:
+    if connection.runtime.service.mode is Mode.SERVER and connection.runtime.service.starttls is None:
+        # With starttls TLS has not begun, and perhaps never will: a target takes passwords from whom this vouches for.
         has_certificate = record.identity is not None
         ssl = SSLInfo(
             has_certificate=has_certificate and not record.resumed,

@@ -376,8 +376,8 @@ def _talk(connection: Connection, negotiation: Negotiation) -> bool:
             _carry_out(connection, negotiation.from_backend(data))
         elif data := _read_some(connection, client):
             _carry_out(connection, negotiation.from_client(data))
-        elif client.at_eof:
-            raise EOFError
+        elif client.at_eof and not negotiation.awaits_backend:
+            raise EOFError  # but one that has only said its last word may wait for the answer to it
         elif backend.at_eof:
             raise _backend_left(connection, negotiation, "closed")
         elif not (client.is_readable or backend.is_readable):
@@ -395,11 +395,8 @@ def _read_from_backend(connection: Connection, negotiation: Negotiation) -> byte
 
 
 def _backend_left(connection: Connection, negotiation: Negotiation, how: str) -> RefusedError:
-    """Tell the client, within TLS if that stands, and say why the connection ends."""
-    words = negotiation.farewell("the service behind this one has closed the connection")
-    connection.runtime.worker.scratch.plain[: len(words)] = words
-    with contextlib.suppress(OSError):
-        connection.client.send(len(words))
+    """Tell the client, and say why the connection ends."""
+    connection.say_farewell("the service behind this one has closed the connection")
     when = "at login" if negotiation.is_secured else "before TLS"
     return RefusedError(CloseReason.STARTTLS_BACKEND, f"it {how} the connection {when}")
 

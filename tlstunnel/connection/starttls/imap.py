@@ -41,6 +41,7 @@ IMAP = Dialect(
     hello="CAPABILITY",
     start="STARTTLS",
     before=frozenset(("CAPABILITY", "LOGOUT", "NOOP")),
+    leave="LOGOUT",
     is_good=_is_good,
     turns_away=(b"* BYE",),
     is_complete=_is_complete,

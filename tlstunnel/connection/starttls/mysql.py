@@ -71,12 +71,17 @@ class _Login(Negotiation):
         self._is_greeted = False
         self._number = 2
         """Of the packet that a client which was greeted expects next, if it is ours."""
+        self._is_backends_turn = True
 
     def farewell(self, text: str, code: int = _UNKNOWN_ERROR) -> bytes:
         """An ERR packet: in place of a greeting, or of an answer to the login."""
         words = printable(text).encode("ascii", "replace")
         state = b"#HY000" if self._is_greeted else b""
         return _packet(self._number if self._is_greeted else 0, b"\xff" + code.to_bytes(2, "little") + state + words)
+
+    def is_backends_turn(self) -> bool:
+        """The greeting is not here yet, or a packet of the login has no answer."""
+        return self._is_backends_turn
 
     def on_tls_at_once(self, data: bytes) -> None:
         """A packet may begin with the same byte; the third one tells."""
@@ -109,6 +114,7 @@ class _Login(Negotiation):
             return
         while self.verdict is Verdict.GO_ON and (packet := _next(self._backend, Reason.BACKEND)):
             self.tell_client(_packet(packet.number + self._steps, packet.body))
+            self._is_backends_turn = False
             if packet.body[:1] in {_OK, _ERR}:
                 self._give_way(Verdict.RELAY)
 
@@ -127,6 +133,7 @@ class _Login(Negotiation):
     def pass_on(self, packet: _Packet) -> None:
         """A packet of the login goes to the backend."""
         self.tell_backend(_packet(packet.number - self._steps, packet.body))
+        self._is_backends_turn = True
 
     def _greet(self, packet: _Packet) -> None:
         body = packet.body
@@ -139,7 +146,7 @@ class _Login(Negotiation):
             raise Refused(Reason.BACKEND, "the backend does not greet as MySQL does") from None
         flags = self.greeted(int.from_bytes(body[at : at + 2], "little"))
         self.tell_client(_packet(0, body[:at] + flags.to_bytes(2, "little") + body[at + 2 :]))
-        self._is_greeted = True
+        self._is_greeted, self._is_backends_turn = True, False
 
     def _give_way(self, verdict: Verdict) -> None:
         self.verdict = verdict

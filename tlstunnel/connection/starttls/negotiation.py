@@ -132,6 +132,15 @@ class Negotiation:
 
         return self._step(go_on)
 
+    @property
+    def awaits_backend(self) -> bool:
+        """Whether it is the backend's turn to say something, so that lost time is its doing."""
+        return self.verdict is Verdict.GO_ON and self.is_backends_turn()
+
+    def is_backends_turn(self) -> bool:
+        """The same, of a negotiation that goes on. A client that asks for TLS speaks first in some protocols."""
+        return False
+
     def farewell(self, text: str) -> bytes:
         """One line of ASCII in the words of the protocol, for a client whose connection cannot go on."""
         raise NotImplementedError
@@ -235,6 +244,10 @@ class Asking(Negotiation):
     def farewell(self, text: str) -> bytes:
         """As the protocol says it."""
         return self._farewell(text)
+
+    def is_backends_turn(self) -> bool:
+        """It is asked at once."""
+        return True
 
     def on_start(self) -> None:
         """Ask."""

@@ -32,6 +32,7 @@ NNTP = Dialect(
     hello="CAPABILITIES",
     start="STARTTLS",
     before=frozenset(("CAPABILITIES", "DATE", "HELP", "MODE READER", "QUIT")),
+    leave="QUIT",
     is_good=_is_good,
     turns_away=(b"4", b"5"),
     is_complete=_is_complete,

@@ -27,6 +27,7 @@ POP3 = Dialect(
     hello="",  # older servers have no CAPA, and STLS says by itself whether it is known
     start="STLS",
     before=frozenset(("CAPA", "QUIT")),
+    leave="QUIT",
     is_good=lambda lines, _: lines[0].startswith(b"+OK"),
     turns_away=(b"-ERR",),
     is_complete=_is_complete,

@@ -150,7 +150,12 @@ class Client(Asking):
         self._requests = _Requests()
         self._is_heard = False
         self._is_ready = False
+        self._is_cancel = False
         self._answer = bytearray()
+
+    def is_backends_turn(self) -> bool:
+        """Its answer to SSLRequest, or to the start, is not here yet."""
+        return self.is_secured or not self._is_ready
 
     def on_client(self, data: bytes) -> None:
         """Answer questions, keep the rest for the server."""
@@ -162,7 +167,7 @@ class Client(Asking):
             if head in {SSL_REQUEST, GSSENC_REQUEST}:
                 self.tell_client(b"N")
             else:
-                self._is_heard = True
+                self._is_heard, self._is_cancel = True, head[4:] == _CANCEL
         self._go_on_when_both_are()
 
     def on_backend(self, data: bytes) -> None:
@@ -189,8 +194,10 @@ class Client(Asking):
                 self.verdict = Verdict.RELAY
 
     def on_secured(self) -> None:
-        """What the client said goes to the server."""
+        """What the client said goes to the server, which answers a cancel request by its end alone."""
         self.tell_backend(self._requests.rest())
+        if self._is_cancel:
+            self.verdict = Verdict.RELAY
 
     def _go_on_when_both_are(self) -> None:
         self.verdict = Verdict.START_TLS if self._is_heard and self._is_ready else Verdict.GO_ON

@@ -29,6 +29,7 @@ SIEVE = Dialect(
     hello=None,
     start="STARTTLS",
     before=frozenset(("CAPABILITY", "LOGOUT", "NOOP")),
+    leave="LOGOUT",
     is_good=lambda lines, _: _word(lines[-1]) == b"OK",
     turns_away=(b"BYE", b"NO"),
     is_complete=_is_complete,

@@ -36,6 +36,7 @@ def _dialect(hello: str) -> Dialect:
         hello=f"{hello} localhost",
         start="STARTTLS",
         before=frozenset((hello, "NOOP", "QUIT")),
+        leave="QUIT",
         is_good=_is_good,
         turns_away=(b"4", b"5"),
         is_complete=_is_complete,

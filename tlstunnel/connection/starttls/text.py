@@ -9,6 +9,7 @@ pipelines, so no answer is ever taken for another's.
 | GREETING | its greeting, with STARTTLS put in: COMMAND   | (waits)                                                  |
 | COMMAND  | a farewell perhaps: passed on                 | STARTTLS: RESET; one of `before`: ANSWER; else refused   |
 | ANSWER   | its answer, with STARTTLS put in: COMMAND     | (waits)                                                  |
+|          | its answer to the client's goodbye: the end   |                                                          |
 | RESET    | its answer, for us alone: the go-ahead, TLS   | (refused: it came behind STARTTLS)                       |
 
 Nothing is passed on but whole lines of commands that leave nothing behind in the backend, or whose traces RESET wipes
@@ -54,6 +55,7 @@ class Dialect:
         hello: how a client asks what the server offers; None where the greeting says so, empty where it is not asked.
         start: the command that asks for TLS.
         before: the other commands that are allowed before TLS.
+        leave: that of them by which a client ends the connection.
         has_words: they may have arguments.
         is_good: whether an answer says yes; to nothing, a greeting.
         turns_away: how the lines begin with which a backend greets whom it does not want.
@@ -68,6 +70,7 @@ class Dialect:
     hello: str | None
     start: str
     before: frozenset[str]
+    leave: str
     is_good: Callable[[list[bytes], Command | None], bool]
     turns_away: tuple[bytes, ...]
     is_complete: Callable[[list[bytes], Command | None], bool]
@@ -195,6 +198,10 @@ class TextServer(Negotiation):
         """In the words of the protocol."""
         return self._dialect.farewell(text)
 
+    def is_backends_turn(self) -> bool:
+        """Its greeting or an answer is not here yet."""
+        return self._state is not _State.COMMAND
+
     def on_backend(self, data: bytes) -> None:
         """Its greeting, its answers, or what it says out of turn."""
         self._backend.add(data)
@@ -236,6 +243,8 @@ class TextServer(Negotiation):
         self._answered(lines)
 
     def _answered(self, lines: list[bytes]) -> None:
+        if self._command is not None and self._command.verb == self._dialect.leave:
+            raise Refused(Reason.PLAINTEXT, "the client leaves before TLS", _joined(lines))
         self.tell_client(_joined(self._dialect.offer(lines, self._command, self._is_required)))
         self._state, self._command = _State.COMMAND, None
 
@@ -262,7 +271,7 @@ class TextServer(Negotiation):
             self._say(dialect.misuse, command)
         elif is_start:
             self._begin(command)
-        elif is_allowed:
+        elif is_allowed and (self._is_required or command.verb != dialect.leave):
             self._command, self._state = command, _State.ANSWER
             self.tell_backend(command.line + b"\r\n")
         elif not self._is_required:

@@ -227,6 +227,10 @@ class Client(_Stream):
         self._open_tags: list[bytes] = []
         self._offers = False
 
+    def is_backends_turn(self) -> bool:
+        """It has been asked."""
+        return self._state is not _State.HEADER
+
     def on_client(self, data: bytes) -> None:
         """Its header says whom to ask; it and all the rest wait for TLS."""
         self._said += data
