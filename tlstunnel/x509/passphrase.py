@@ -68,7 +68,7 @@ class PassphraseSource:
     """Whether keys are opened apart, because this process goes on and forks others."""
     file: SourceFile | None = None
     variable: str = VARIABLE
-    given_with: str = f"key_passphrase_file, in {VARIABLE}"
+    given_with: str = f"key_passphrase_file (--key-passphrase-file), in {VARIABLE}"
     """What a person can do who is told that a passphrase is missing."""
     _held: int | None = None
     _typed: dict[Path, int] = field(default_factory=dict, repr=False)
