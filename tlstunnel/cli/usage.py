@@ -47,7 +47,7 @@ def _describe(error: Any, context: Any, path: str) -> tuple[str, str]:
     """What is wrong, and what would be right if more can be said than where the help is."""
     kind, message = type(error).__name__, error.message
     if kind == "NoSuchOption":
-        return f"no such option {error.option_name}", _nearest(error.option_name, _options(context))
+        return f"no such option {error.option_name}", _nearest(error.option_name, _options(context), cutoff=0.52)
     if kind == "MissingParameter" and error.param is not None:
         name, value = _name(error.param), error.param.metavar or "VALUE"
         return f"{name} is missing", f"write {path} {name if name == value else f'{name} {value}'}"
@@ -86,9 +86,10 @@ def _options(context: Any) -> Iterable[str]:
     return itertools.chain.from_iterable(each.opts for each in parameters if each.param_type_name == "option")
 
 
-def _nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
-    return f"did you mean {near[0]}?" if near else ""
+def _nearest(word: str, known: Iterable[str], *, cutoff: float) -> str:
+    bare = {each.lstrip("-"): each for each in known}  # the hyphens that all options share make none of them alike
+    near = difflib.get_close_matches(word.lstrip("-"), list(bare), n=1, cutoff=cutoff)
+    return f"did you mean {bare[near[0]]}?" if near else ""
 
 
 def _path(argv: Sequence[str]) -> str:
