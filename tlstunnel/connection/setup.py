@@ -375,7 +375,7 @@ def _talk(connection: Connection, negotiation: Negotiation) -> bool:
         elif data := _read_some(connection, client):
             _carry_out(connection, negotiation.from_client(data))
         elif client.at_eof:
-            raise EOFError
+            raise RefusedError(CloseReason.HANDSHAKE_EOF, negotiation.why_left)
         elif backend.at_eof:
             connection.send_outside(negotiation.farewell("the service behind this one has closed the connection"))
             raise RefusedError(CloseReason.STARTTLS_BACKEND, "it closed the connection before TLS")
