@@ -47,7 +47,9 @@ def _describe(error: Any, context: Any, path: str) -> tuple[str, str]:
     """What is wrong, and what would be right if more can be said than where the help is."""
     kind, message = type(error).__name__, error.message
     if kind == "NoSuchOption":
-        return f"no such option {error.option_name}", _nearest(error.option_name, _options(context), cutoff=0.52)
+        right = _key_of_files(error.option_name, context)
+        right = right or _nearest(error.option_name, _options(context), cutoff=0.52)
+        return f"no such option {error.option_name}", right
     if kind == "MissingParameter" and error.param is not None:
         name, value = _name(error.param), error.param.metavar or "VALUE"
         return f"{name} is missing", f"write {path} {name if name == value else f'{name} {value}'}"
@@ -63,6 +65,19 @@ def _describe(error: Any, context: Any, path: str) -> tuple[str, str]:
         asks = context is not None and context.command.name in ("status", "top")
         return f'"{found[1]}" is one word too many', f"write {path} --admin {found[1]}" if asks else ""
     return _own_words(message), ""
+
+
+def _key_of_files(option: str, context: Any) -> str:
+    """What to do with a key that has no option."""
+    from tlstunnel.config.keys import keys_in, place_of
+    from tlstunnel.config.model import Mode
+
+    mode = context.command.name if context is not None else ""
+    if mode not in (Mode.SERVER, Mode.CLIENT):
+        return ""
+    name = option.strip("-").removeprefix("no-").replace("-", "_")
+    is_one = any(key.name == name and not key.panel for key in keys_in(place_of(Mode(mode))))
+    return f"{name} is for files alone; write it into one, and tlstunnel run FILE" if is_one else ""
 
 
 def _own_words(message: str) -> str:

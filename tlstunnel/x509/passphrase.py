@@ -147,7 +147,10 @@ class PassphraseSource:
 
 def read_passphrase_file(path: Path) -> SourceFile:
     """The file `key_passphrase_file` names, whole, since its content is watched for changes too."""
-    return read_file(path, _MAX_BYTES)
+    found = read_file(path, _MAX_BYTES, may_be_empty=True)
+    if not found.data.strip():
+        raise MaterialError(shown(path), "is empty; write the passphrase into its first line")
+    return found
 
 
 def _content(fd: int) -> bytes:

@@ -121,7 +121,7 @@ class Line:
 
     def _silent(self) -> Silent | OutOfTime:
         if time.monotonic() >= self._end:
-            return OutOfTime("the time for the whole probe was over")
+            return OutOfTime(_OVER)
         if self.received:
             text = f"the server began to answer, but was not done within {self._answer_s:g}s; it may be overloaded"
         else:
@@ -130,6 +130,7 @@ class Line:
 
 
 _NO_TLS = "it may speak no TLS, or only after STARTTLS, which `tlstunnel probe --starttls` asks for"
+_OVER = "the time for the whole probe was over; give it more with --max-time"
 _OTHER_PROTOCOL = "it may speak another protocol, or TLS from the first byte; give the right --starttls, or none"
 _NO_HELLO = "it agreed to TLS, and may be overloaded; look at its log"
 
@@ -196,14 +197,14 @@ class Route:
             StartTLSError: the server does not go on to TLS.
         """
         if self._is_over or time.monotonic() >= self._end:
-            raise OutOfTime("the time for the whole probe was over")
+            raise OutOfTime(_OVER)
         start = time.monotonic()
         sock = self._connect()
         connected = time.monotonic()
         with self._lock:
             if self._is_over:  # it was stopped while we connected, and nobody would end this one
                 sock.close()
-                raise OutOfTime("the time for the whole probe was over")
+                raise OutOfTime(_OVER)
             self.connections += 1
             self._open.add(sock)
         wait = min(answer_s or self.limits.answer_s, self.limits.answer_s)
