@@ -198,6 +198,8 @@ def _parse(text: str, *, listening: bool) -> TCPAddress:
             raise AddressError(f'"{text}" is a path; write "unix:{text}" for the socket there')
         if not colon and text.isdigit() and listening:
             raise AddressError(f'"{text}" has no colon; write ":{text}" for all interfaces or "127.0.0.1:{text}"')
+        if not colon and text.isdigit():
+            raise AddressError(f'"{text}" has no host; write {form}, such as "127.0.0.1:{text}"')
         if not colon:
             raise AddressError(f'"{text}" has no port; write {form}')
         if ":" in host:

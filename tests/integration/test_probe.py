@@ -185,6 +185,45 @@ def test_a_starttls_that_is_refused_is_one_line() -> None:
         look(port, starttls="postgres")
 
 
+def test_a_server_that_waits_for_another_protocol_is_not_taken_for_one_that_wants_starttls() -> None:
+    with (
+        tls_servers.scripted(lambda c: c.recv(99) and c.recv(99)) as port,
+        pytest.raises(StartupError, match=r"said nothing within 0\.2s; it may speak another protocol, or TLS from"),
+    ):
+        look(port, QUICK, starttls="postgres")
+
+
+def test_a_server_that_is_silent_after_starttls_is_not_told_to_use_it() -> None:
+    def stop(connection: socket.socket) -> None:
+        connection.recv(99)
+        connection.sendall(b"S")
+        read_hello(connection)
+        connection.recv(1)
+
+    with (
+        tls_servers.scripted(stop) as port,
+        pytest.raises(StartupError, match=r"said nothing within 0\.2s; it agreed to TLS, and may be overloaded"),
+    ):
+        look(port, QUICK, starttls="postgres")
+
+
+def test_a_server_of_tls_1_2_hears_the_end_of_a_question_in_its_own_version() -> None:
+    heard: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        if connection.recv(1, socket.MSG_PEEK) != b"\x16":
+            return
+        sent = ClientHello.decode(read_hello(connection)[9:])
+        if 0x002F in sent.cipher_suites:
+            connection.sendall(hello(0x002F) + b"\x16\x03\x03\x00\x04\x0e\0\0\0")
+            heard.append(connection.recv(99))
+
+    with tls_servers.scripted(behave) as port:
+        look(port, PROMPT)
+    assert b"\x15\x03\x03\x00\x02\x02\x5a" in heard
+    assert {said[:3] for said in heard if said} == {b"\x15\x03\x03"}
+
+
 def test_a_server_that_falls_silent_half_way_leaves_a_report_that_says_so() -> None:
     def behave(connection: socket.socket) -> None:
         if connection.recv(1, socket.MSG_PEEK) != b"\x16":

@@ -97,6 +97,16 @@ def test_tls_1_0_only_is_refused_by_version() -> None:
         assert "1.0" in record["detail"]
 
 
+def test_a_version_older_than_tls_is_named_as_what_it_is() -> None:
+    with beside_a_healthy_one() as daemon:
+        with clients.raw(daemon.port) as sock:
+            body = b"\x03\x00" + bytes(32) + b"\x00" + b"\x00\x02\x00\x2f" + b"\x01\x00"
+            body = b"\x01" + len(body).to_bytes(3, "big") + body
+            sock.sendall(b"\x16\x03\x00" + len(body).to_bytes(2, "big") + body)
+            clients.alert_on(sock)
+        assert daemon.record()["detail"].startswith("client offers SSLv3; ")
+
+
 @pytest.mark.parametrize(
     ("options", "client", "reason", "alert"),
     [

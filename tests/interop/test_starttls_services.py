@@ -134,6 +134,15 @@ def test_psql_without_tls_reaches_a_postgres_that_has_it(secure: int, mode: str)
     assert (done.stdout, done.stderr) == ("t\n", "")
 
 
+def test_psql_that_demands_tls_of_client_mode_leaves_what_to_do_in_the_log(secure: int) -> None:
+    records: list[Record] = []
+    with starttls.client_mode("postgres", secure, records=records) as port:
+        done = psql(port, sslmode="require")
+    assert "server does not support SSL" in done.stderr
+    assert records[0]["reason"] == "eof"
+    assert "give it sslmode=prefer or disable" in str(records[0]["detail"])
+
+
 def test_a_postgres_without_tls_is_no_server_for_client_mode(plain: int) -> None:
     records: list[Record] = []
     with starttls.client_mode("postgres", plain, records=records) as port:

@@ -150,6 +150,7 @@ SAID = {
     "[::1]": '"[::1]" has no port; write HOST:PORT, [V6]:PORT or unix:/path',
     "[::1]80": '"[::1]80" is not [V6]:PORT; write HOST:PORT, [V6]:PORT or unix:/path',
     "::1:80": '"::1:80" is ambiguous; put an IPv6 address in brackets: [V6]:PORT',
+    "8080": '"8080" has no host; write HOST:PORT, [V6]:PORT or unix:/path, such as "127.0.0.1:8080"',
     "host": '"host" has no port; write HOST:PORT, [V6]:PORT or unix:/path',
     "mydb.cluster-c9akciq32rgw.eu-central-1.rds.amazonaws.com :5432": (
         '"mydb.cluster-c9akciq32rgw.eu-central-1.rds.amazonaws.com :5432" has a blank in it; '

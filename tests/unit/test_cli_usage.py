@@ -13,6 +13,11 @@ from tlstunnel.cli import app
 
 SAID = {
     "server --foo": "tlstunnel server: no such option --foo; see tlstunnel server --help",
+    "server --port 1": "tlstunnel server: no such option --port; see tlstunnel server --help",
+    "server --starttls-required no": (
+        "tlstunnel server: no such option --starttls-required; "
+        "starttls_required is for files alone; write it into one, and tlstunnel run FILE"
+    ),
     "server --lisen :1": "tlstunnel server: no such option --lisen; did you mean --listen?",
     "client --certificate a.pem": "tlstunnel client: no such option --certificate; did you mean --cert?",
     "server --listen": "tlstunnel server: --listen requires an argument; see tlstunnel server --help",

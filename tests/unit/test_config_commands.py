@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import certificates
 from tlstunnel.cli import app
+from tlstunnel.cli import run as run_module
 from tlstunnel.config.keys import Key, options_of
 from tlstunnel.config.load import load_file
 from tlstunnel.config.model import ClientAuth, Config, Mode
@@ -112,6 +113,16 @@ def test_a_configuration_file_that_is_not_there_exits_1(tlstunnel: Command, comm
     done = tlstunnel(command, "missing.toml")
     assert (done.code, done.started) == (1, [])
     assert done.err.startswith("tlstunnel: missing.toml: does not exist; check the path")
+
+
+@pytest.mark.parametrize("command", ["run", "check", "show"])
+def test_who_names_no_file_and_has_none_at_the_usual_place_is_told_to_name_one(
+    tlstunnel: Command, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(run_module, "_USUAL", "usual.toml")
+    done = tlstunnel(command, "usual.toml")
+    assert (done.code, done.started) == (1, [])
+    assert done.err == "tlstunnel: usual.toml: does not exist; write it, or name the file, such as tunnel.toml\n"
 
 
 def test_check_says_ok_when_everything_can_be_used(tlstunnel: Command, pair: certificates.Pair) -> None:

@@ -281,7 +281,9 @@ def test_a_key_of_another_certificate_is_noticed(root: Authority, tmp_path: Path
     one, other = pair(root, tmp_path / "a"), pair(root, tmp_path / "b")
     with pytest.raises(UsageError, match="the private key does not belong to the certificate CN=localhost"):
         bundle.from_pem(one.certificate, other.key)
-    with pytest.raises(UsageError, match="holds no private key; name the key's file with key, or append the key"):
+    with pytest.raises(
+        UsageError, match=r"holds no private key; name the key's file with key \(--key\), or append the key"
+    ):
         bundle.from_pem(one.certificate)
 
 

@@ -225,6 +225,7 @@ WRONG = {
     "parent without flag": (("ca", "--out", "x", "--ca", "ca"), 2, "add --intermediate"),
     "flag without parent": (("ca", "--out", "x", "--intermediate"), 2, "add --ca DIR"),
     "bad permit": (("ca", "--out", "x", "--permit", "10.0.0.1/8"), 2, "--permit"),
+    "file for a folder": (("issue", "--ca", "ca/ca.pem", "--server", "a"), 2, "is a file; name the CA's folder, ca"),
     "missing file": (("show", "missing.pem"), 1, "missing.pem: does not exist"),
     "missing request": (("sign", "missing.csr", "--ca", "ca"), 1, "missing.csr: does not exist"),
     "not a request": (

@@ -279,8 +279,8 @@ def test_every_command_says_the_same_where_a_passphrase_does_not_open(
     of = locked if passphrase == b"wrong\n" else secret
     expected = {
         b"wrong\n": (2, f"is encrypted, and the passphrase in {secret} does not open it; correct the passphrase"),
-        b"\n": (2, "is empty; write it anew"),
-        b"": (2, "is empty; write it anew"),
+        b"\n": (2, "is empty; write the passphrase into its first line"),
+        b"": (2, "is empty; write the passphrase into its first line"),
         None: (1, "does not exist; check the path"),
     }
     code, what = expected[passphrase]

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from tlstunnel.errors import StartupError
 
 if TYPE_CHECKING:
     from tlstunnel.config.model import Config, Service
 
 app = typer.Typer(add_completion=False)
 
-_CONFIG = typer.Argument("/etc/tlstunnel/tlstunnel.toml", metavar="[CONFIG]", help="The configuration file (TOML).")
+_USUAL = "/etc/tlstunnel/tlstunnel.toml"
+_CONFIG = typer.Argument(_USUAL, metavar="[CONFIG]", help="The configuration file (TOML).")
+
+
+def _named(config: Path) -> Path:
+    if str(config) == _USUAL and not os.path.lexists(config):
+        raise StartupError(f"{config}: does not exist; write it, or name the file, such as tunnel.toml")
+    return config
 
 
 @app.command()
@@ -21,7 +31,7 @@ def run(config: Path = _CONFIG) -> None:
     from tlstunnel.config.load import load_file
     from tlstunnel.daemon.processes.launch import launch
 
-    launch(load_file(config))
+    launch(load_file(_named(config)))
 
 
 @app.command()
@@ -41,7 +51,7 @@ def check(config: Path = _CONFIG) -> None:
     from tlstunnel.x509.passphrase import PassphraseSource
 
     look_away()
-    sound, faulty, error = examine(config)
+    sound, faulty, error = examine(_named(config))
     visible, hidden = _split_by_sight(sound)
     for name in hidden:
         print(f"{name}: systemd shows its credentials to the daemon alone, which reads them when it reloads")
@@ -97,7 +107,6 @@ def _is_out_of_sight(config: Config) -> bool:
 def _what_this_machine_lacks(config: Config) -> list[str]:
     """Accounts and descriptors that a start would miss, each as a whole line."""
     from tlstunnel.daemon.system import limits, privileges
-    from tlstunnel.errors import StartupError
 
     lines = []
     try:
@@ -121,4 +130,4 @@ def show(config: Path = _CONFIG) -> None:
     from tlstunnel.tls.context import DEFAULT_CIPHERS, DEFAULT_GROUPS, DEFAULT_SUITES
 
     defaults = {"ciphers": DEFAULT_CIPHERS, "ciphersuites": DEFAULT_SUITES, "groups": DEFAULT_GROUPS}
-    print(render_config(load_file(config), defaults), end="")
+    print(render_config(load_file(_named(config)), defaults), end="")

@@ -47,7 +47,9 @@ def _describe(error: Any, context: Any, path: str) -> tuple[str, str]:
     """What is wrong, and what would be right if more can be said than where the help is."""
     kind, message = type(error).__name__, error.message
     if kind == "NoSuchOption":
-        return f"no such option {error.option_name}", _nearest(error.option_name, _options(context))
+        right = _key_of_files(error.option_name, context)
+        right = right or _nearest(error.option_name, _options(context), cutoff=0.52)
+        return f"no such option {error.option_name}", right
     if kind == "MissingParameter" and error.param is not None:
         name, value = _name(error.param), error.param.metavar or "VALUE"
         return f"{name} is missing", f"write {path} {name if name == value else f'{name} {value}'}"
@@ -63,6 +65,19 @@ def _describe(error: Any, context: Any, path: str) -> tuple[str, str]:
         asks = context is not None and context.command.name in ("status", "top")
         return f'"{found[1]}" is one word too many', f"write {path} --admin {found[1]}" if asks else ""
     return _own_words(message), ""
+
+
+def _key_of_files(option: str, context: Any) -> str:
+    """What to do with a key that has no option."""
+    from tlstunnel.config.keys import keys_in, place_of
+    from tlstunnel.config.model import Mode
+
+    mode = context.command.name if context is not None else ""
+    if mode not in (Mode.SERVER, Mode.CLIENT):
+        return ""
+    name = option.strip("-").removeprefix("no-").replace("-", "_")
+    is_one = any(key.name == name and not key.panel for key in keys_in(place_of(Mode(mode))))
+    return f"{name} is for files alone; write it into one, and tlstunnel run FILE" if is_one else ""
 
 
 def _own_words(message: str) -> str:
@@ -86,9 +101,10 @@ def _options(context: Any) -> Iterable[str]:
     return itertools.chain.from_iterable(each.opts for each in parameters if each.param_type_name == "option")
 
 
-def _nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
-    return f"did you mean {near[0]}?" if near else ""
+def _nearest(word: str, known: Iterable[str], *, cutoff: float) -> str:
+    bare = {each.lstrip("-"): each for each in known}  # the hyphens that all options share make none of them alike
+    near = difflib.get_close_matches(word.lstrip("-"), list(bare), n=1, cutoff=cutoff)
+    return f"did you mean {bare[near[0]]}?" if near else ""
 
 
 def _path(argv: Sequence[str]) -> str:

@@ -132,7 +132,8 @@ def explain(
             return CloseReason.PROTOCOL_ERROR, detail or "what it sent is no record of TLS"
         if reason in _TWO_SIDED:
             return (reason, detail) if ours is None else compare(reason, hello, ours)
-        return reason, f"client offers TLS {', '.join(hello.version_names[:_MAX_VERSIONS])}"
+        versions = ", ".join(hello.version_names[:_MAX_VERSIONS])
+        return reason, f"client offers {'' if versions.startswith('SSL') else 'TLS '}{versions}"
     except NotTLSError as exc:
         return CloseReason.NOT_TLS, str(exc)
     except HelloError as exc:

@@ -377,7 +377,8 @@ def _talk(connection: Connection, negotiation: Negotiation) -> bool:
         elif data := _read_some(connection, client):
             _carry_out(connection, negotiation.from_client(data))
         elif client.at_eof and not negotiation.awaits_backend:
-            raise EOFError  # but one that has only said its last word may wait for the answer to it
+            # One that has only said its last word may wait for the answer to it.
+            raise RefusedError(CloseReason.HANDSHAKE_EOF, negotiation.why_left)
         elif backend.at_eof:
             raise _backend_left(connection, negotiation, "closed")
         elif not (client.is_readable or backend.is_readable):

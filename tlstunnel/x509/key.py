@@ -128,7 +128,7 @@ def key_block(file: SourceFile, blocks: list[Block], is_sought: bool = False) ->
     if keys:
         raise file.error(f"holds {len(keys)} private keys; leave only the certificate's own")
     if is_sought:
-        raise file.error("holds no private key; name the key's file with key, or append the key")
+        raise file.error("holds no private key; name the key's file with key (--key), or append the key")
     if any(block.is_certificate for block in blocks):
         raise file.error("holds a certificate but no private key; are certificate and key swapped?")
     raise file.error(f"holds {blocks[0].label} but no private key; name another file")

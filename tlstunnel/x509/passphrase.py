@@ -68,7 +68,7 @@ class PassphraseSource:
     """Whether keys are opened apart, because this process goes on and forks others."""
     file: SourceFile | None = None
     variable: str = VARIABLE
-    given_with: str = f"key_passphrase_file, in {VARIABLE}"
+    given_with: str = f"key_passphrase_file (--key-passphrase-file), in {VARIABLE}"
     """What a person can do who is told that a passphrase is missing."""
     _held: int | None = None
     _typed: dict[Path, int] = field(default_factory=dict, repr=False)
@@ -147,7 +147,10 @@ class PassphraseSource:
 
 def read_passphrase_file(path: Path) -> SourceFile:
     """The file `key_passphrase_file` names, whole, since its content is watched for changes too."""
-    return read_file(path, _MAX_BYTES)
+    found = read_file(path, _MAX_BYTES, may_be_empty=True)
+    if not found.data.strip():
+        raise MaterialError(shown(path), "is empty; write the passphrase into its first line")
+    return found
 
 
 def _content(fd: int) -> bytes:

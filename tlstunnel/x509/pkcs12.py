@@ -45,7 +45,7 @@ def open_p12(
         MaterialError: it is something else or damaged, no passphrase opens it, or it holds no certificate.
     """
     if b"-----BEGIN " in file.data:
-        raise file.error("is PEM, not PKCS#12; name it with certificate and key instead of p12")
+        raise file.error("is PEM, not PKCS#12; name it with certificate and key (--cert, --key) instead of p12 (--p12)")
     if not is_p12(file.data) or is_cut_short(file.data):
         raise file.error(identify(file.data, "PKCS#12"))
     check_cost(file, file.data)

@@ -96,6 +96,8 @@ class Negotiation:
     def __init__(self) -> None:
         self.verdict = Verdict.GO_ON
         self.is_secured = False
+        self.why_left = ""
+        """Why the client left, if it does now, and what would be right; empty where nothing is known."""
         self._to_client = bytearray()
         self._to_backend = bytearray()
         self._taken = {True: 0, False: 0}

@@ -23,6 +23,7 @@ _MAX_STARTUP = 10_000
 _SASL = (10).to_bytes(4)
 _PLUS = b"SCRAM-SHA-256-PLUS\0"
 _MAX_ANSWER = 1 << 14
+_NO_TLS_HERE = "it wants encryption on this side, which is plaintext; give it sslmode=prefer or disable"
 _HINT = "Connect with sslmode=require, or a stricter one."
 
 
@@ -166,8 +167,9 @@ class Client(Asking):
         while not self._is_heard and (head := self._requests.next()) is not None:
             if head in {SSL_REQUEST, GSSENC_REQUEST}:
                 self.tell_client(b"N")
+                self.why_left = _NO_TLS_HERE
             else:
-                self._is_heard, self._is_cancel = True, head[4:] == _CANCEL
+                self._is_heard, self._is_cancel, self.why_left = True, head[4:] == _CANCEL, ""
         self._go_on_when_both_are()
 
     def on_backend(self, data: bytes) -> None:

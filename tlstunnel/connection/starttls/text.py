@@ -97,6 +97,8 @@ def client(dialect: Dialect) -> Conversation:
     greeting = yield from _answer(incoming, dialect, None)
     if not dialect.is_good(greeting, None):
         said = _shown(greeting)
+        if _is_turned_away(greeting, dialect):
+            raise StartTLSError(f"the {server} server turns us away with {said}; look at its log, or try again later")
         raise StartTLSError(f"the greeting is {said}, not that of {dialect.name} server; give the right protocol")
     offered = greeting
     for number, line in enumerate(filter(None, (dialect.hello, dialect.start)), 1):
@@ -129,6 +131,10 @@ def _answer(incoming: Incoming, dialect: Dialect, command: Command | None) -> Ge
     while not lines or not dialect.is_complete(lines, command):
         lines.append((yield from incoming.line(has_literals=dialect.has_literals)))
     return lines
+
+
+def _is_turned_away(greeting: list[bytes], dialect: Dialect) -> bool:
+    return greeting[-1].upper().startswith(dialect.turns_away)
 
 
 def _shown(lines: list[bytes]) -> str:
@@ -237,8 +243,7 @@ class TextServer(Negotiation):
                 self._give_way()
                 return
             said = shown(lines[-1].decode("ascii", "backslashreplace"))
-            is_turned_away = lines[-1].upper().startswith(self._dialect.turns_away)
-            words = _joined(lines) if is_turned_away else None
+            words = _joined(lines) if _is_turned_away(lines, self._dialect) else None
             raise Refused(Reason.BACKEND, f"the backend greets with {said}, and so cannot be used with TLS", words)
         self._answered(lines)
 

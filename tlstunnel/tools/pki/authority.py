@@ -194,6 +194,8 @@ def load_certificates(folder: Path) -> tuple[x509.Certificate, ...]:
         MaterialError: a file cannot be read.
         UsageError: the folder holds no CA.
     """
+    if folder.is_file():
+        raise UsageError(str(folder), f"is a file; name the CA's folder, {folder.parent}")
     if not folder.is_dir():
         raise UsageError(str(folder), "no such CA folder; make one with tlstunnel cert ca --out")
     if (folder / "unfinished").exists() or not (folder / "ca.pem").exists():

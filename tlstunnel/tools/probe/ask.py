@@ -15,7 +15,8 @@ from tlstunnel.tools.tls13.failure import Violation
 from tlstunnel.tools.tls13.names import AlertDescription, ContentType, alert_name
 from tlstunnel.tools.tls13.wire import Record
 
-_GOODBYE = Record(ContentType.ALERT, 0x0301, b"\2\x5a").encode()  # fatal, user_canceled: there will be no handshake
+_GOODBYE = b"\2\x5a"  # fatal, user_canceled: there will be no handshake
+_TLS_1_2 = 0x0303
 _GREETINGS = {b"220": "smtp", b"* OK": "imap", b"+OK": "pop3"}
 _SSL2_WAIT_S = 3.0
 """A server without SSL 2.0 may take its hello for the start of a long record, and wait for the rest."""
@@ -83,8 +84,13 @@ def converse(line: Line, offer: Offer) -> Answer:
         raise not_tls(line, exc) from exc
     if reader.answer.alert is None:
         with contextlib.suppress(HungUp, Silent):
-            line.send(_GOODBYE)
+            line.send(_goodbye(reader.answer.version))
     return reader.answer
+
+
+def _goodbye(version: int | None) -> bytes:
+    """In the version that the server chose, or it would report a broken record instead of a client that left."""
+    return Record(ContentType.ALERT, min(version or _TLS_1_2, _TLS_1_2), _GOODBYE).encode()
 
 
 def not_tls(line: Line, exc: Violation) -> NotTLS:

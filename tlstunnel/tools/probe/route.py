@@ -51,6 +51,8 @@ class Line:
         """How long the plaintext before TLS took."""
         self.first_byte_at: float | None = None
         """When the first byte came, by the monotonic clock."""
+        self.silence_means = _NO_TLS
+        """What may be the trouble where nothing comes."""
         self._sock = sock
         self._deadline = min(deadline, end)
         self._answer_s = answer_s
@@ -119,20 +121,23 @@ class Line:
 
     def _silent(self) -> Silent | OutOfTime:
         if time.monotonic() >= self._end:
-            return OutOfTime("the time for the whole probe was over")
+            return OutOfTime(_OVER)
         if self.received:
             text = f"the server began to answer, but was not done within {self._answer_s:g}s; it may be overloaded"
         else:
-            text = silence(self._answer_s)
+            text = silence(self._answer_s, self.silence_means)
         return Silent(text, self.received)
 
 
-def silence(seconds: float) -> str:
+_NO_TLS = "it may speak no TLS, or only after STARTTLS, which `tlstunnel probe --starttls` asks for"
+_OVER = "the time for the whole probe was over; give it more with --max-time"
+_OTHER_PROTOCOL = "it may speak another protocol, or TLS from the first byte; give the right --starttls, or none"
+_NO_HELLO = "it agreed to TLS, and may be overloaded; look at its log"
+
+
+def silence(seconds: float, meaning: str = _NO_TLS) -> str:
     """What is said of a server that never answers."""
-    return (
-        f"the server said nothing within {seconds:g}s; it may speak no TLS, or only after STARTTLS, which "
-        "`tlstunnel probe --starttls` asks for"
-    )
+    return f"the server said nothing within {seconds:g}s; {meaning}"
 
 
 class Route:
@@ -192,14 +197,14 @@ class Route:
             StartTLSError: the server does not go on to TLS.
         """
         if self._is_over or time.monotonic() >= self._end:
-            raise OutOfTime("the time for the whole probe was over")
+            raise OutOfTime(_OVER)
         start = time.monotonic()
         sock = self._connect()
         connected = time.monotonic()
         with self._lock:
             if self._is_over:  # it was stopped while we connected, and nobody would end this one
                 sock.close()
-                raise OutOfTime("the time for the whole probe was over")
+                raise OutOfTime(_OVER)
             self.connections += 1
             self._open.add(sock)
         wait = min(answer_s or self.limits.answer_s, self.limits.answer_s)
@@ -207,7 +212,9 @@ class Route:
             with Line(sock, connected + wait, wait, self._end) as line:
                 line.connected_s = connected - start
                 if self._starttls is not None:
+                    line.silence_means = _OTHER_PROTOCOL
                     _upgrade(self._starttls(), line)
+                    line.silence_means = _NO_HELLO
                     line.starttls_s = time.monotonic() - connected
                     line.restart()
                 yield line
