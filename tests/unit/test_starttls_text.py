@@ -455,6 +455,15 @@ def test_a_client_that_never_asks_for_tls_is_left(protocol: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", TEXT)
+def test_a_client_that_speaks_and_leaves_without_tls_is_no_silent_one(protocol: str) -> None:
+    run = Run(SERVER[protocol](True))
+    run.feed("backend", GREETINGS[protocol])
+    assert run.negotiation.why_left == ""
+    run.feed("client", b"a NOOP\r\n")
+    assert run.negotiation.why_left.startswith("it left without asking for TLS; switch STARTTLS on in it")
+
+
+@pytest.mark.parametrize("protocol", TEXT)
 def test_a_backend_that_talks_without_end_is_left(protocol: str) -> None:
     for negotiation in (SERVER[protocol](True), CLIENT[protocol]()):
         run = Run(negotiation)

@@ -21,6 +21,7 @@ from tlstunnel.connection.starttls.conversation import MAX_PLAINTEXT, Conversati
 
 TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x0a"
 """A fatal alert, unexpected_message, for who speaks TLS where plaintext comes first (RFC 8446 section 6)."""
+_NEVER_ASKED = "it left without asking for TLS; switch STARTTLS on in it, if it is no health check and no scanner"
 _TLS_HANDSHAKE = 0x16
 MAX_ANSWERS = 2 * MAX_PLAINTEXT
 """What one step may say to the client: answers are longer than the nonsense that a flood of them is for."""
@@ -208,6 +209,8 @@ class Negotiation:
         elif is_client and is_first and data[0] == _TLS_HANDSHAKE:
             self.on_tls_at_once(data)
         else:
+            if is_client and self.tls_with_client:
+                self.why_left = _NEVER_ASKED
             (self.on_client if is_client else self.on_backend)(data)
 
     def _step(self, act: Callable[[], object]) -> Step:
