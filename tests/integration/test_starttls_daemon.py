@@ -413,3 +413,25 @@ def test_a_client_that_half_closes_before_the_server_is_asked_is_served_within_t
         said, _ = clients.read_to_end(sock)
     assert heard == [b"QUIT\r\n"]
     assert said == GREETINGS["pop3"] + b"+OK bye\r\n"
+
+
+# A backend that does not stop.
+
+
+@pytest.mark.parametrize("mode", ["server", "client"])
+@pytest.mark.parametrize("said", [b"x" * (1 << 17), b"220-more\r\n" * (1 << 14)], ids=["one line", "many lines"])
+def test_a_backend_that_says_too_much_is_to_blame_for_it(mode: str, said: bytes) -> None:
+    def babbles(sock: socket.socket) -> None:
+        sock.sendall(said)
+        backends.read_all(sock)
+
+    records: list[Record] = []
+    make = starttls.server_mode if mode == "server" else starttls.client_mode
+    with (
+        backends.serve(babbles) as backend,
+        make("smtp", backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        heard, _ = clients.read_to_end(sock)
+    assert heard == b"421 4.7.0 too much was said before TLS\r\n"
+    assert ended_as(records) == ("starttls_too_long", "backend")

@@ -41,7 +41,7 @@ from tlstunnel.connection.refusal import RefusedError
 from tlstunnel.connection.runtime import ServiceRuntime
 from tlstunnel.connection.sessions import TargetEnd
 from tlstunnel.connection.starttls.modes import CLIENT, SERVER
-from tlstunnel.connection.starttls.negotiation import Negotiation, Reason, Step, Verdict
+from tlstunnel.connection.starttls.negotiation import Negotiation, Step, Verdict
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
 from tlstunnel.tls import clienthello
@@ -437,8 +437,7 @@ def _carry_out(connection: Connection, step: Step) -> None:
         plain[: len(step.to_backend)] = step.to_backend
         _to_backend(backend, lambda: backend.send(len(step.to_backend)))
     if step.reason is not None:
-        # In client mode it is the server's side that nothing may be added to.
-        connection.record.with_backend = step.reason is Reason.INJECTED and not connection.runtime.is_server
+        connection.record.with_backend = step.is_backends
         raise RefusedError(_REASONS[step.reason.label], step.detail)
     connection.pieces = step.tls
 
