@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support import backends, clients, starttls
+from tests.support import backends, clients, starttls, tunnel
 from tests.support.tunnel import Record
 from tests.support.wire_peers import client_context, server_context
 from tlstunnel import proxy_protocol
@@ -435,3 +435,43 @@ def test_a_backend_that_says_too_much_is_to_blame_for_it(mode: str, said: bytes)
         heard, _ = clients.read_to_end(sock)
     assert heard == b"421 4.7.0 too much was said before TLS\r\n"
     assert ended_as(records) == ("starttls_too_long", "backend")
+
+
+# A client of client mode that leaves while the server, within TLS, waits for it.
+
+
+def stays(_: socket.socket) -> None:
+    """It says nothing more."""
+
+
+@pytest.mark.parametrize(
+    ("leave", "reason"), [(socket.socket.close, "eof"), (backends.reset, "reset"), (stays, "timeout")]
+)
+def test_a_client_that_leaves_in_the_login_is_to_blame_for_it(
+    leave: Callable[[socket.socket], None], reason: str
+) -> None:
+    has_ended = threading.Event()
+    greeting = MYSQL_GREETING.replace(b"\xff\xf7", b"\xff\xff")
+
+    def asks_for_more(sock: socket.socket) -> None:
+        sock.sendall(greeting)
+        sock.recv(len(packet(1, SSL_REQUEST)), socket.MSG_WAITALL)
+        with server_context().wrap_socket(sock, server_side=True) as session:
+            packet_from(session.recv)
+            session.sendall(packet(3, b"\xfeanother_plugin\0"))
+            assert has_ended.wait(backends.PATIENCE_S)
+
+    with (
+        backends.serve(asks_for_more) as backend,
+        tunnel.client(backend.port, "--starttls", "mysql", "--handshake-timeout", "3s") as daemon,
+    ):
+        sock = clients.raw(daemon.port)
+        packet_from(lambda size: sock.recv(size, socket.MSG_WAITALL))
+        login = (0xA205).to_bytes(4, "little") + SSL_REQUEST[4:] + b"root\0\0"
+        sock.sendall(packet(1, login))
+        packet_from(lambda size: sock.recv(size, socket.MSG_WAITALL))
+        leave(sock)
+        record = daemon.record()
+        has_ended.set()
+        sock.close()
+    assert (record["reason"], record["fault"]) == (reason, "client")

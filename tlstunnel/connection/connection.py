@@ -32,7 +32,7 @@ from tlstunnel.connection.refusal import Refusal, refusal_of
 from tlstunnel.connection.routes import Route
 from tlstunnel.connection.runtime import ServiceRuntime, describe
 from tlstunnel.connection.sessions import TargetEnd
-from tlstunnel.connection.starttls.negotiation import Negotiation
+from tlstunnel.connection.starttls.negotiation import Negotiation, Verdict
 from tlstunnel.outcome import CloseReason, Stage
 from tlstunnel.proxy_protocol import End
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
@@ -310,7 +310,10 @@ class Connection:
     def _late(self, reason: CloseReason) -> Refusal:
         """Whoever was waited for is to blame; before TLS that may be the backend."""
         negotiation = self.negotiation
-        if negotiation is None or not negotiation.awaits_backend or self.client.has_pending:
+        if negotiation is None or negotiation.verdict is not Verdict.GO_ON:
+            return Refusal(reason)
+        if not negotiation.awaits_backend or self.client.has_pending:
+            self.record.with_backend = False
             return Refusal(reason)
         self.say_farewell("the service behind this one does not answer")
         return Refusal(CloseReason.STARTTLS_BACKEND, _IS_SILENT)

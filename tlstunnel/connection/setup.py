@@ -374,9 +374,10 @@ def _talk(connection: Connection, negotiation: Negotiation) -> bool:
             return True
         if data := _read_from_backend(connection, negotiation):
             _carry_out(connection, negotiation.from_backend(data))
-        elif data := _read_some(connection, client):
+        elif data := _read_from_client(connection):
             _carry_out(connection, negotiation.from_client(data))
         elif client.at_eof and not negotiation.awaits_backend:
+            connection.record.with_backend = False
             raise EOFError  # but one that has only said its last word may wait for the answer to it
         elif backend.at_eof:
             raise _backend_left(connection, negotiation, "closed")
@@ -384,8 +385,17 @@ def _talk(connection: Connection, negotiation: Negotiation) -> bool:
             return False
 
 
+def _read_from_client(connection: Connection) -> bytes:
+    """What the client has said. An error of its socket is its doing, even when TLS with the backend stands."""
+    try:
+        return _read_some(connection, connection.client)
+    except OSError:
+        connection.record.with_backend = False
+        raise
+
+
 def _read_from_backend(connection: Connection, negotiation: Negotiation) -> bytes:
-    """The same of the backend's: an error of its socket is no doing of the client's."""
+    """What the backend has said. An error of its socket is no doing of the client's."""
     backend = connection.backend
     assert backend is not None  # noqa: S101 - the negotiation has begun
     try:
