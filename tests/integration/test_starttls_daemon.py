@@ -475,3 +475,63 @@ def test_a_client_that_leaves_in_the_login_is_to_blame_for_it(
         has_ended.set()
         sock.close()
     assert (record["reason"], record["fault"]) == (reason, "client")
+
+
+# Plaintext behind the go-ahead, in a segment of its own.
+
+
+@pytest.mark.parametrize("injected", [b"MAIL FROM:<a@b>\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 20])
+def test_plaintext_of_a_client_that_has_the_go_ahead_is_named_and_reaches_nobody(injected: bytes) -> None:
+    heard: list[bytes] = []
+
+    def behave(sock: socket.socket) -> None:
+        sock.sendall(GREETINGS["imap"])
+        heard.append(backends.read_all(sock))
+
+    records: list[Record] = []
+    with (
+        backends.serve(behave) as backend,
+        starttls.server_mode("imap", backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        assert line_of(sock) == GREETINGS["imap"]
+        sock.sendall(b"a STARTTLS\r\n")
+        assert line_of(sock).startswith(b"a OK")
+        sock.sendall(injected)
+        sock.shutdown(socket.SHUT_WR)
+        said, _ = clients.read_to_end(sock)
+    assert heard == [b""]
+    assert said == b""
+    assert ended_as(records) == ("starttls_injected", "client")
+
+
+def test_plaintext_of_a_server_that_gave_the_go_ahead_is_named_and_reaches_nobody() -> None:
+    def behave(sock: socket.socket) -> None:
+        sock.sendall(GREETINGS["pop3"])
+        line_of(sock)
+        sock.sendall(b"+OK go\r\n")
+        assert sock.recv(1) == b"\x16"
+        sock.sendall(b"+OK somebody else\r\n")
+        backends.read_all(sock)
+
+    records: list[Record] = []
+    with (
+        backends.serve(behave) as backend,
+        starttls.client_mode("pop3", backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        said, _ = clients.read_to_end(sock)
+    assert said == b""
+    assert ended_as(records) == ("starttls_injected", "backend")
+
+
+def test_nonsense_where_a_client_of_postgres_may_begin_with_tls_is_no_injection() -> None:
+    records: list[Record] = []
+    with (
+        backends.serve(backends.read_all) as backend,
+        starttls.server_mode("postgres", backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        sock.sendall(b"\x16" * 100)
+        assert clients.read_to_end(sock)[0] == b""
+    assert ended_as(records) == ("not_tls", "client")

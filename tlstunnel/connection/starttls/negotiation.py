@@ -98,6 +98,8 @@ class Negotiation:
     def __init__(self) -> None:
         self.verdict = Verdict.GO_ON
         self.is_secured = False
+        self.was_asked = True
+        """TLS was asked for; else it came by itself, as one protocol allows."""
         self._to_client = bytearray()
         self._to_backend = bytearray()
         self._taken = {True: 0, False: 0}
