@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support import backends, clients, starttls
+from tests.support import backends, clients, starttls, tunnel
 from tests.support.tunnel import Record
 from tests.support.wire_peers import client_context, server_context
 from tlstunnel import proxy_protocol
@@ -413,3 +413,125 @@ def test_a_client_that_half_closes_before_the_server_is_asked_is_served_within_t
         said, _ = clients.read_to_end(sock)
     assert heard == [b"QUIT\r\n"]
     assert said == GREETINGS["pop3"] + b"+OK bye\r\n"
+
+
+# A backend that does not stop.
+
+
+@pytest.mark.parametrize("mode", ["server", "client"])
+@pytest.mark.parametrize("said", [b"x" * (1 << 17), b"220-more\r\n" * (1 << 14)], ids=["one line", "many lines"])
+def test_a_backend_that_says_too_much_is_to_blame_for_it(mode: str, said: bytes) -> None:
+    def babbles(sock: socket.socket) -> None:
+        sock.sendall(said)
+        backends.read_all(sock)
+
+    records: list[Record] = []
+    make = starttls.server_mode if mode == "server" else starttls.client_mode
+    with (
+        backends.serve(babbles) as backend,
+        make("smtp", backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        heard, _ = clients.read_to_end(sock)
+    assert heard == b"421 4.7.0 too much was said before TLS\r\n"
+    assert ended_as(records) == ("starttls_too_long", "backend")
+
+
+# A client of client mode that leaves while the server, within TLS, waits for it.
+
+
+def stays(_: socket.socket) -> None:
+    """It says nothing more."""
+
+
+@pytest.mark.parametrize(
+    ("leave", "reason"), [(socket.socket.close, "eof"), (backends.reset, "reset"), (stays, "timeout")]
+)
+def test_a_client_that_leaves_in_the_login_is_to_blame_for_it(
+    leave: Callable[[socket.socket], None], reason: str
+) -> None:
+    has_ended = threading.Event()
+    greeting = MYSQL_GREETING.replace(b"\xff\xf7", b"\xff\xff")
+
+    def asks_for_more(sock: socket.socket) -> None:
+        sock.sendall(greeting)
+        sock.recv(len(packet(1, SSL_REQUEST)), socket.MSG_WAITALL)
+        with server_context().wrap_socket(sock, server_side=True) as session:
+            packet_from(session.recv)
+            session.sendall(packet(3, b"\xfeanother_plugin\0"))
+            assert has_ended.wait(backends.PATIENCE_S)
+
+    with (
+        backends.serve(asks_for_more) as backend,
+        tunnel.client(backend.port, "--starttls", "mysql", "--handshake-timeout", "3s") as daemon,
+    ):
+        sock = clients.raw(daemon.port)
+        packet_from(lambda size: sock.recv(size, socket.MSG_WAITALL))
+        login = (0xA205).to_bytes(4, "little") + SSL_REQUEST[4:] + b"root\0\0"
+        sock.sendall(packet(1, login))
+        packet_from(lambda size: sock.recv(size, socket.MSG_WAITALL))
+        leave(sock)
+        record = daemon.record()
+        has_ended.set()
+        sock.close()
+    assert (record["reason"], record["fault"]) == (reason, "client")
+
+
+# Plaintext behind the go-ahead, in a segment of its own.
+
+
+@pytest.mark.parametrize("injected", [b"MAIL FROM:<a@b>\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 20])
+def test_plaintext_of_a_client_that_has_the_go_ahead_is_named_and_reaches_nobody(injected: bytes) -> None:
+    heard: list[bytes] = []
+
+    def behave(sock: socket.socket) -> None:
+        sock.sendall(GREETINGS["imap"])
+        heard.append(backends.read_all(sock))
+
+    records: list[Record] = []
+    with (
+        backends.serve(behave) as backend,
+        starttls.server_mode("imap", backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        assert line_of(sock) == GREETINGS["imap"]
+        sock.sendall(b"a STARTTLS\r\n")
+        assert line_of(sock).startswith(b"a OK")
+        sock.sendall(injected)
+        sock.shutdown(socket.SHUT_WR)
+        said, _ = clients.read_to_end(sock)
+    assert heard == [b""]
+    assert said == b""
+    assert ended_as(records) == ("starttls_injected", "client")
+
+
+def test_plaintext_of_a_server_that_gave_the_go_ahead_is_named_and_reaches_nobody() -> None:
+    def behave(sock: socket.socket) -> None:
+        sock.sendall(GREETINGS["pop3"])
+        line_of(sock)
+        sock.sendall(b"+OK go\r\n")
+        assert sock.recv(1) == b"\x16"
+        sock.sendall(b"+OK somebody else\r\n")
+        backends.read_all(sock)
+
+    records: list[Record] = []
+    with (
+        backends.serve(behave) as backend,
+        starttls.client_mode("pop3", backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        said, _ = clients.read_to_end(sock)
+    assert said == b""
+    assert ended_as(records) == ("starttls_injected", "backend")
+
+
+def test_nonsense_where_a_client_of_postgres_may_begin_with_tls_is_no_injection() -> None:
+    records: list[Record] = []
+    with (
+        backends.serve(backends.read_all) as backend,
+        starttls.server_mode("postgres", backend.port, records=records) as port,
+        clients.raw(port) as sock,
+    ):
+        sock.sendall(b"\x16" * 100)
+        assert clients.read_to_end(sock)[0] == b""
+    assert ended_as(records) == ("not_tls", "client")

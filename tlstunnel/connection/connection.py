@@ -32,7 +32,7 @@ from tlstunnel.connection.refusal import Refusal, refusal_of
 from tlstunnel.connection.routes import Route
 from tlstunnel.connection.runtime import ServiceRuntime, describe
 from tlstunnel.connection.sessions import TargetEnd
-from tlstunnel.connection.starttls.negotiation import Negotiation
+from tlstunnel.connection.starttls.negotiation import Negotiation, Verdict
 from tlstunnel.outcome import CloseReason, Stage
 from tlstunnel.proxy_protocol import End
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
@@ -72,6 +72,7 @@ OVER = State("over", lambda _: False)
 _IS_SILENT = (
     "it said nothing for handshake_timeout; does it wait for TLS, or speak another protocol than starttls says?"
 )
+_IS_INJECTED = "plaintext came where TLS had to begin; someone may have added it"
 _AWAITED = object()
 """The answer while trio has not given it."""
 
@@ -310,7 +311,10 @@ class Connection:
     def _late(self, reason: CloseReason) -> Refusal:
         """Whoever was waited for is to blame; before TLS that may be the backend."""
         negotiation = self.negotiation
-        if negotiation is None or not negotiation.awaits_backend or self.client.has_pending:
+        if negotiation is None or negotiation.verdict is not Verdict.GO_ON:
+            return Refusal(reason)
+        if not negotiation.awaits_backend or self.client.has_pending:
+            self.record.with_backend = False
             return Refusal(reason)
         self.say_farewell("the service behind this one does not answer")
         return Refusal(CloseReason.STARTTLS_BACKEND, _IS_SILENT)
@@ -357,8 +361,17 @@ class Connection:
 
     def _refusal_of(self, error: Exception) -> Refusal | None:
         """What an exception says of this connection; None for an error of ours."""
-        if not isinstance(error, TLSError):
-            return refusal_of(error)
+        refusal = self._tls_refusal_of(error) if isinstance(error, TLSError) else refusal_of(error)
+        negotiation = self.negotiation
+        if refusal is None or negotiation is None or negotiation.verdict is not Verdict.START_TLS:
+            return refusal
+        if refusal.reason is CloseReason.NOT_TLS and negotiation.was_asked:
+            # The same as if it had come together with the request for TLS, and no place for an answer in HTTP.
+            return Refusal(CloseReason.STARTTLS_INJECTED, _IS_INJECTED)
+        return refusal
+
+    def _tls_refusal_of(self, error: TLSError) -> Refusal:
+        """What a session that failed says of it."""
         record, route = self.record, self.route
         if isinstance(self.backend, TargetEnd):
             shown = self.backend.shown()

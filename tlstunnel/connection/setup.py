@@ -41,7 +41,7 @@ from tlstunnel.connection.refusal import RefusedError
 from tlstunnel.connection.runtime import ServiceRuntime
 from tlstunnel.connection.sessions import TargetEnd
 from tlstunnel.connection.starttls.modes import CLIENT, SERVER
-from tlstunnel.connection.starttls.negotiation import Negotiation, Reason, Step, Verdict
+from tlstunnel.connection.starttls.negotiation import Negotiation, Step, Verdict
 from tlstunnel.outcome import CloseReason
 from tlstunnel.relay.ends import PlainEnd, TLSEnd
 from tlstunnel.tls import clienthello
@@ -374,10 +374,11 @@ def _talk(connection: Connection, negotiation: Negotiation) -> bool:
             return True
         if data := _read_from_backend(connection, negotiation):
             _carry_out(connection, negotiation.from_backend(data))
-        elif data := _read_some(connection, client):
+        elif data := _read_from_client(connection):
             _carry_out(connection, negotiation.from_client(data))
         elif client.at_eof and not negotiation.awaits_backend:
             # One that has only said its last word may wait for the answer to it.
+            connection.record.with_backend = False
             raise RefusedError(CloseReason.HANDSHAKE_EOF, negotiation.why_left)
         elif backend.at_eof:
             raise _backend_left(connection, negotiation, "closed")
@@ -385,8 +386,17 @@ def _talk(connection: Connection, negotiation: Negotiation) -> bool:
             return False
 
 
+def _read_from_client(connection: Connection) -> bytes:
+    """What the client has said. An error of its socket is its doing, even when TLS with the backend stands."""
+    try:
+        return _read_some(connection, connection.client)
+    except OSError:
+        connection.record.with_backend = False
+        raise
+
+
 def _read_from_backend(connection: Connection, negotiation: Negotiation) -> bytes:
-    """The same of the backend's: an error of its socket is no doing of the client's."""
+    """What the backend has said. An error of its socket is no doing of the client's."""
     backend = connection.backend
     assert backend is not None  # noqa: S101 - the negotiation has begun
     try:
@@ -438,8 +448,7 @@ def _carry_out(connection: Connection, step: Step) -> None:
         plain[: len(step.to_backend)] = step.to_backend
         _to_backend(backend, lambda: backend.send(len(step.to_backend)))
     if step.reason is not None:
-        # In client mode it is the server's side that nothing may be added to.
-        connection.record.with_backend = step.reason is Reason.INJECTED and not connection.runtime.is_server
+        connection.record.with_backend = step.is_backends
         raise RefusedError(_REASONS[step.reason.label], step.detail)
     connection.pieces = step.tls
 

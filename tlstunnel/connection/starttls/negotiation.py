@@ -67,6 +67,7 @@ class Step:
     Args:
         tls: what of TLS the client has sent already, for the session to begin with.
         reason, detail: of a refusal; the detail is one line for the log, whatever a stranger said.
+        is_backends: a refusal for which a client can be to blame, and here the backend is.
     """
 
     verdict: Verdict
@@ -75,14 +76,15 @@ class Step:
     tls: bytes = b""
     reason: Reason | None = None
     detail: str = ""
+    is_backends: bool = False
 
 
 class Refused(Exception):
     """Inside a negotiation: it ends here. `words` are the client's to hear, None for those of the protocol."""
 
-    def __init__(self, reason: Reason, detail: str, words: bytes | None = None) -> None:
+    def __init__(self, reason: Reason, detail: str, words: bytes | None = None, *, is_backends: bool = False) -> None:
         super().__init__(detail)
-        self.reason, self.detail, self.words = reason, detail, words
+        self.reason, self.detail, self.words, self.is_backends = reason, detail, words, is_backends
 
 
 class Negotiation:
@@ -99,6 +101,8 @@ class Negotiation:
         self.is_secured = False
         self.why_left = ""
         """Why the client left, if it does now, and what would be right; empty where nothing is known."""
+        self.was_asked = True
+        """TLS was asked for; else it came by itself, as one protocol allows."""
         self._to_client = bytearray()
         self._to_backend = bytearray()
         self._taken = {True: 0, False: 0}
@@ -197,7 +201,11 @@ class Negotiation:
         self._taken[is_client] += len(data)
         if self._taken[is_client] > MAX_PLAINTEXT:
             who = "client" if is_client else "backend"
-            raise Refused(Reason.TOO_LONG, f"the {who} said over {MAX_PLAINTEXT >> 10} KiB before the relay began")
+            raise Refused(
+                Reason.TOO_LONG,
+                f"the {who} said over {MAX_PLAINTEXT >> 10} KiB before the relay began",
+                is_backends=not is_client,
+            )
         if self.verdict is Verdict.START_TLS:
             if is_client == self.tls_with_client:
                 # A client that has the go-ahead waits for TLS; words in plaintext would only puzzle it.
@@ -214,14 +222,17 @@ class Negotiation:
             (self.on_client if is_client else self.on_backend)(data)
 
     def _step(self, act: Callable[[], object]) -> Step:
-        reason, detail = None, ""
+        reason, detail, is_backends = None, "", False
         try:
             act()
         except Refused as exc:
             self.verdict, reason, detail = Verdict.REFUSED, exc.reason, exc.detail
+            is_backends = exc.is_backends or (reason is Reason.INJECTED and not self.tls_with_client)
             self._to_backend.clear()
             self._to_client += self.farewell(exc.reason.text) if exc.words is None else exc.words
-        step = Step(self.verdict, bytes(self._to_client), bytes(self._to_backend), self._tls, reason, detail)
+        step = Step(
+            self.verdict, bytes(self._to_client), bytes(self._to_backend), self._tls, reason, detail, is_backends
+        )
         self._tls = b""
         self._to_client.clear()
         self._to_backend.clear()

@@ -109,7 +109,7 @@ class Server(Negotiation):
 
     def on_tls_at_once(self, data: bytes) -> None:
         """Direct TLS; ALPN `postgresql` is the context's to demand."""
-        self._tls, self.verdict = data, Verdict.START_TLS
+        self._tls, self.verdict, self.was_asked = data, Verdict.START_TLS, False
 
     def on_client(self, data: bytes) -> None:
         """Requests, until one of them ends it."""

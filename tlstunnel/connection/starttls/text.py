@@ -171,7 +171,8 @@ class _Lines:
                 return line
             start = end + 1 + int(literal[1])
         if max(end, len(self._data)) - start > MAX_LINE:
-            raise Refused(Reason.TOO_LONG, f"the {self._who} sent a line of over {MAX_LINE} bytes before TLS")
+            detail = f"the {self._who} sent a line of over {MAX_LINE} bytes before TLS"
+            raise Refused(Reason.TOO_LONG, detail, is_backends=self._who == "backend")
         return None
 
 

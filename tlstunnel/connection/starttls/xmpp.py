@@ -81,7 +81,8 @@ class _Tags:
             if not may_become or (self._may_end and b">" in _QUOTED.sub(b"", self._data)):
                 raise self._malformed()
             if len(self._data) > _MAX_TAG:
-                raise Refused(Reason.TOO_LONG, f"the {self._who} sent a tag of over {_MAX_TAG} bytes before TLS")
+                detail = f"the {self._who} sent a tag of over {_MAX_TAG} bytes before TLS"
+                raise Refused(Reason.TOO_LONG, detail, is_backends=self._who == "server")
             self._may_end = False
             return None
 
