@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.support.dialogues import WHOLE, Dialogue, Run, backend, check, check_pipelined, client, secured, start
+from tlstunnel.connection.starttls import conversation
 from tlstunnel.connection.starttls.conversation import MAX_PLAINTEXT
 from tlstunnel.connection.starttls.modes import CLIENT, SERVER
 from tlstunnel.connection.starttls.negotiation import TLS_ALERT, Reason, Verdict
@@ -479,3 +482,37 @@ def test_a_farewell_is_one_line_of_ascii_whatever_it_says(protocol: str) -> None
     assert said.count(b"\n") == said.count(b"\r") == 1
     assert said.isascii()
     assert said.count(b'"') in {0, 2}
+
+
+class Counting:
+    """A pattern that counts what it is searched in."""
+
+    def __init__(self, pattern: re.Pattern[bytes]) -> None:
+        self._pattern = pattern
+        self.searched = 0
+
+    def search(self, data: bytes) -> re.Match[bytes] | None:
+        self.searched += len(data)
+        return self._pattern.search(data)
+
+
+@pytest.mark.parametrize("size", [WHOLE, 1])
+@pytest.mark.parametrize("mode", ["server", "client"])
+def test_a_line_of_many_literals_is_looked_through_once(monkeypatch: pytest.MonkeyPatch, mode: str, size: int) -> None:
+    """A worker serves nobody else meanwhile, and in client mode anybody on the way can send one."""
+    pattern = Counting(conversation.LITERAL)
+    monkeypatch.setattr(conversation, "LITERAL", pattern)
+    run = Run(SERVER["sieve"](True) if mode == "server" else CLIENT["sieve"]())
+    run.step(run.negotiation.start())
+    said = b"{0}\r\n" * 1000
+    run.feed("backend", said, size)
+    assert pattern.searched <= len(said)
+
+
+@pytest.mark.parametrize("mode", ["server", "client"])
+def test_the_end_of_a_literal_is_no_beginning_of_another(mode: str) -> None:
+    """What stands in a literal and what stands behind it are two things."""
+    run = Run(SERVER["sieve"](True) if mode == "server" else CLIENT["sieve"]())
+    run.step(run.negotiation.start())
+    run.feed("backend", b'"A" {1}\r\n{99}\r\n"STARTTLS"\r\nOK "ready"\r\n')
+    assert run.to_client.endswith(b'OK "ready"\r\n') if mode == "server" else run.to_backend == b"STARTTLS\r\n"

@@ -45,16 +45,16 @@ class Incoming:
 
     def line(self, *, has_literals: bool) -> Generator[bytes, bytes, bytes]:
         """The next line without its end; where there are literals, with what goes on behind it."""
-        line = b""
+        line: list[bytes] = []
         while True:
             while b"\n" not in self._data:
                 yield from self._more()
             taken, _, self._data = self._data.partition(b"\n")
-            line += taken.removesuffix(b"\r")
-            literal = LITERAL.search(line) if has_literals else None
-            if literal is None:
-                return line
-            line += b"\r\n" + (yield from self.take(int(literal[1])))
+            line.append(taken.removesuffix(b"\r"))
+            size = literal_behind(line[-1]) if has_literals else None
+            if size is None:
+                return b"".join(line)
+            line += [b"\r\n", (yield from self.take(size))]
 
     def end(self) -> None:
         """Refuse what came behind the go-ahead."""
@@ -69,6 +69,12 @@ class Incoming:
         if self._total > MAX_PLAINTEXT:
             raise StartTLSError(f"the server sent over {MAX_PLAINTEXT >> 10} KiB before TLS; give the right protocol")
         self._data += data
+
+
+def literal_behind(part: bytes | bytearray) -> int | None:
+    """The size of the string that goes on behind this part of a line; only what is new of the line may be given."""
+    literal = LITERAL.search(part)
+    return None if literal is None else int(literal[1])
 
 
 def heard(lines: list[str]) -> bytes:

@@ -24,7 +24,14 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from tlstunnel.connection.starttls.conversation import LITERAL, Conversation, Incoming, StartTLSError, heard, shown
+from tlstunnel.connection.starttls.conversation import (
+    Conversation,
+    Incoming,
+    StartTLSError,
+    heard,
+    literal_behind,
+    shown,
+)
 from tlstunnel.connection.starttls.negotiation import Negotiation, Reason, Refused, Verdict
 from tlstunnel.errors import printable
 
@@ -148,6 +155,8 @@ class _Lines:
         self._who = who
         self._has_literals = has_literals
         self._data = bytearray()
+        self._at = 0
+        """Where the line goes on behind its last literal: whatever pieces it comes in, nothing is looked at twice."""
 
     def add(self, data: bytes) -> None:
         self._data += data
@@ -156,6 +165,7 @@ class _Lines:
         """What was not taken, which is taken with that."""
         rest = bytes(self._data)
         self._data.clear()
+        self._at = 0
         return rest
 
     def __bool__(self) -> bool:
@@ -163,14 +173,16 @@ class _Lines:
 
     def next(self) -> bytes | None:
         """The next line, once it is whole."""
-        start = 0
-        while (end := self._data.find(b"\n", start)) >= 0 and end - start <= MAX_LINE:
-            line = bytes(self._data[:end]).removesuffix(b"\r")
-            if not self._has_literals or not (literal := LITERAL.search(line)):
+        while (end := self._data.find(b"\n", self._at)) >= 0 and end - self._at <= MAX_LINE:
+            part = self._data[self._at : end].removesuffix(b"\r")
+            size = literal_behind(part) if self._has_literals else None
+            if size is None:
+                line = bytes(self._data[:end]).removesuffix(b"\r")
                 del self._data[: end + 1]
+                self._at = 0
                 return line
-            start = end + 1 + int(literal[1])
-        if max(end, len(self._data)) - start > MAX_LINE:
+            self._at = end + 1 + size
+        if max(end, len(self._data)) - self._at > MAX_LINE:
             detail = f"the {self._who} sent a line of over {MAX_LINE} bytes before TLS"
             raise Refused(Reason.TOO_LONG, detail, is_backends=self._who == "backend")
         return None
