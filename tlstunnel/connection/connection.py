@@ -172,7 +172,8 @@ class Connection:
         self.record.with_backend = True
         self.expected = expected
         self._shake_began = time.monotonic()
-        self.deadline = worker.reactor.now + runtime.handshake_s
+        if self.negotiation is None:  # else the time has begun with that
+            self.deadline = worker.reactor.now + runtime.handshake_s
         return backend
 
     @property
