@@ -9,7 +9,8 @@
  *
  * Every byte ever sent is an 'e', and so is every byte a client asks to have echoed. A connection's whole state is
  * therefore two numbers, what is owed and what is to be discarded, and the backend cannot become the bottleneck: the
- * sink never copies what it throws away (MSG_TRUNC), and the source sends from one buffer that stays in the cache.
+ * sink reads into one buffer and the source sends from one, both of which stay in the cache. (The sink reads, though it
+ * throws away: told by MSG_TRUNC not to copy, the kernel of a busy machine took bytes that it did not report.)
  *
  * It prints its port and ends when its standard input does, so it never outlives whoever started it.
  */
